@@ -1,0 +1,65 @@
+"""All Sentinel-2 bands at 10 m: from a STAC search to a sharpened Zarr store.
+
+The public names are loaded when first used, so that importing s2pipe is quick and imports no torch.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from s2pipe import accessor as accessor  # registers .s2
+from s2pipe.errors import CatalogError, InputError, ReadError, S2PipeError, StoreError
+
+if TYPE_CHECKING:
+    from s2pipe.catalogs import group_items, search
+    from s2pipe.cube import from_arrays
+    from s2pipe.load import load
+    from s2pipe.methods import list_methods
+    from s2pipe.sensor import Sensor
+    from s2pipe.sharpening import fit, sharpen
+    from s2pipe.store import open_zarr, to_zarr
+
+__version__ = version("s2pipe")
+
+__all__ = [
+    "CatalogError",
+    "InputError",
+    "ReadError",
+    "S2PipeError",
+    "Sensor",
+    "StoreError",
+    "fit",
+    "from_arrays",
+    "group_items",
+    "list_methods",
+    "load",
+    "open_zarr",
+    "search",
+    "sharpen",
+    "to_zarr",
+]
+
+_HOME = {
+    "Sensor": "sensor",
+    "fit": "sharpening",
+    "from_arrays": "cube",
+    "group_items": "catalogs",
+    "list_methods": "methods",
+    "load": "load",
+    "open_zarr": "store",
+    "search": "catalogs",
+    "sharpen": "sharpening",
+    "to_zarr": "store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 's2pipe' has no attribute {name!r}")
+    value = getattr(import_module(f"s2pipe.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,21 @@
+"""The errors s2pipe raises on purpose. Catch `S2PipeError` to catch them all."""
+
+
+class S2PipeError(Exception):
+    """Base class of every error s2pipe raises on purpose."""
+
+
+class InputError(S2PipeError, ValueError):
+    """An argument, an option or the data itself is not usable; the message says which and what is legal."""
+
+
+class CatalogError(S2PipeError):
+    """A catalog cannot be reached, answers nonsense, or found nothing."""
+
+
+class ReadError(S2PipeError, OSError):
+    """A band's pixels cannot be read: missing, forbidden or damaged file."""
+
+
+class StoreError(S2PipeError, OSError):
+    """A Zarr store cannot be created, written or understood."""

@@ -1,0 +1,216 @@
+"""Halos: the only place that knows dask graphs. Overlap the chunks, sharpen each in the worker, keep its middle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from dask.tokenize import tokenize
+
+from s2pipe import lattice, worker
+from s2pipe.bands import BANDS, GSDS
+from s2pipe.cube import band_names, encoding_of, nodes
+from s2pipe.fill import fill_nodata
+from s2pipe.methods.base import Sharpener
+from s2pipe.radiometry import SATURATED_DN, Encoding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a chunk's task must know beside its pixels and the Sharpener.
+
+    Attributes
+    ----------
+    gsds : tuple of int
+        Resolutions of the arrays it gets, finest first.
+    bands : tuple of tuple of str
+        Band names of each of these arrays.
+    bands_out : tuple of str
+        Bands to return, in this order.
+    encoding : Encoding
+        Of what it gets and returns.
+    grid : tuple of int
+        Number of chunks along y and x.
+    depth : int
+        Overlap in 10 m pixels on the sides that have a neighbour: the Sharpener's halo, and as much again to fill
+        nodata in that halo from.
+    device : str
+    """
+
+    gsds: tuple[int, ...]
+    bands: tuple[tuple[str, ...], ...]
+    bands_out: tuple[str, ...]
+    encoding: Encoding
+    grid: tuple[int, int]
+    depth: int
+    device: str
+
+
+def sharpen_chunks(cube: xr.DataTree, sharpener: Sharpener | None, bands_out: Sequence[str], *, device: str) -> da.Array:
+    """Sharpen a cube chunk by chunk, lazily.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+        Holds the Sharpener's bands and the 10 m bands asked for. The chunks of its 10 m node decide.
+    sharpener : Sharpener or None
+        None copies 10 m bands only.
+    bands_out : sequence of str
+        Bands to return, in this order: 10 m bands, which are copied untouched, and bands the Sharpener makes.
+    device : str
+        Resolved by the worker that computes.
+
+    Returns
+    -------
+    dask.array.Array, (time, band, y, x)
+        In the cube's own encoding.
+
+    Raises
+    ------
+    InputError
+        If a chunk is no multiple of 6 px or thinner than the halo.
+    """
+    halo = sharpener.halo if sharpener else 0
+    arrays = nodes(cube)
+    chunks = [plan_axis(arrays[10], axis, halo) for axis in ("y", "x")]
+    depth = 2 * halo
+    task = Task(
+        gsds=tuple(arrays),
+        bands=tuple(band_names(array) for array in arrays.values()),
+        bands_out=tuple(bands_out),
+        encoding=encoding_of(cube),
+        grid=(len(chunks[0]), len(chunks[1])),
+        depth=depth,
+        device=device,
+    )
+    overlapped = [_overlap(array, chunks, gsd // 10, depth) for gsd, array in arrays.items()]
+    # The Sharpener is one key of the graph, which every task names: it reaches a worker once, however many chunks that one does.
+    shared = dask.delayed(sharpener, name=f"sharpener-{tokenize(sharpener)}", traverse=False) if sharpener else None
+    return da.map_blocks(
+        _sharpen_chunk,
+        *overlapped,
+        sharpener=shared,
+        task=task,
+        name=f"sharpen-{tokenize(sharpener, task, *overlapped)}",
+        chunks=(overlapped[0].chunks[0], (len(bands_out),), *chunks),
+        dtype=task.encoding.dtype,
+        meta=np.empty((0, 0, 0, 0), dtype=task.encoding.dtype),
+    )
+
+
+def plan_axis(fine: xr.DataArray, axis: str, halo: int) -> tuple[int, ...]:
+    """Chunks to work in along one axis of the 10 m node: those it has, checked, thin ones joined to a neighbour."""
+    if fine.chunks is None:
+        chunks = lattice.regular_chunks(fine.sizes[axis], lattice.DEFAULT_CHUNK)
+    else:
+        chunks = fine.chunksizes[axis]
+        lattice.check_chunks(chunks, halo=halo, axis=axis)
+    return lattice.join_thin_chunks(chunks, depth=max(2 * halo, lattice.STEP))
+
+
+def _overlap(array: xr.DataArray, chunks: list[tuple[int, ...]], ratio: int, depth: int) -> da.Array:
+    plan: Any = ((1,) * array.sizes["time"], (array.sizes["band"],), *(tuple(c // ratio for c in axis) for axis in chunks))
+    data = array.data.rechunk(plan) if array.chunks is not None else da.from_array(array.data, chunks=plan)
+    depths = {0: 0, 1: 0, 2: depth // ratio, 3: depth // ratio}
+    return da.overlap.overlap(data, depth=depths, boundary="none", allow_rechunk=False)
+
+
+def _sharpen_chunk(
+    *blocks: npt.NDArray[Any], sharpener: Sharpener | None, task: Task, block_id: tuple[int, ...]
+) -> npt.NDArray[Any]:
+    """One chunk: `blocks` (1, band, y, x) of each resolution, overlapping its neighbours; returns (1, band, y, x)."""
+    numbers = dict(zip(task.gsds, (block[0] for block in blocks), strict=True))
+    edges = Edges.of(block_id, task)
+    core = {gsd: array[(slice(None), *edges.core(array.shape, gsd // 10))] for gsd, array in numbers.items()}
+    out = np.full((len(task.bands_out), *core[10].shape[1:]), task.encoding.nodata, dtype=task.encoding.dtype)
+    copied = dict(zip(task.bands[0], core[10], strict=True))
+    for i, band in enumerate(task.bands_out):
+        if band in copied:
+            out[i] = copied[band]
+    asked = [band for band in task.bands_out if band not in copied]
+    if asked and sharpener is not None:
+        valid = _valid(core, task)
+        if any(valid[band].any() for band in asked):
+            sharpened = _sharpen_numbers(numbers, sharpener, task, edges)
+            saturated = _on_fine_grid(core, task, task.encoding.is_saturated)
+            for band in asked:
+                result = task.encoding.encode(sharpened[sharpener.bands_out.index(band)])
+                result[saturated[band]] = SATURATED_DN
+                i = task.bands_out.index(band)
+                out[i] = np.where(valid[band], result, out[i])
+    return out[None]
+
+
+def _valid(core: dict[int, npt.NDArray[Any]], task: Task) -> dict[str, npt.NDArray[np.bool_]]:
+    """Where each coarse band's result is valid: its own pixel and all 10 m bands were seen there."""
+    fine = ~task.encoding.is_nodata(core[10]).any(axis=0)
+    unseen = _on_fine_grid(core, task, task.encoding.is_nodata)
+    return {band: fine & ~holes for band, holes in unseen.items()}
+
+
+def _on_fine_grid(core: dict[int, npt.NDArray[Any]], task: Task, test: Any) -> dict[str, npt.NDArray[np.bool_]]:
+    """`test` of the numbers of every coarse band, repeated to 10 m."""
+    found = {}
+    for gsd, bands in zip(task.gsds, task.bands, strict=True):
+        if gsd > 10:
+            for band, array in zip(bands, core[gsd], strict=True):
+                found[band] = test(array).repeat(gsd // 10, axis=0).repeat(gsd // 10, axis=1)
+    return found
+
+
+def _sharpen_numbers(
+    numbers: dict[int, npt.NDArray[Any]], sharpener: Sharpener, task: Task, edges: Edges
+) -> npt.NDArray[np.float32]:
+    """Reflectance of the Sharpener's bands over the chunk: decoded, filled, padded by the halo, sharpened."""
+    padded: dict[int, npt.NDArray[np.float32] | None] = dict.fromkeys(GSDS)
+    for gsd, bands in zip(task.gsds, task.bands, strict=True):
+        wanted = [band for band in sharpener.bands_in if BANDS[band].gsd == gsd]
+        if wanted or gsd == 10:
+            rows = [bands.index(band) for band in wanted] if wanted else list(range(len(bands)))
+            ratio = gsd // 10
+            filled = fill_nodata(task.encoding.decode(numbers[gsd][rows]), reach=sharpener.halo // ratio)
+            padded[gsd] = edges.pad(filled, halo=sharpener.halo // ratio, depth=task.depth // ratio)
+    fine = padded[10]
+    assert fine is not None  # every cube has 10 m bands
+    return worker.sharpen_padded(sharpener, fine, padded[20], padded[60], device=task.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edges:
+    """Which sides of a chunk end the scene, (first, last) along y and x; the others overlap a neighbour by `depth` 10 m pixels."""
+
+    y: tuple[bool, bool]
+    x: tuple[bool, bool]
+    depth: int
+
+    @classmethod
+    def of(cls, block_id: tuple[int, ...], task: Task) -> Edges:
+        """Of the chunk that dask calls `block_id`, (time, band, y, x)."""
+        (row, column), (rows, columns) = block_id[2:], task.grid
+        return cls(y=(row == 0, row == rows - 1), x=(column == 0, column == columns - 1), depth=task.depth)
+
+    def core(self, shape: tuple[int, ...], ratio: int) -> tuple[slice, slice]:
+        """The chunk's own rows and columns within an overlapping block of `shape` (band, y, x)."""
+        depth = self.depth // ratio
+        rows, columns = (
+            slice(0 if first else depth, size if last else size - depth)
+            for (first, last), size in zip((self.y, self.x), shape[1:], strict=True)
+        )
+        return rows, columns
+
+    def pad(self, block: npt.NDArray[np.float32], *, halo: int, depth: int) -> npt.NDArray[np.float32]:
+        """The block with exactly `halo` pixels around its core: cut where it overlaps by `depth`, mirrored where the scene ends."""
+        cut = [
+            slice(0 if first else depth - halo, size if last else size - (depth - halo))
+            for (first, last), size in zip((self.y, self.x), block.shape[1:], strict=True)
+        ]
+        widths = [(halo if first else 0, halo if last else 0) for first, last in (self.y, self.x)]
+        return np.pad(block[:, cut[0], cut[1]], [(0, 0), *widths], mode="symmetric")
+
+

@@ -1,0 +1,72 @@
+"""The sharpening methods by name, in one literal table."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+import pandas as pd
+
+from s2pipe.errors import InputError
+from s2pipe.methods.base import Method, Sharpener
+from s2pipe.methods.bicubic import Bicubic
+from s2pipe.methods.glp import Glp
+from s2pipe.methods.ssc_cnn import SscCnn
+
+__all__ = ["METHODS", "Method", "Sharpener", "get_method", "list_methods"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A row of the table of methods."""
+
+    recipe: type[Any]
+    trained: bool
+    paper: str
+
+
+METHODS: dict[str, Entry] = {
+    "bicubic": Entry(recipe=Bicubic, trained=False, paper="Keys 1981, doi:10.1109/TASSP.1981.1163711"),
+    "glp": Entry(recipe=Glp, trained=False, paper="Aiazzi et al. 2002, doi:10.1109/TGRS.2002.803623"),
+    "ssc-cnn": Entry(recipe=SscCnn, trained=True, paper="Nguyen et al. 2020, doi:10.1109/IGARSS39084.2020.9323614"),
+}
+
+
+def get_method(name: str, **options: Any) -> Method:
+    """The method called `name` with its options set.
+
+    Raises
+    ------
+    InputError
+        If no method has this name, or it does not have one of the options; the message lists what there is.
+    """
+    if name not in METHODS:
+        raise InputError(f"unknown method {name!r}; legal methods are {', '.join(METHODS)}")
+    recipe = METHODS[name].recipe
+    legal = [f.name for f in fields(recipe)]
+    if unknown := [option for option in options if option not in legal]:
+        raise InputError(
+            f"method {name!r} has no option {', '.join(map(repr, unknown))}; "
+            + (f"its options are {', '.join(legal)}" if legal else "it has no options")
+        )
+    method: Method = recipe(**options)
+    return method
+
+
+def list_methods() -> pd.DataFrame:
+    """The methods there are.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by ``method``, with columns ``trained`` (whether a network is trained on the scene), ``options`` (name=default) and ``paper``.
+    """
+    rows = {
+        name: {
+            "trained": entry.trained,
+            "options": ", ".join(f"{f.name}={f.default}" for f in fields(entry.recipe) if f.default is not MISSING),
+            "paper": entry.paper,
+        }
+        for name, entry in METHODS.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")

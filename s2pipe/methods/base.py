@@ -1,0 +1,141 @@
+"""The two kinds of object every sharpening method is made of: a Method is a recipe, a Sharpener has its weights fixed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xarray as xr
+from torch import Tensor
+
+from s2pipe.bands import BANDS
+from s2pipe.lattice import round_up
+from s2pipe.sensor import BICUBIC_REACH, Sensor
+from s2pipe.training import Progress
+
+Array = npt.NDArray[np.float32]
+
+
+class Method(Protocol):
+    """A recipe: knows how to make a Sharpener for a scene."""
+
+    def fit(self, cube: xr.DataTree, *, sensor: Sensor, seed: int, device: str, progress: Progress | None) -> Sharpener:
+        """Fit on sampled windows of `cube`, told the sensor that made it; everything random follows `seed`."""
+        ...
+
+
+@runtime_checkable
+class Sharpener(Protocol):
+    """Weights fixed: called many times, on any worker.
+
+    Attributes
+    ----------
+    sensor : Sensor
+        What it was fitted for.
+    bands_in, bands_out : tuple of str
+        Bands it needs, and those it sharpens, in the order of its output.
+    halo : int
+        10 m pixels, a multiple of 6, that an output pixel depends on in each direction.
+    """
+
+    @property
+    def sensor(self) -> Sensor: ...
+    @property
+    def bands_in(self) -> tuple[str, ...]: ...
+    @property
+    def bands_out(self) -> tuple[str, ...]: ...
+    @property
+    def halo(self) -> int: ...
+
+    def __call__(self, r10m: Array, r20m: Array | None, r60m: Array | None) -> Array:
+        """Sharpened `bands_out`, (band, y, x) at 10 m, from (band, y, x) arrays that hold the `bands_in` of each resolution.
+
+        All float32 reflectance and finite; None for a resolution of which no band is in `bands_in`.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TorchSharpener:
+    """What the Sharpeners of this package share: numpy in and out, torch between, on one device.
+
+    Attributes
+    ----------
+    method : str
+        Name of the method that made it.
+    options : dict
+        The method's options.
+    seed : int
+    device : str
+        Where `__call__` computes.
+    """
+
+    method: str
+    options: dict[str, Any]
+    seed: int
+    sensor: Sensor
+    bands_in: tuple[str, ...]
+    bands_out: tuple[str, ...]
+    halo: int
+    device: str = field(default="cpu")
+
+    def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
+        """`__call__` on tensors of `device`."""
+        raise NotImplementedError
+
+    def weights(self) -> dict[str, Tensor]:
+        """Everything that fitting found, by name."""
+        return {}
+
+    def __call__(self, r10m: Array, r20m: Array | None, r60m: Array | None) -> Array:
+        """See `Sharpener`."""
+        with torch.inference_mode():
+            tensors = [None if a is None else torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in (r10m, r20m, r60m)]
+            assert tensors[0] is not None
+            sharpened: Array = self.forward(tensors[0], tensors[1], tensors[2]).cpu().numpy()
+        return sharpened
+
+    def to(self, device: str) -> Self:
+        """The same Sharpener computing on `device`."""
+        return replace(self, device=device)
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of `weights`, the same wherever it is computed."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.weights().items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+        return digest.hexdigest()
+
+    def provenance(self) -> dict[str, Any]:
+        """What a store should say of how its pixels were made."""
+        return {
+            "method": self.method,
+            "options": self.options,
+            "sensor": self.sensor.protocol,
+            "seed": self.seed,
+            "weights_sha256": self.weights_sha256,
+        }
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return (type(self).__name__, self.method, self.sensor, self.bands_in, self.bands_out, self.halo, self.weights_sha256)
+
+
+def coarse_bands(bands: tuple[str, ...], gsd: int) -> tuple[str, ...]:
+    """Those of `bands` whose native resolution is `gsd`."""
+    return tuple(band for band in bands if BANDS[band].gsd == gsd)
+
+
+def upsampling_reach(ratio: int) -> int:
+    """10 m pixels on either side that the upsampling of a coarse band by `ratio` depends on."""
+    return ratio * (BICUBIC_REACH + 1) - 1
+
+
+def halo_of(reach: int) -> int:
+    """Halo of a method that depends on `reach` 10 m pixels on either side."""
+    return round_up(reach)

@@ -1,0 +1,47 @@
+"""Bicubic interpolation at the places the sensor's geometry says: no detail is added, nothing is fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from s2pipe.cube import band_names, nodes
+from s2pipe.methods.base import TorchSharpener, coarse_bands, halo_of, upsampling_reach
+from s2pipe.sensor import Sensor
+from s2pipe.training import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bicubic:
+    """Phase-aware bicubic interpolation (Keys 1981, a = -0.5) of each band by itself."""
+
+    def fit(self, cube: xr.DataTree, *, sensor: Sensor, seed: int, device: str, progress: Progress | None) -> BicubicSharpener:
+        """Nothing is read of the cube but its bands' names."""
+        coarse = tuple(band for gsd, array in nodes(cube).items() if gsd > 10 for band in band_names(array))
+        ratios = {gsd // 10 for gsd in nodes(cube) if gsd > 10}
+        return BicubicSharpener(
+            method="bicubic",
+            options={},
+            seed=seed,
+            sensor=sensor,
+            bands_in=coarse,
+            bands_out=coarse,
+            halo=halo_of(max((upsampling_reach(ratio) for ratio in ratios), default=0)),
+        )
+
+
+class BicubicSharpener(TorchSharpener):
+    """Interpolates `bands_in`."""
+
+    def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
+        """See `TorchSharpener.forward`."""
+        return torch.cat(
+            [
+                self.sensor.upsample(array, gsd // 10)
+                for gsd, array in ((20, r20m), (60, r60m))
+                if array is not None and coarse_bands(self.bands_out, gsd)
+            ]
+        )

@@ -1,0 +1,1 @@
+"""Network architectures, one per file, as bare torch modules."""

@@ -1,0 +1,177 @@
+"""The top of it: sharpen a cube, and fit the Sharpener that does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+from importlib.metadata import version
+from typing import Any
+
+import xarray as xr
+
+from s2pipe.bands import BANDS, node_name
+from s2pipe.cube import DIMS, PER_DATE_COORDS, as_cube, band_names, check_bands, encoding_of, nodes
+from s2pipe.errors import InputError
+from s2pipe.halo import sharpen_chunks
+from s2pipe.methods import Method, Sharpener, get_method
+from s2pipe.sensor import Sensor
+from s2pipe.training import Progress, progress_bar
+from s2pipe.worker import check_device, choose_device
+
+
+def sharpen(
+    data: xr.DataTree | xr.DataArray,
+    method: str | Method | Sharpener = "ssc-cnn",
+    *,
+    sensor: Sensor | None = None,
+    bands: Sequence[str] | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    **fit_options: Any,
+) -> xr.DataArray:
+    """All bands at 10 m, lazily.
+
+    A method given by name is fitted at once, on windows sampled from `data`; everything else waits for ``compute`` or a write.
+
+    Parameters
+    ----------
+    data : xarray.DataTree or xarray.DataArray
+        A cube, or one DataArray (time, band, y, x) on a 10 m grid as ``stackstac.stack(..., resolution=10)`` gives with
+        nearest resampling. The chunks of its 10 m bands are the chunks of the result: multiples of 6, no thinner than the method's halo.
+    method : str, Method or Sharpener
+        A name from `list_methods`, a recipe, or a Sharpener that `fit` gave, which is used as it is.
+    sensor : Sensor, optional
+        What degraded the coarse bands; default: the block-centred MTF operator.
+    bands : sequence of str, optional
+        Bands to return; default: all of `data`. Without a 60 m band among them the 60 m bands are not used either.
+    device : str
+        ``"auto"`` (a GPU where the computing process has one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+    seed : int
+        Everything random in the fit follows it.
+    **fit_options
+        Options of the method, such as ``steps=500`` of ssc-cnn.
+
+    Returns
+    -------
+    xarray.DataArray
+        ``reflectance`` (time, band, y, x) at 10 m, bands in ESA's order, in the dtype, units and nodata of `data`. A sharpened pixel is valid
+        where its own coarse pixel and all 10 m bands are; 10 m bands are copied. ``attrs`` say how it was made (``s2pipe_*``).
+
+    Raises
+    ------
+    InputError
+        If the data, a name, an option or a chunk size is not usable.
+    """
+    check_device(device)
+    cube = as_cube(data)
+    wanted = check_bands(bands if bands is not None else _all_bands(cube), _all_bands(cube))
+    coarse = [band for band in wanted if BANDS[band].gsd > 10]
+    sharpener = None
+    if coarse:
+        if isinstance(method, Sharpener):
+            _refuse_fit_arguments(method, sensor, fit_options)
+            sharpener = method
+        else:
+            sharpener = fit(_needed(cube, coarse), method, sensor=sensor, seed=seed, device=device, **fit_options)
+        cube = _select(cube, sharpener, wanted)
+    elif isinstance(method, str):
+        get_method(method, **fit_options)
+    numbers = sharpen_chunks(cube, sharpener, wanted, device=device)
+    return _label(numbers, cube, wanted, sharpener)
+
+
+def fit(
+    data: xr.DataTree | xr.DataArray,
+    method: str | Method = "ssc-cnn",
+    *,
+    sensor: Sensor | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+    **fit_options: Any,
+) -> Sharpener:
+    """Fit a method on windows sampled from `data`; one Sharpener then serves all its chunks and dates.
+
+    Parameters
+    ----------
+    data, method, sensor, seed, device, **fit_options
+        See `sharpen`.
+    progress : callable, optional
+        Called at every training step with (label, step, steps, loss); default: a progress bar on stderr.
+
+    Returns
+    -------
+    Sharpener
+
+    Raises
+    ------
+    InputError
+        If the data, a name or an option is not usable, or the data hold nodata only.
+    """
+    cube = as_cube(data)
+    device = choose_device(device)
+    if isinstance(method, str):
+        method = get_method(method, **fit_options)
+    elif fit_options:
+        raise InputError(f"options {', '.join(fit_options)} go with a method's name; set them on the {type(method).__name__} instead")
+    if not hasattr(method, "fit"):
+        raise InputError(f"got {method!r}; give a method's name, a Method or a Sharpener")
+    if not any(gsd > 10 for gsd in nodes(cube)):
+        raise InputError("the data have 10 m bands only, so there is nothing to sharpen; add 20 m or 60 m bands")
+    with progress_bar() if progress is None else nullcontext(progress) as report:
+        return method.fit(cube, sensor=sensor if sensor is not None else Sensor(), seed=seed, device=device, progress=report)
+
+
+def _all_bands(cube: xr.DataTree) -> tuple[str, ...]:
+    present = {band for array in nodes(cube).values() for band in band_names(array)}
+    return tuple(band for band in BANDS if band in present)
+
+
+def _refuse_fit_arguments(sharpener: Sharpener, sensor: Sensor | None, fit_options: dict[str, Any]) -> None:
+    if fit_options:
+        raise InputError(f"options {', '.join(fit_options)} cannot be set on a fitted Sharpener; give them to s2pipe.fit")
+    if sensor is not None and sensor != sharpener.sensor:
+        raise InputError(f"the Sharpener was fitted for the sensor {sharpener.sensor.protocol!r}, not {sensor.protocol!r}; fit again")
+
+
+def _needed(cube: xr.DataTree, coarse: Sequence[str]) -> xr.DataTree:
+    """The cube without its 60 m node where no 60 m band is asked for, and without a 20 m node where neither uses it."""
+    coarsest = max(BANDS[band].gsd for band in coarse)
+    return xr.DataTree.from_dict({node_name(gsd): array.to_dataset() for gsd, array in nodes(cube).items() if gsd <= coarsest})
+
+
+def _select(cube: xr.DataTree, sharpener: Sharpener, wanted: Sequence[str]) -> xr.DataTree:
+    """The part of the cube that the Sharpener reads or the result copies or masks by."""
+    available = _all_bands(cube)
+    if missing := [band for band in sharpener.bands_in if band not in available]:
+        raise InputError(f"the Sharpener needs bands {', '.join(missing)}, which the data lack; they have {', '.join(available)}")
+    if strange := [band for band in wanted if BANDS[band].gsd > 10 and band not in sharpener.bands_out]:
+        raise InputError(
+            f"the Sharpener does not make bands {', '.join(strange)} but {', '.join(sharpener.bands_out)}; fit again, or ask for fewer bands="
+        )
+    gsds = {10} | {BANDS[band].gsd for band in (*sharpener.bands_in, *wanted)}
+    return xr.DataTree.from_dict({node_name(gsd): array.to_dataset() for gsd, array in nodes(cube).items() if gsd in gsds})
+
+
+def _label(numbers: Any, cube: xr.DataTree, bands: Sequence[str], sharpener: Sharpener | None) -> xr.DataArray:
+    fine = nodes(cube)[10]
+    names = [name for name in ("time", "y", "x", "spatial_ref", *PER_DATE_COORDS) if name in fine.coords]
+    result = xr.DataArray(
+        numbers,
+        dims=DIMS,
+        coords={"band": list(bands)} | {name: fine.coords[name].variable for name in names},
+        name="reflectance",
+        attrs=encoding_of(cube).attrs() | _provenance(sharpener),
+    )
+    if "spatial_ref" in result.coords:
+        result.encoding["grid_mapping"] = "spatial_ref"
+    return result
+
+
+def _provenance(sharpener: Sharpener | None) -> dict[str, Any]:
+    """Flat attributes, as stores can hold them."""
+    stated: dict[str, Any] = {"version": version("s2pipe")}
+    if sharpener is not None:
+        stated |= getattr(sharpener, "provenance", dict)()
+    return {f"s2pipe_{key}": json.dumps(value) if isinstance(value, dict) else value for key, value in stated.items()}

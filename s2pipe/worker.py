@@ -1,0 +1,125 @@
+"""The worker: one process, one device. It places a Sharpener there once and cuts chunks into blocks that fit."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections import OrderedDict
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+import torch
+from dask.tokenize import tokenize
+
+from s2pipe import lattice
+from s2pipe.errors import InputError
+from s2pipe.methods.base import Array, Sharpener
+
+log = logging.getLogger(__name__)
+
+BLOCK = {"cpu": 366, "cuda": 1830}
+"""Edge of a block in 10 m pixels: 128 features of 366 x 366 are 69 MB, which a CPU still moves well."""
+
+SMALLEST_BLOCK = 60
+PLACED_AT_MOST = 2
+
+_placed: OrderedDict[tuple[str, str], Sharpener] = OrderedDict()
+_one_at_a_time = threading.Lock()
+
+
+@runtime_checkable
+class Placeable(Protocol):
+    """A Sharpener that can move to a device."""
+
+    def to(self, device: str) -> Self:
+        """The same Sharpener, computing on `device`."""
+        ...
+
+
+def check_device(device: str) -> str:
+    """Refuse a name that no torch device has. Whether the device exists is for the process that computes to say."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", str(device)):
+        raise InputError(f"unknown device {device!r}; legal are 'auto', 'cpu', 'cuda', 'cuda:0' and so on, 'mps'")
+    return device
+
+
+def choose_device(device: str) -> str:
+    """The torch device to use in this process: "auto" is a GPU where there is one.
+
+    Raises
+    ------
+    InputError
+        If `device` is unknown, or is not there.
+    """
+    check_device(device)
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind = torch.device(device)
+    there = {"cpu": True, "cuda": torch.cuda.device_count() > (kind.index or 0), "mps": torch.backends.mps.is_available()}
+    if not there[kind.type]:
+        raise InputError(f"device {device!r} is not available here; use 'cpu', or 'auto' to take a GPU where there is one")
+    return device
+
+
+def sharpen_padded(sharpener: Sharpener, r10m: Array, r20m: Array | None, r60m: Array | None, *, device: str) -> Array:
+    """Sharpen one chunk, one block after another.
+
+    Parameters
+    ----------
+    sharpener : Sharpener
+    r10m, r20m, r60m : ndarray, (band, y, x), or None
+        float32 reflectance, finite, padded by the Sharpener's halo on every side.
+    device : str
+        As `choose_device` takes.
+
+    Returns
+    -------
+    ndarray, (band, y, x)
+        `bands_out` at 10 m, without the padding.
+    """
+    device = choose_device(device)
+    # One block at a time in a process: torch already uses all its cores, and a GPU's memory is one. Other threads read meanwhile.
+    with _one_at_a_time:
+        placed = _place(sharpener, device)
+        edge = BLOCK.get(torch.device(device).type, BLOCK["cpu"])
+        while True:
+            try:
+                return _sharpen_blocks(placed, r10m, r20m, r60m, edge)
+            except (torch.OutOfMemoryError, MemoryError):
+                if edge <= SMALLEST_BLOCK:
+                    raise
+                edge = max(edge // 2 // lattice.STEP * lattice.STEP, SMALLEST_BLOCK)
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                log.warning("out of memory on %s; going on with blocks of %d px", device, edge)
+
+
+def _place(sharpener: Sharpener, device: str) -> Sharpener:
+    if not isinstance(sharpener, Placeable):
+        return sharpener
+    key = (tokenize(sharpener), device)
+    if key not in _placed:
+        _placed[key] = sharpener.to(device)
+        if len(_placed) > PLACED_AT_MOST:
+            _placed.popitem(last=False)
+    _placed.move_to_end(key)
+    return _placed[key]
+
+
+def _sharpen_blocks(sharpener: Sharpener, r10m: Array, r20m: Array | None, r60m: Array | None, edge: int) -> Array:
+    halo = sharpener.halo
+    height, width = (size - 2 * halo for size in r10m.shape[1:])
+    sharpened = np.empty((len(sharpener.bands_out), height, width), dtype=np.float32)
+    for block in lattice.blocks(height, width, edge=edge, halo=halo):
+        result = sharpener(_cut(r10m, block, 1), _cut(r20m, block, 2), _cut(r60m, block, 6))
+        kept = result[:, halo : result.shape[1] - halo, halo : result.shape[2] - halo]
+        sharpened[:, slice(*block.inner_y), slice(*block.inner_x)] = kept
+    return sharpened
+
+
+def _cut(array: Array | None, block: lattice.Block, ratio: int) -> Any:
+    if array is None:
+        return None
+    rows, columns = (slice(start // ratio, stop // ratio) for start, stop in (block.outer_y, block.outer_x))
+    return array[:, rows, columns]
