@@ -13,7 +13,7 @@ from s2pipe.errors import CatalogError, InputError, ReadError, S2PipeError, Stor
 if TYPE_CHECKING:
     from s2pipe.catalogs import group_items, search
     from s2pipe.cube import from_arrays
-    from s2pipe.load import load
+    from s2pipe.loading import load
     from s2pipe.methods import list_methods
     from s2pipe.sensor import Sensor
     from s2pipe.sharpening import fit, sharpen
@@ -45,7 +45,7 @@ _HOME = {
     "from_arrays": "cube",
     "group_items": "catalogs",
     "list_methods": "methods",
-    "load": "load",
+    "load": "loading",
     "open_zarr": "store",
     "search": "catalogs",
     "sharpen": "sharpening",

@@ -55,9 +55,7 @@ BANDS_BY_GSD: dict[int, tuple[str, ...]] = {gsd: tuple(b.name for b in BANDS.val
 """Band names of each resolution, in ESA's order: the band order of every cube node and of `from_arrays`."""
 
 BAND_BY_KEY: dict[str, str] = {
-    key: band.name
-    for band in BANDS.values()
-    for key in (band.name, band.name.lower(), f"{band.name}_{band.gsd}m", *band.keys)
+    key: band.name for band in BANDS.values() for key in (band.name, band.name.lower(), f"{band.name}_{band.gsd}m", *band.keys)
 }
 """ESA's band name for every name a catalog uses for the band at its native resolution."""
 

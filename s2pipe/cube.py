@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pystac
 import xarray as xr
 from affine import Affine
 
 from s2pipe.bands import BAND_BY_KEY, BANDS, BANDS_BY_GSD, GSDS, node_name
 from s2pipe.errors import InputError
 from s2pipe.lattice import STEP, check_chunks
-from s2pipe.radiometry import Encoding
+from s2pipe.radiometry import BASELINE_PROPERTIES, Encoding, resolve_offset
 
 DIMS = ("time", "band", "y", "x")
 PER_DATE_COORDS = ("item_id", "platform", "processing_baseline")
@@ -83,7 +85,7 @@ def from_arrays(
     corner = _affine(transform)
     nodes = {
         node_name(gsd): make_node(
-            array, BANDS_BY_GSD[gsd], encoding=encoding, transform=corner * Affine.scale(gsd // 10), crs=crs, time=times
+            array, BANDS_BY_GSD[gsd], encoding=encoding, transform=corner @ Affine.scale(gsd // 10), crs=crs, time=times
         )
         for gsd, array in arrays.items()
     }
@@ -133,12 +135,14 @@ def as_cube(data: xr.DataTree | xr.DataArray) -> xr.DataTree:
         return check_cube(data)
     if isinstance(data, xr.DataArray):
         return _from_dataarray(data)
-    raise InputError(f"got a {type(data).__name__}; give a cube (DataTree of s2pipe.load or s2pipe.from_arrays) or one 10 m DataArray")
+    raise InputError(
+        f"got a {type(data).__name__}; give a cube (DataTree of s2pipe.load or s2pipe.from_arrays) or one 10 m DataArray"
+    )
 
 
 def nodes(cube: xr.DataTree) -> dict[int, xr.DataArray]:
     """The ``reflectance`` (time, band, y, x) of every resolution the cube has, by GSD in metres."""
-    return {gsd: cube[node_name(gsd)]["reflectance"] for gsd in GSDS if node_name(gsd) in cube.children}
+    return {gsd: cube[node_name(gsd)].to_dataset()["reflectance"] for gsd in GSDS if node_name(gsd) in cube.children}
 
 
 def band_names(array: xr.DataArray) -> tuple[str, ...]:
@@ -152,7 +156,7 @@ def encoding_of(cube: xr.DataTree) -> Encoding:
     return Encoding.from_attrs(array.dtype, array.attrs)
 
 
-def check_bands(bands: Iterable[str], available: Iterable[str] = BANDS) -> tuple[str, ...]:
+def check_bands(bands: str | Iterable[str], available: Iterable[str] = BANDS) -> tuple[str, ...]:
     """The bands asked for, once each and in ESA's order.
 
     Raises
@@ -202,7 +206,9 @@ def _check_node(array: xr.DataArray, gsd: int) -> None:
         raise InputError(f"{name} has no coordinate 'band' to name its bands")
     bands = band_names(array)
     if bands != tuple(band for band in BANDS_BY_GSD[gsd] if band in bands):
-        raise InputError(f"{name} has bands {', '.join(bands)}; legal are {', '.join(BANDS_BY_GSD[gsd])}, once each and in this order")
+        raise InputError(
+            f"{name} has bands {', '.join(bands)}; legal are {', '.join(BANDS_BY_GSD[gsd])}, once each and in this order"
+        )
     if not all(array.shape):
         raise InputError(f"{name} is empty: its shape is {array.shape}")
     encoding = Encoding.from_attrs(array.dtype, array.attrs)
@@ -224,14 +230,16 @@ def _check_beside(array: xr.DataArray, fine: xr.DataArray, gsd: int) -> None:
             f"{fine.sizes['time']} of {fine.sizes['y']} x {fine.sizes['x']} px; shapes must lie on one lattice, {ratio} to 1: "
             f"crop the 10 m bands to multiples of {STEP} px and the others to match"
         )
-    if ("time" in array.coords) != ("time" in fine.coords) or ("time" in fine.coords and not array["time"].equals(fine["time"])):
+    if [str(time) for time in array.indexes.get("time", ())] != [str(time) for time in fine.indexes.get("time", ())]:
         raise InputError(f"{name} has other times than r10m")
     for axis in ("y", "x"):
         if axis in array.coords and axis in fine.coords:
             centres = fine[axis].values.reshape(-1, ratio).mean(axis=1)
             if not np.allclose(array[axis].values, centres, rtol=0, atol=0.01):
-                raise InputError(f"{name} does not cover the same ground as r10m along {axis}: its first centre is "
-                                 f"{array[axis].values[0]}, expected {centres[0]} m")
+                raise InputError(
+                    f"{name} does not cover the same ground as r10m along {axis}: its first centre is "
+                    f"{array[axis].values[0]}, expected {centres[0]} m"
+                )
 
 
 def _check_times(times: npt.NDArray[Any]) -> None:
@@ -289,7 +297,7 @@ def _from_dataarray(array: xr.DataArray) -> xr.DataTree:
                 data if gsd == 10 else _reduce_blocks(data, gsd // 10, bands),
                 bands,
                 encoding=encoding,
-                transform=transform * Affine.scale(gsd // 10),
+                transform=transform @ Affine.scale(gsd // 10),
                 crs=_crs_of(array),
                 time=array["time"].values if "time" in array.coords else None,
                 per_date=_per_date_of(array),
@@ -305,7 +313,8 @@ def _known_bands(array: xr.DataArray) -> dict[int, str]:
     labels = [str(label) for label in array["band"].values]
     if unknown := [label for label in labels if label not in BAND_BY_KEY]:
         raise InputError(
-            f"bands {', '.join(map(repr, unknown))} of the DataArray are unknown; keep only Sentinel-2's with data.sel(band=[...]): "
+            f"bands {', '.join(map(repr, unknown))} of the DataArray are unknown; keep only these with "
+            "data.sel(band=[...]): "
             f"{', '.join(f'{b.name} or {b.keys[0]}' for b in BANDS.values())}"
         )
     names = [BAND_BY_KEY[label] for label in labels]
@@ -329,8 +338,8 @@ def _check_origin(array: xr.DataArray, transform: Affine, coarsest: int) -> None
     lattice = max(coarsest, 20)
     if transform.c % lattice or transform.f % lattice:
         raise InputError(
-            f"the DataArray's upper-left corner ({transform.c:.0f}, {transform.f:.0f}) is not on the {lattice} m lattice of its bands; "
-            f"stack it with bounds that are multiples of {lattice} m"
+            f"the DataArray's upper-left corner ({transform.c:.0f}, {transform.f:.0f}) is not on the {lattice} m lattice "
+            f"of its bands; stack it with bounds that are multiples of {lattice} m"
         )
     step = lattice // 10
     for axis in ("y", "x"):
@@ -339,7 +348,33 @@ def _check_origin(array: xr.DataArray, transform: Affine, coarsest: int) -> None
 
 
 def _encoding_of_array(array: xr.DataArray) -> Encoding:
+    """What the attributes state; else, for DN whose coordinates (stackstac's) name a processing baseline, what that means."""
+    if array.dtype.kind in "iu" and "add_offset" not in array.attrs:
+        offsets = {offset for i in range(array.sizes["time"]) if (offset := _stated_offset(array, i)) is not None}
+        if len(offsets) > 1:
+            raise InputError(
+                "the DataArray mixes dates with and without a radiometric offset; use s2pipe.load, which moves them to one"
+            )
+        if offsets:
+            return Encoding.from_attrs(array.dtype, array.attrs | {"add_offset": offsets.pop()})
     return Encoding.from_attrs(array.dtype, array.attrs)
+
+
+def _stated_offset(array: xr.DataArray, date: int) -> float | None:
+    properties = {
+        str(name): values[date if values.ndim else ()].item()
+        for name, coord in array.coords.items()
+        if coord.dims in ((), ("time",)) and (values := coord.values).dtype.kind in "USbOT"
+    }
+    if not any(properties.get(name) for name in BASELINE_PROPERTIES):
+        return None
+    item = pystac.Item(
+        id=str(properties.get("id", "of the DataArray")), geometry=None, bbox=None, datetime=datetime.min, properties=properties
+    )
+    try:
+        return resolve_offset(item).offset
+    except InputError as error:
+        raise InputError(f"{error}; or, for a DataArray, data.assign_attrs(add_offset=...)") from None
 
 
 def _crs_of(array: xr.DataArray) -> Any:
@@ -350,7 +385,11 @@ def _crs_of(array: xr.DataArray) -> Any:
 
 def _per_date_of(array: xr.DataArray) -> dict[str, Any]:
     """item_id, platform and baseline, under these names or stackstac's."""
-    sources = {"item_id": ("item_id", "id"), "platform": ("platform",), "processing_baseline": ("processing_baseline", "s2:processing_baseline")}
+    sources = {
+        "item_id": ("item_id", "id"),
+        "platform": ("platform",),
+        "processing_baseline": ("processing_baseline", "s2:processing_baseline"),
+    }
     found = {}
     for name, candidates in sources.items():
         for candidate in candidates:
@@ -366,7 +405,9 @@ def _reduce_blocks(data: Any, ratio: int, bands: Sequence[str]) -> Any:
     for axis, name in ((2, "y"), (3, "x")):
         check_chunks(data.chunks[axis], halo=0, axis=name)
     chunks = (*data.chunks[:2], *(tuple(c // ratio for c in data.chunks[axis]) for axis in (2, 3)))
-    return data.map_blocks(partial(_block_value, ratio=ratio, bands=tuple(bands)), chunks=chunks, dtype=data.dtype, meta=data._meta)
+    return data.map_blocks(
+        partial(_block_value, ratio=ratio, bands=tuple(bands)), chunks=chunks, dtype=data.dtype, meta=data._meta
+    )
 
 
 def _block_value(block: npt.NDArray[Any], *, ratio: int, bands: tuple[str, ...]) -> npt.NDArray[Any]:
@@ -376,8 +417,8 @@ def _block_value(block: npt.NDArray[Any], *, ratio: int, bands: tuple[str, ...])
     same = (block == repeated) | ((block != block) & (repeated != repeated))
     if not same.all():
         raise InputError(
-            f"bands {', '.join(bands)} are not constant over the {ratio} x {ratio} blocks of 10 m pixels their own pixels cover, so they "
-            "were interpolated or shifted; stack them with resampling=rasterio.enums.Resampling.nearest and bounds on the 60 m "
-            "lattice, or use s2pipe.load"
+            f"bands {', '.join(bands)} are not constant over the {ratio} x {ratio} blocks of 10 m pixels that their own pixels "
+            "cover, so they were interpolated or shifted; stack them with "
+            "resampling=rasterio.enums.Resampling.nearest and bounds on the 60 m lattice, or use s2pipe.load"
         )
     return value

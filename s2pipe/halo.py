@@ -92,7 +92,7 @@ def sharpen_chunks(cube: xr.DataTree, sharpener: Sharpener | None, bands_out: Se
     overlapped = [_overlap(array, chunks, gsd // 10, depth) for gsd, array in arrays.items()]
     # The Sharpener is one key of the graph, which every task names: it reaches a worker once, however many chunks that one does.
     shared = dask.delayed(sharpener, name=f"sharpener-{tokenize(sharpener)}", traverse=False) if sharpener else None
-    return da.map_blocks(
+    sharpened: da.Array = da.map_blocks(
         _sharpen_chunk,
         *overlapped,
         sharpener=shared,
@@ -102,6 +102,7 @@ def sharpen_chunks(cube: xr.DataTree, sharpener: Sharpener | None, bands_out: Se
         dtype=task.encoding.dtype,
         meta=np.empty((0, 0, 0, 0), dtype=task.encoding.dtype),
     )
+    return sharpened
 
 
 def plan_axis(fine: xr.DataArray, axis: str, halo: int) -> tuple[int, ...]:
@@ -117,8 +118,9 @@ def plan_axis(fine: xr.DataArray, axis: str, halo: int) -> tuple[int, ...]:
 def _overlap(array: xr.DataArray, chunks: list[tuple[int, ...]], ratio: int, depth: int) -> da.Array:
     plan: Any = ((1,) * array.sizes["time"], (array.sizes["band"],), *(tuple(c // ratio for c in axis) for axis in chunks))
     data = array.data.rechunk(plan) if array.chunks is not None else da.from_array(array.data, chunks=plan)
-    depths = {0: 0, 1: 0, 2: depth // ratio, 3: depth // ratio}
-    return da.overlap.overlap(data, depth=depths, boundary="none", allow_rechunk=False)
+    depths = {0: 0, 1: 0} | {2 + i: depth // ratio if len(axis) > 1 else 0 for i, axis in enumerate(chunks)}
+    overlapped: da.Array = da.overlap.overlap(data, depth=depths, boundary="none", allow_rechunk=False)
+    return overlapped
 
 
 def _sharpen_chunk(
@@ -141,7 +143,8 @@ def _sharpen_chunk(
             saturated = _on_fine_grid(core, task, task.encoding.is_saturated)
             for band in asked:
                 result = task.encoding.encode(sharpened[sharpener.bands_out.index(band)])
-                result[saturated[band]] = SATURATED_DN
+                if saturated[band].any():
+                    result[saturated[band]] = SATURATED_DN
                 i = task.bands_out.index(band)
                 out[i] = np.where(valid[band], result, out[i])
     return out[None]
@@ -183,7 +186,7 @@ def _sharpen_numbers(
 
 @dataclass(frozen=True, kw_only=True)
 class Edges:
-    """Which sides of a chunk end the scene, (first, last) along y and x; the others overlap a neighbour by `depth` 10 m pixels."""
+    """Which sides of a chunk end the scene, (first, last) along y and x; the others overlap a neighbour by `depth` pixels."""
 
     y: tuple[bool, bool]
     x: tuple[bool, bool]
@@ -205,12 +208,10 @@ class Edges:
         return rows, columns
 
     def pad(self, block: npt.NDArray[np.float32], *, halo: int, depth: int) -> npt.NDArray[np.float32]:
-        """The block with exactly `halo` pixels around its core: cut where it overlaps by `depth`, mirrored where the scene ends."""
+        """The block with just `halo` pixels around its core: cut where it overlaps by `depth`, mirrored where the scene ends."""
         cut = [
             slice(0 if first else depth - halo, size if last else size - (depth - halo))
             for (first, last), size in zip((self.y, self.x), block.shape[1:], strict=True)
         ]
         widths = [(halo if first else 0, halo if last else 0) for first, last in (self.y, self.x)]
         return np.pad(block[:, cut[0], cut[1]], [(0, 0), *widths], mode="symmetric")
-
-

@@ -47,9 +47,10 @@ def check_chunks(chunks: Sequence[int], *, halo: int, axis: str) -> None:
     """
     for chunk in chunks:
         if chunk % STEP:
+            legal = _nearest_legal(chunk, halo)
             raise InputError(
-                f"chunk of {chunk} px along {axis} is not a multiple of {STEP} px; the nearest legal sizes are "
-                f"{_nearest_legal(chunk, halo)}: rechunk the 10 m data, for example data.chunk({axis}={_nearest_legal(chunk, halo)[0]})"
+                f"chunk of {chunk} px along {axis} is not a multiple of {STEP} px; the nearest legal sizes are {legal}: "
+                f"rechunk the 10 m data, for example data.chunk({axis}={legal[0]})"
             )
     for chunk in chunks[:-1]:
         if chunk < halo:

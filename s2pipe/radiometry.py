@@ -105,13 +105,15 @@ class Encoding:
 
     def is_nodata(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Where `numbers` were not seen."""
-        return np.isnan(numbers) if np.isnan(self.nodata) else numbers == self.dtype.type(self.nodata)
+        unseen: npt.NDArray[np.bool_] = np.isnan(numbers) if np.isnan(self.nodata) else numbers == self.dtype.type(self.nodata)
+        return unseen
 
     def is_saturated(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Where `numbers` are ESA's mark of a saturated pixel (uint16 only)."""
         if self.dtype != np.uint16 or self.nodata == SATURATED_DN:
             return np.zeros(numbers.shape, dtype=bool)
-        return numbers == SATURATED_DN
+        saturated: npt.NDArray[np.bool_] = numbers == SATURATED_DN
+        return saturated
 
     def decode(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Reflectance (float32) of `numbers`; nodata and saturated pixels, which measure nothing, become NaN.
@@ -124,8 +126,9 @@ class Encoding:
         if not self.is_integer:
             self.check_finite(numbers)
         # float32 holds every number of a 16 bit integer and its reflectance to far below half a DN
-        work = np.float32 if self.dtype.itemsize <= 2 else np.float64
-        reflectance = (numbers.astype(work) * work(self.scale) + work(self.offset)).astype(np.float32, copy=False)
+        work: np.dtype[np.floating[Any]] = np.dtype(np.float32 if self.dtype.itemsize <= 2 else np.float64)
+        scaled = numbers.astype(work) * work.type(self.scale) + work.type(self.offset)
+        reflectance: npt.NDArray[np.float32] = scaled.astype(np.float32, copy=False)
         reflectance[self.is_nodata(numbers) | self.is_saturated(numbers)] = np.nan
         return reflectance
 
@@ -139,7 +142,9 @@ class Encoding:
         if np.isinf(numbers).any():
             raise InputError("the data hold infinities; mask them first, for example data.where(np.isfinite(data))")
         if not np.isnan(self.nodata) and np.isnan(numbers).any():
-            raise InputError(f"the data hold NaN although their nodata is {self.nodata}; use one of the two, for example nodata=None for NaN")
+            raise InputError(
+                f"the data hold NaN although their nodata is {self.nodata}; use one of the two, for example nodata=None for NaN"
+            )
 
     def encode(self, reflectance: npt.NDArray[np.floating[Any]]) -> npt.NDArray[Any]:
         """Stored numbers of finite `reflectance`, integers rounded and clipped so that no valid value wraps or reads as nodata.
@@ -171,7 +176,7 @@ _OFFSET_BASELINE = (4, 0)
 _TEST_BASELINE = "99.99"
 _SHIFT_DN = 1000
 
-_BASELINE_PROPERTIES = (
+BASELINE_PROPERTIES = (
     "s2:processing_baseline",
     "sentinel:processing_baseline",
     "sentinel2:processing_baseline",
@@ -208,7 +213,7 @@ def product_name(item: pystac.Item) -> str:
 
 def processing_baseline(item: pystac.Item) -> str | None:
     """ESA's processing baseline of an item, ``"05.10"``, from its properties or its product name; None if it states none."""
-    for key in _BASELINE_PROPERTIES:
+    for key in BASELINE_PROPERTIES:
         stated = str(item.properties.get(key, ""))
         if re.fullmatch(r"\d\d\.\d\d", stated):
             return stated

@@ -100,12 +100,14 @@ class Sensor:
         for axis in (2, 3):
             before, after = -start, start + weights.shape[1] - ratio
             x = self._pad(x, before, after, axis)
-            shape, stride = (((-1, 1, weights.shape[1], 1), (ratio, 1)) if axis == 2 else ((-1, 1, 1, weights.shape[1]), (1, ratio)))
+            shape, stride = (
+                ((-1, 1, weights.shape[1], 1), (ratio, 1)) if axis == 2 else ((-1, 1, 1, weights.shape[1]), (1, ratio))
+            )
             x = F.conv2d(x, weights.reshape(shape), stride=stride, groups=len(bands))
         return x.reshape(*fine.shape[:-2], height // ratio, width // ratio)
 
     def upsample(self, coarse: Tensor, ratio: int) -> Tensor:
-        """Bicubic (Keys, a = -0.5) upsampling that puts every fine pixel where this sensor's geometry says, symmetric at the edges.
+        """Bicubic (Keys, a = -0.5) upsampling that puts every fine pixel where this sensor has it, mirrored at the edges.
 
         Parameters
         ----------
@@ -169,7 +171,7 @@ def _box_taps(ratio: int) -> tuple[int, npt.NDArray[np.float64]]:
 
 @lru_cache
 def _bicubic_phases(ratio: int, phase: float) -> tuple[int, npt.NDArray[np.float64]]:
-    """First coarse pixel relative to a fine pixel's own, and the (ratio, taps) weights of the `ratio` fine pixels in a coarse one."""
+    """First coarse pixel relative to a fine pixel's own, and the (ratio, taps) weights of the fine pixels in a coarse one."""
     start, stop = -BICUBIC_REACH, BICUBIC_REACH
     places = (np.arange(ratio) - phase) / ratio
     distance = np.abs(places[:, None] - np.arange(start, stop + 1)[None, :])

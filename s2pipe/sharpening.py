@@ -38,7 +38,7 @@ def sharpen(
     ----------
     data : xarray.DataTree or xarray.DataArray
         A cube, or one DataArray (time, band, y, x) on a 10 m grid as ``stackstac.stack(..., resolution=10)`` gives with
-        nearest resampling. The chunks of its 10 m bands are the chunks of the result: multiples of 6, no thinner than the method's halo.
+        nearest resampling. The chunks of its 10 m bands are those of the result: multiples of 6, no thinner than the halo.
     method : str, Method or Sharpener
         A name from `list_methods`, a recipe, or a Sharpener that `fit` gave, which is used as it is.
     sensor : Sensor, optional
@@ -55,8 +55,9 @@ def sharpen(
     Returns
     -------
     xarray.DataArray
-        ``reflectance`` (time, band, y, x) at 10 m, bands in ESA's order, in the dtype, units and nodata of `data`. A sharpened pixel is valid
-        where its own coarse pixel and all 10 m bands are; 10 m bands are copied. ``attrs`` say how it was made (``s2pipe_*``).
+        ``reflectance`` (time, band, y, x) at 10 m, bands in ESA's order, in the dtype, units and nodata of `data`. A sharpened
+        pixel is valid where its own coarse pixel and all 10 m bands are; 10 m bands are copied. ``attrs`` say how it
+        was made (``s2pipe_*``).
 
     Raises
     ------
@@ -114,7 +115,9 @@ def fit(
     if isinstance(method, str):
         method = get_method(method, **fit_options)
     elif fit_options:
-        raise InputError(f"options {', '.join(fit_options)} go with a method's name; set them on the {type(method).__name__} instead")
+        raise InputError(
+            f"options {', '.join(fit_options)} go with a method's name; set them on the {type(method).__name__} instead"
+        )
     if not hasattr(method, "fit"):
         raise InputError(f"got {method!r}; give a method's name, a Method or a Sharpener")
     if not any(gsd > 10 for gsd in nodes(cube)):
@@ -132,7 +135,9 @@ def _refuse_fit_arguments(sharpener: Sharpener, sensor: Sensor | None, fit_optio
     if fit_options:
         raise InputError(f"options {', '.join(fit_options)} cannot be set on a fitted Sharpener; give them to s2pipe.fit")
     if sensor is not None and sensor != sharpener.sensor:
-        raise InputError(f"the Sharpener was fitted for the sensor {sharpener.sensor.protocol!r}, not {sensor.protocol!r}; fit again")
+        raise InputError(
+            f"the Sharpener was fitted for the sensor {sharpener.sensor.protocol!r}, not {sensor.protocol!r}; fit again"
+        )
 
 
 def _needed(cube: xr.DataTree, coarse: Sequence[str]) -> xr.DataTree:
@@ -148,7 +153,8 @@ def _select(cube: xr.DataTree, sharpener: Sharpener, wanted: Sequence[str]) -> x
         raise InputError(f"the Sharpener needs bands {', '.join(missing)}, which the data lack; they have {', '.join(available)}")
     if strange := [band for band in wanted if BANDS[band].gsd > 10 and band not in sharpener.bands_out]:
         raise InputError(
-            f"the Sharpener does not make bands {', '.join(strange)} but {', '.join(sharpener.bands_out)}; fit again, or ask for fewer bands="
+            f"the Sharpener does not make bands {', '.join(strange)} but {', '.join(sharpener.bands_out)}; "
+            "fit again, or ask for fewer bands="
         )
     gsds = {10} | {BANDS[band].gsd for band in (*sharpener.bands_in, *wanted)}
     return xr.DataTree.from_dict({node_name(gsd): array.to_dataset() for gsd, array in nodes(cube).items() if gsd in gsds})

@@ -15,7 +15,6 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from s2pipe import lattice
 from s2pipe.cube import encoding_of, nodes
 from s2pipe.errors import InputError
 from s2pipe.fill import fill_nodata
@@ -47,12 +46,12 @@ class Window:
     """
 
     reflectance: dict[int, npt.NDArray[np.float32]]
-    seen: dict[int, npt.NDArray[np.bool_]]
+    seen: dict[int, Any]
 
     def seen_at(self, gsd: int) -> npt.NDArray[np.bool_]:
         """Where, on the grid of `gsd`, every band of every resolution was seen all over the pixel."""
         height, width = self.seen[10].shape
-        everything = np.ones((height, width), dtype=bool)
+        everything: Any = np.ones((height, width), dtype=bool)
         for own, seen in self.seen.items():
             everything &= seen.repeat(own // 10, axis=0).repeat(own // 10, axis=1)
         ratio = gsd // 10
@@ -102,7 +101,7 @@ def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:
     chosen = windows or [window for window in fallback if any(seen.any() for seen in window.seen.values())]
     if not chosen:
         raise InputError(
-            f"the {len(order)} windows sampled to fit the method hold nodata only; choose another date, or a bbox inside the imagery"
+            f"the {len(order)} windows sampled to fit the method hold nodata only; choose another date, or a bbox with imagery"
         )
     log.debug("fitting on %d windows of at most %d px", len(chosen), WINDOW)
     return chosen[:MAX_WINDOWS]
@@ -140,7 +139,7 @@ def _read_windows(cube: xr.DataTree, places: Sequence[tuple[int, slice, slice]])
         windows.append(
             Window(
                 reflectance={gsd: fill_nodata(a, reach=WINDOW) for gsd, a in decoded.items()},
-                seen={gsd: ~np.isnan(a).any(axis=0) for gsd, a in decoded.items()},
+                seen={gsd: np.isfinite(a).all(axis=0) for gsd, a in decoded.items()},
             )
         )
     return windows
@@ -190,7 +189,7 @@ def train(
         Called at every step with (label, step, steps, loss).
     """
     kind = torch.device(device).type
-    network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stubs lack it
+    network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # missing in torch's stubs
     inputs = inputs.to(device).contiguous(memory_format=torch.channels_last)
     targets = targets.to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
@@ -201,7 +200,7 @@ def train(
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=_native_bfloat16(kind)):
             predicted = network(inputs[chosen])
         loss = nn.functional.mse_loss(predicted.float(), targets[chosen])
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         if progress is not None:
             progress(label, step, steps, loss.item())
@@ -217,8 +216,8 @@ def _shuffled(count: int, batch: int, seed: int) -> Iterator[Tensor]:
 
 def _native_bfloat16(kind: str) -> bool:
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return kind == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
+    return kind == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @contextmanager
@@ -237,7 +236,11 @@ def progress_bar() -> Iterator[Progress]:
     from rich.progress import Progress as RichProgress
 
     columns: list[Any] = [
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.2e}"), TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.2e}"),
+        TimeRemainingColumn(),
     ]
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}

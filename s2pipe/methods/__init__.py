@@ -59,7 +59,8 @@ def list_methods() -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Indexed by ``method``, with columns ``trained`` (whether a network is trained on the scene), ``options`` (name=default) and ``paper``.
+        Indexed by ``method``, with columns ``trained`` (whether a network is trained on the scene), ``options``
+        (name=default) and ``paper``.
     """
     rows = {
         name: {

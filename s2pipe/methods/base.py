@@ -94,7 +94,9 @@ class TorchSharpener:
     def __call__(self, r10m: Array, r20m: Array | None, r60m: Array | None) -> Array:
         """See `Sharpener`."""
         with torch.inference_mode():
-            tensors = [None if a is None else torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in (r10m, r20m, r60m)]
+            tensors = [
+                None if a is None else torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in (r10m, r20m, r60m)
+            ]
             assert tensors[0] is not None
             sharpened: Array = self.forward(tensors[0], tensors[1], tensors[2]).cpu().numpy()
         return sharpened

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
@@ -127,9 +128,8 @@ class ScaledNetwork:
 
     def to(self, device: str) -> ScaledNetwork:
         """A copy on `device`; this one stays where it is."""
-        copy = ssc_cnn.SscCnn(self.network.targets, self.network.encoders[0].in_channels - self.network.targets)  # type: ignore[operator]
-        copy.load_state_dict(self.network.state_dict())
-        return replace(self, network=copy.to(device, memory_format=torch.channels_last).eval().requires_grad_(False))  # type: ignore[call-overload]
+        moved = copy.deepcopy(self.network).to(device)
+        return replace(self, network=moved.to(memory_format=torch.channels_last))  # type: ignore[call-overload]  # torch's stubs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -205,12 +205,12 @@ def _training_pairs(
     for i, y, x in (places[k] for k in order):
         chosen.setdefault(i, []).append((y, x))
     inputs, targets = [], []
-    for i, corners in chosen.items():
+    for i, places_in_window in chosen.items():
         cropped, _ = crops[i]
         tensors = {own: torch.from_numpy(np.ascontiguousarray(cropped.reflectance[own])) for own in resolutions}
         lower = {own: sensor.degrade(tensor, names[own], ratio) for own, tensor in tensors.items()}
         channels, observed = _network_inputs(lower, gsd, sensor), tensors[gsd]
-        for y, x in corners:
+        for y, x in places_in_window:
             inputs.append(channels[:, y : y + PATCH, x : x + PATCH])
             targets.append(observed[:, y : y + PATCH, x : x + PATCH])
     return torch.stack(inputs), torch.stack(targets)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +35,7 @@ class SscCnn(nn.Module):
         super().__init__()
         self.targets = targets
         widths = [targets + companions] + [FEATURES] * LEVELS
-        self.encoders = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
+        self.encoders = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
         self.skips = nn.ModuleList(nn.Conv2d(FEATURES, SKIP_FEATURES, 1) for _ in range(LEVELS - 1))
         self.decoders = nn.ModuleList(
             nn.Conv2d(FEATURES + (SKIP_FEATURES if level else 0), FEATURES, 3, padding=1) for level in range(LEVELS)

@@ -1,0 +1,15 @@
+import xarray as xr
+from scenes import random_cube
+
+import s2pipe  # noqa: F401
+from s2pipe import open_zarr
+
+
+def test_the_accessor_forwards_and_holds_no_state(tmp_path):
+    cube = random_cube(60, 60)
+    assert vars(cube.s2) == {"_obj": cube}
+    sharp = cube.s2.sharpen("glp")
+    sharp.s2.to_zarr(tmp_path / "sharp.zarr")
+    xr.testing.assert_equal(open_zarr(tmp_path / "sharp.zarr").compute(), sharp.compute())
+    cube.s2.to_zarr(tmp_path / "cube.zarr")
+    assert isinstance(open_zarr(tmp_path / "cube.zarr"), xr.DataTree)

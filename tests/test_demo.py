@@ -1,0 +1,69 @@
+"""The demo, small: the whole way from simulated COGs to a store, a table and a picture."""
+
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import s2pipe
+from s2pipe.cli import app
+from s2pipe.demo import METHODS, sre
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    command = ["demo", "--out", str(folder), "--size", "240", "--steps", "60", "--seed", "2"]
+    return folder, CliRunner().invoke(app, command)
+
+
+def test_the_demo_ends_well_and_tells_what_it_did(demo):
+    folder, result = demo
+    assert result.exit_code == 0, result.output
+    for text in ("bicubic", "glp", "ssc-cnn", "B05", "B12", "B01", "B09", "mean", "60 training steps", "3200"):
+        assert text in result.output
+    assert str(folder / "sharpened.zarr") in result.output
+    assert str(folder / "before-after.png") in result.output
+
+
+def test_the_table_is_that_of_the_store(demo):
+    folder, result = demo
+    table = dict(line.replace("│", " ").split(maxsplit=1) for line in result.output.splitlines() if line.startswith("│"))
+    mean = [float(number) for number in table["mean"].split()]
+    bicubic, glp, network = mean
+    assert bicubic < network
+    assert bicubic + 5 < glp
+    truth = s2pipe.simulate.simulate_scene(240, seed=2).truth
+    for i, method in enumerate(METHODS):
+        stored = s2pipe.open_zarr(folder / "sharpened.zarr", group=method)
+        assert stored.attrs["s2pipe_method"] == method
+        reflectance = stored.sel(band="B11").values[0] * 1e-4 - 0.1
+        assert float(table["B11"].split()[i]) == pytest.approx(sre(truth[10], reflectance), abs=0.01)
+
+
+def test_the_picture_shows_something(demo):
+    folder, _ = demo
+    with Image.open(folder / "before-after.png") as picture:
+        assert picture.width > 1500
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.std() > 20
+
+
+def test_the_demo_fails_when_the_network_learnt_nothing(tmp_path, caplog):
+    caplog.set_level(logging.ERROR)
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path), "--size", "240", "--steps", "1"])
+    assert result.exit_code == 1
+    assert "no better than bicubic" in result.stderr
+
+
+def test_the_demo_can_be_run_again(demo):
+    folder, _ = demo
+    again = CliRunner().invoke(app, ["demo", "--out", str(folder), "--size", "240", "--steps", "1"])
+    assert "no better than bicubic" in again.stderr  # and not: the store exists
+
+
+def test_sre_of_a_known_error():
+    truth = np.full((4, 4), 2.0)
+    assert sre(truth, truth + 0.2) == pytest.approx(20.0)

@@ -1,0 +1,179 @@
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from dask.tokenize import tokenize
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scenes import random_cube, with_chunks, with_numbers
+
+import s2pipe
+from s2pipe import InputError
+from s2pipe.bands import BANDS
+
+METHODS = {"bicubic": {}, "glp": {}, "ssc-cnn": {"steps": 3, "patches": 64}}
+SIZE = (276, 258)  # multiples of 6 whose remainders at most chunk sizes are ragged
+
+
+@pytest.fixture(scope="module")
+def cube():
+    return random_cube(*SIZE, dates=1)
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def sharpener(request, cube):
+    return s2pipe.fit(cube, request.param, progress=lambda *_: None, **METHODS[request.param])
+
+
+def holed(cube, seed):
+    """The cube with a wedge not seen, dead pixels and one dead coarse row."""
+    rng = np.random.default_rng(seed)
+    numbers = {name: cube[name]["reflectance"].values.copy() for name in cube.children}
+    height, width = numbers["r10m"].shape[2:]
+    y, x = np.mgrid[:height, :width]
+    wedge = y + rng.uniform(0.3, 2) * x < rng.uniform(0.2, 0.6) * height
+    for name, array in numbers.items():
+        ratio = {"r10m": 1, "r20m": 2, "r60m": 6}[name]
+        array[:, :, wedge[::ratio, ::ratio]] = 0
+        for row, column in rng.integers(0, min(array.shape[2:]) // 3, (5, 2)):
+            array[:, rng.integers(0, array.shape[1]), row, column] = 0
+    numbers["r20m"][:, 2, rng.integers(0, height // 6)] = 0
+    return with_numbers(cube, **numbers)
+
+
+@settings(max_examples=10)
+@given(data=st.data(), seed=st.integers(0, 99), holes=st.booleans())
+def test_chunked_equals_unchunked(data, seed, holes, cube, sharpener):
+    scene = holed(cube, seed) if holes else cube
+    smallest = sharpener.halo // 6
+    y, x = (data.draw(st.integers(smallest, size // 6)) * 6 for size in SIZE)
+    whole = s2pipe.sharpen(with_chunks(scene, *SIZE), sharpener).compute()
+    chunked = s2pipe.sharpen(with_chunks(scene, y, x), sharpener).compute()
+    np.testing.assert_array_equal(chunked == 0, whole == 0)
+    difference = np.abs(chunked.astype(int) - whole.astype(int))
+    assert difference.max() <= 1
+
+
+def test_a_ragged_end_thinner_than_the_halo_joins_its_neighbour(cube, sharpener):
+    result = s2pipe.sharpen(with_chunks(cube, (270, 6), (132, 126)), sharpener)
+    assert result.chunks[2] == (276,)
+    assert sum(result.chunks[3]) == 258
+
+
+def test_a_scene_smaller_than_the_halo_is_one_chunk():
+    for method, options in METHODS.items():
+        small = random_cube(60, 36)
+        sharpener = s2pipe.fit(random_cube(120, 120), method, progress=lambda *_: None, **options)
+        result = s2pipe.sharpen(small, sharpener)
+        assert result.chunks[2:] == ((60,), (36,))
+        assert (result.compute() > 0).all()
+
+
+def test_illegal_chunks_are_refused(cube, sharpener):
+    with pytest.raises(InputError, match=r"\[204, 210\].*chunk\(y=204\)"):
+        s2pipe.sharpen(with_chunks(cube, (208, 68), 258), sharpener)
+    with pytest.raises(InputError, match=f"thinner than the method's halo of {sharpener.halo} px.*x={sharpener.halo}"):
+        s2pipe.sharpen(with_chunks(cube, 276, 12), sharpener)
+
+
+def test_building_the_graph_computes_nothing(cube, sharpener):
+    def explode(*_, **__):
+        raise AssertionError("computed")
+
+    with dask.config.set(scheduler=explode):
+        lazy = s2pipe.sharpen(with_chunks(cube, 60, 60), sharpener)
+    assert lazy.chunks is not None and dask.is_dask_collection(lazy)
+
+
+def test_equal_inputs_give_equal_tokens_and_others_do_not(cube, sharpener):
+    chunked = with_chunks(cube, 60, 60)
+    first, again = (s2pipe.sharpen(chunked, sharpener) for _ in range(2))
+    assert tokenize(first) == tokenize(again) and first.data.name == again.data.name
+    other = s2pipe.fit(random_cube(120, 120, seed=5), "glp")
+    assert tokenize(sharpener) == tokenize(sharpener) != tokenize(other)
+    assert s2pipe.sharpen(chunked, other).data.name != first.data.name
+
+
+def test_the_sharpener_is_one_key_of_the_graph_however_many_chunks(cube, sharpener):
+    graph = dict(s2pipe.sharpen(with_chunks(cube, 60, 60), sharpener).__dask_graph__())
+    assert [key for key in graph if str(key).startswith("sharpener-")] == [f"sharpener-{tokenize(sharpener)}"]
+
+
+def parents(cube):
+    """Where each band's own pixel was seen, at 10 m, and where all 10 m bands were."""
+    seen = {}
+    for gsd in (10, 20, 60):
+        node = cube[f"r{gsd}m"]["reflectance"]
+        for band in node["band"].values:
+            array = node.sel(band=band).values[0] != 0
+            seen[band] = array.repeat(gsd // 10, axis=0).repeat(gsd // 10, axis=1)
+    return seen, seen["B02"] & seen["B03"] & seen["B04"] & seen["B08"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_validity_is_that_of_the_own_pixel_and_all_10_m_bands(seed, cube, sharpener):
+    scene = holed(cube, seed)
+    result = s2pipe.sharpen(with_chunks(scene, 120, 120), sharpener).compute()[0]
+    seen, fine = parents(scene)
+    for band in BANDS:
+        expected = seen[band] if BANDS[band].gsd == 10 else seen[band] & fine
+        np.testing.assert_array_equal(result.sel(band=band).values != 0, expected, err_msg=band)
+    xr.testing.assert_equal(
+        result.sel(band=["B02", "B08"]).drop_vars("band"),
+        scene["r10m"]["reflectance"][0].sel(band=["B02", "B08"]).drop_vars("band"),
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pixels_farther_from_nodata_than_the_halo_are_unchanged_and_no_rim_is_black(seed, cube, sharpener):
+    from scipy import ndimage
+
+    scene = holed(cube, seed)
+    clean, result = (s2pipe.sharpen(with_chunks(c, 120, 120), sharpener).compute()[0] for c in (cube, scene))
+    seen, _ = parents(scene)
+    everything = np.logical_and.reduce(list(seen.values()))
+    distance = ndimage.distance_transform_cdt(np.pad(everything, 1, constant_values=True), metric="chessboard")[1:-1, 1:-1]
+    far = distance > sharpener.halo
+    assert far.any()
+    for band in BANDS:
+        a, b = clean.sel(band=band).values.astype(int), result.sel(band=band).values.astype(int)
+        assert np.abs(a - b)[far].max() <= 1
+        # a rim that saw zeros instead of a fill would fall towards DN 0, far below everything in the scene
+        valid = b[b != 0]
+        assert valid.min() > 0.5 * a.min() and valid.max() < 1.5 * a.max()
+
+
+def test_chunks_of_nodata_only_stay_nodata(cube, sharpener):
+    numbers = {name: cube[name]["reflectance"].values.copy() for name in cube.children}
+    for array in numbers.values():
+        array[..., : array.shape[3] * 22 // 43] = 0
+    result = s2pipe.sharpen(with_chunks(with_numbers(cube, **numbers), 60, 60), sharpener).compute()
+    assert (result[..., :132] == 0).all() and (result[..., 132:] > 0).all()
+
+
+def test_results_clip_and_saturated_pixels_stay_saturated(cube, sharpener):
+    numbers = {name: np.where(cube[name]["reflectance"].values > 5000, 65500, 3).astype(np.uint16) for name in cube.children}
+    numbers["r20m"][:, 1, 40:43, 50] = 65535
+    result = s2pipe.sharpen(with_numbers(cube, **numbers), sharpener).compute()[0]
+    saturated = np.zeros(SIZE, bool)
+    saturated[80:86, 100:102] = True
+    for band in BANDS:
+        array = result.sel(band=band).values
+        assert array.min() >= 1
+        np.testing.assert_array_equal(array == 65535, saturated if band == "B06" else False, err_msg=band)
+
+
+def test_bad_numbers_hidden_in_lazy_arrays_are_refused_by_the_task(sharpener):
+    scene = random_cube(120, 120)
+    arrays = [da.from_array((cube_values(scene, gsd) * 1e-4).astype(np.float32)) for gsd in (10, 20, 60)]
+    infinite = [da.where(a == a.max(), np.inf, a).astype(np.float32) for a in arrays]
+    with pytest.raises(InputError, match="infinities"):
+        s2pipe.sharpen(s2pipe.from_arrays(*infinite), sharpener).compute()
+    with_nan = [da.where(a == a.max(), np.nan, a).astype(np.float32) for a in arrays]
+    with pytest.raises(InputError, match="NaN although their nodata is -1"):
+        s2pipe.sharpen(s2pipe.from_arrays(*with_nan, nodata=-1), sharpener).compute()
+
+
+def cube_values(cube, gsd):
+    return cube[f"r{gsd}m"]["reflectance"].values

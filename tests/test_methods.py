@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from scenes import random_cube, with_numbers
+
+import s2pipe
+from s2pipe import InputError, Sensor
+from s2pipe.methods import METHODS, Sharpener, get_method
+from s2pipe.methods.ssc_cnn import BATCH
+
+QUICK = {"ssc-cnn": {"steps": 3, "patches": 64}}
+
+
+def fit(cube, method, **options):
+    return s2pipe.fit(cube, method, progress=lambda *_: None, **QUICK.get(method, {}) | options)
+
+
+@pytest.fixture(scope="module")
+def cube():
+    return random_cube(180, 168)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gives_a_sharpener_that_keeps_the_protocol(method, cube):
+    sharpener = fit(cube, method)
+    assert isinstance(sharpener, Sharpener)
+    assert sharpener.halo % 6 == 0
+    assert set(sharpener.bands_out) <= set(sharpener.bands_in)
+    arrays = [
+        np.random.default_rng(0).random((n, 60 * 10 // gsd, 72 * 10 // gsd), np.float32) for n, gsd in ((4, 10), (6, 20), (2, 60))
+    ]
+    sharpened = sharpener(*arrays)
+    assert (
+        sharpened.shape == (len(sharpener.bands_out), 60, 72) and sharpened.dtype == np.float32 and np.isfinite(sharpened).all()
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_halo_holds_all_that_a_pixel_depends_on(method, cube):
+    sharpener = fit(cube, method)
+    rng = np.random.default_rng(0)
+    arrays = [rng.random((n, 180 * 10 // gsd, 180 * 10 // gsd), np.float32) for n, gsd in ((4, 10), (6, 20), (2, 60))]
+    # a 60 m pixel at the middle must not see what lies farther than the halo from any of its pixels
+    changed = [a.copy() for a in arrays]
+    for array, ratio in zip(changed, (1, 2, 6), strict=True):
+        reach = slice((90 - sharpener.halo) // ratio, (96 + sharpener.halo) // ratio)
+        kept = array[:, reach, reach].copy()
+        array += 1
+        array[:, reach, reach] = kept
+    before, after = (sharpener(*a)[(slice(None), slice(90, 96), slice(90, 96))] for a in (arrays, changed))
+    np.testing.assert_allclose(after, before, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equal_seeds_give_equal_weights(method, cube):
+    first, again, other = (fit(cube, method, seed=seed) for seed in (0, 0, 1))
+    assert first.weights_sha256 == again.weights_sha256
+    assert (first.weights_sha256 != other.weights_sha256) == METHODS[method].trained
+    assert first.provenance()["method"] == method and first.provenance()["weights_sha256"] == first.weights_sha256
+
+
+def constant(cube, value):
+    return with_numbers(cube, **{name: np.full_like(cube[name]["reflectance"].values, value) for name in cube.children})
+
+
+@pytest.mark.parametrize("method", ["bicubic", "glp"])
+def test_a_constant_scene_stays_constant(method, cube):
+    scene = constant(cube, 3210)
+    assert (s2pipe.sharpen(scene, method).compute() == 3210).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_constant_scene_gives_finite_results(method, cube):
+    scene = constant(cube, 3210)
+    result = s2pipe.sharpen(scene, fit(scene, method)).compute()
+    assert (result > 0).all()
+
+
+def test_glp_finds_a_band_that_is_a_mixture_of_the_10_m_bands(cube):
+    fine = cube["r10m"]["reflectance"].values[0] * 1e-4 - 0.1
+    truth = 0.1 + np.einsum("bf,fyx->byx", np.random.default_rng(0).uniform(-0.2, 0.5, (6, 4)), fine)
+    coarse = Sensor().degrade(torch.from_numpy(truth), ["B05", "B06", "B07", "B8A", "B11", "B12"], 2).numpy()
+    scene = s2pipe.from_arrays(fine.astype(np.float32), coarse.astype(np.float32))
+    result = s2pipe.sharpen(scene, "glp", bands=["B05", "B06", "B07", "B8A", "B11", "B12"]).compute().values[0]
+    interpolated = s2pipe.sharpen(scene, "bicubic", bands=["B05", "B06", "B07", "B8A", "B11", "B12"]).compute().values[0]
+    # the regression is exact only where every band has one MTF; theirs differ slightly
+    assert np.abs(result - truth).mean() < 0.1 * np.abs(interpolated - truth).mean()
+
+
+def sre(truth, estimate):
+    truth, estimate = (a[:, 2:-2, 2:-2].astype(float) for a in (truth, estimate))
+    return (10 * np.log10((truth**2).sum((1, 2)) / ((truth - estimate) ** 2).sum((1, 2)))).mean()
+
+
+def test_glp_meets_the_measured_figure_on_iceland(data_dir):
+    # 30.85 dB +- 0.1: mean SRE one scale lower, repaired scene, centre
+    mat = scipy.io.loadmat(data_dir / "papers" / "iceland.mat")
+    fine, coarse = (torch.from_numpy(mat[key].astype(np.float32)).permute(2, 0, 1) for key in ("y10", "y20"))
+    fine, coarse = fine[:, 1:409, 1:409], coarse[:, 1:205, 1:205]
+    sensor = Sensor.named("centre")
+    lower = [
+        sensor.degrade(fine, ["B02", "B03", "B04", "B08"], 2),
+        sensor.degrade(coarse, ["B05", "B06", "B07", "B8A", "B11", "B12"], 2),
+    ]
+    scene = s2pipe.from_arrays(*(array.numpy() for array in lower), scale=1e-4)
+    result = s2pipe.sharpen(scene, "glp", bands=["B05", "B06", "B07", "B8A", "B11", "B12"], sensor=sensor).compute().values[0]
+    assert sre(coarse.numpy(), result) == pytest.approx(30.85, abs=0.1)
+
+
+def test_ssc_cnn_learns_more_than_interpolation_knows():
+    from s2pipe.simulate import simulate_scene
+
+    scene = simulate_scene(240, seed=1)
+    cube = s2pipe.from_arrays(scene.r10m, scene.r20m, offset=-0.1)
+    truth = scene.truth[[4, 5, 6, 8, 10, 11]]
+    bands = ["B05", "B06", "B07", "B8A", "B11", "B12"]
+    interpolated, sharpened = (
+        s2pipe.sharpen(cube, fit(cube, method, **options)).sel(band=bands).compute().values[0] * 1e-4 - 0.1
+        for method, options in (("bicubic", {}), ("ssc-cnn", {"steps": 150, "patches": 1024}))
+    )
+    assert sre(truth, sharpened) > sre(truth, interpolated) + 1
+
+
+def test_ssc_cnn_interpolates_60_m_bands_where_the_scene_is_too_small_and_says_so(cube, caplog):
+    sharpener = fit(cube, "ssc-cnn")
+    assert sharpener.bicubic_bands == ("B01", "B09") and "B01, B09 are interpolated" in caplog.text
+    result = s2pipe.sharpen(cube, sharpener)
+    assert result.attrs["s2pipe_bicubic_bands"] == ["B01", "B09"]
+    expected = s2pipe.sharpen(cube, "bicubic", bands=["B01", "B09"]).compute()
+    np.testing.assert_allclose(result.sel(band=["B01", "B09"]).compute(), expected, atol=1)
+
+
+def test_ssc_cnn_trains_a_60_m_network_where_there_is_a_batch_of_patches():
+    edge = 6 * (16 + 8 * 7)  # eight patches, eight pixels apart
+    assert BATCH == 8 * 8
+    scene = random_cube(edge, edge)
+    sharpener = fit(scene, "ssc-cnn", steps=1)
+    assert sharpener.bicubic_bands == () and set(sharpener.networks) == {20, 60}
+    result = s2pipe.sharpen(scene, sharpener, bands=["B01", "B02"]).compute()
+    assert (result > 0).all()
+
+
+def test_ssc_cnn_needs_room_for_one_patch():
+    with pytest.raises(InputError, match=r"16 x 16 px patch.*larger or clearer scene, or method='glp'"):
+        fit(random_cube(24, 24), "ssc-cnn")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("lanczos", {}, "unknown method 'lanczos'; legal methods are bicubic, glp, ssc-cnn"),
+        ("ssc-cnn", {"epochs": 3, "size": 2}, "no option 'epochs', 'size'; its options are steps, patches, learning_rate"),
+        ("bicubic", {"steps": 3}, "it has no options"),
+        ("ssc-cnn", {"steps": 0}, "steps=0"),
+        ("ssc-cnn", {"patches": 1.5}, "patches=1.5"),
+        ("ssc-cnn", {"learning_rate": -1}, "learning_rate=-1"),
+    ],
+)
+def test_bad_names_and_options_are_refused(name, options, message):
+    with pytest.raises(InputError, match=message):
+        get_method(name, **options)
+
+
+def test_the_table_lists_every_method():
+    table = s2pipe.list_methods()
+    assert list(table.index) == ["bicubic", "glp", "ssc-cnn"]
+    assert table.loc["ssc-cnn", "options"].startswith("steps=3200")

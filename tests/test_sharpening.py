@@ -1,0 +1,205 @@
+import numpy as np
+import pytest
+import xarray as xr
+from scenes import as_one_array, random_arrays, random_cube, with_chunks, with_numbers
+from skimage.registration import phase_cross_correlation
+
+import s2pipe
+from s2pipe import InputError, Sensor
+from s2pipe.bands import BANDS, BANDS_BY_GSD
+from s2pipe.methods.glp import Glp
+from s2pipe.simulate import simulate_scene
+
+TWENTY, SIXTY = BANDS_BY_GSD[20], BANDS_BY_GSD[60]
+
+
+@pytest.fixture(scope="module")
+def cube():
+    return random_cube(120, 132)
+
+
+def test_the_result_is_labelled_and_says_how_it_was_made(cube):
+    result = s2pipe.sharpen(cube, "glp")
+    assert result.name == "reflectance" and result.dims == ("time", "band", "y", "x")
+    assert list(result["band"].values) == list(BANDS)
+    fine = cube["r10m"]["reflectance"]
+    for name in ("time", "y", "x", "spatial_ref"):
+        assert result.coords[name].variable.identical(fine.coords[name].variable)
+    assert result.dtype == fine.dtype
+    for key in ("scale_factor", "add_offset", "_FillValue"):
+        assert result.attrs[key] == fine.attrs[key]
+    assert result.attrs["s2pipe_method"] == "glp" and len(result.attrs["s2pipe_weights_sha256"]) == 64
+    np.testing.assert_array_equal(result.sel(band=list(BANDS_BY_GSD[10])).compute(), fine)
+
+
+def test_reflectance_and_dn_agree_in_every_dtype():
+    arrays = random_arrays(120, 132, low=4000)  # so far from the ends of uint16 that nothing clips
+    cube = s2pipe.from_arrays(*arrays, offset=-0.1)
+    sharpener = s2pipe.fit(cube, "glp")
+    expected = s2pipe.sharpen(cube, sharpener).compute().values * 1e-4 - 0.1
+    for dtype in (np.float32, np.float64):
+        scene = s2pipe.from_arrays(*((a * 1e-4 - 0.1).astype(dtype) for a in arrays))
+        result = s2pipe.sharpen(scene, sharpener)
+        assert result.dtype == dtype and np.isnan(result.attrs["_FillValue"])
+        np.testing.assert_allclose(result.compute(), expected, atol=6e-5)
+    scene = s2pipe.from_arrays(*(a.astype(np.int16) for a in arrays), offset=-0.1, nodata=-1)
+    np.testing.assert_allclose(s2pipe.sharpen(scene, sharpener).compute() * 1e-4 - 0.1, expected, atol=1e-6)
+
+
+def test_nodata_is_nan_in_float_reflectance(cube):
+    numbers = {name: cube[name]["reflectance"].values * 1e-4 - 0.1 for name in cube.children}
+    for name, part in (("r10m", 24), ("r20m", 12), ("r60m", 4)):
+        numbers[name][..., :part, :part] = np.nan
+    result = s2pipe.sharpen(s2pipe.from_arrays(*(numbers[n] for n in ("r10m", "r20m", "r60m"))), "glp").compute()
+    expected = np.zeros((120, 132), bool)
+    expected[:24, :24] = True
+    np.testing.assert_array_equal(np.isnan(result.values[0]), np.broadcast_to(expected, (12, 120, 132)))
+
+
+@pytest.mark.parametrize("method", ["bicubic", "glp", "ssc-cnn"])
+def test_without_60_m_bands(method):
+    r10m, r20m, _ = random_arrays(120, 132)
+    options = {"steps": 2, "patches": 64} if method == "ssc-cnn" else {}
+    result = s2pipe.sharpen(s2pipe.from_arrays(r10m, r20m), method, **options)
+    assert list(result["band"].values) == [band for band in BANDS if band not in SIXTY]
+    assert (result.compute() > 0).all()
+
+
+@pytest.mark.parametrize("method", ["bicubic", "glp", "ssc-cnn"])
+def test_without_20_m_bands_and_with_one_10_m_band(method):
+    cube = random_cube(456, 456)
+    subset = xr.DataTree.from_dict({"r10m": cube["r10m"].to_dataset().isel(band=[3]), "r60m": cube["r60m"].to_dataset()})
+    result = s2pipe.sharpen(subset, method, **({"steps": 2} if method == "ssc-cnn" else {}))
+    assert list(result["band"].values) == ["B01", "B08", "B09"]
+    assert (result.compute() > 0).all()
+
+
+def test_a_subset_of_bands_is_what_the_whole_gives(cube):
+    sharpener = s2pipe.fit(cube, "glp")
+    whole = s2pipe.sharpen(cube, sharpener).compute()
+    part = s2pipe.sharpen(cube, sharpener, bands=["B11", "B09", "B03"])
+    assert list(part["band"].values) == ["B03", "B09", "B11"]
+    np.testing.assert_array_equal(part.compute(), whole.sel(band=["B03", "B09", "B11"]))
+    refit = s2pipe.sharpen(cube, "glp", bands=["B11"]).compute()
+    np.testing.assert_allclose(refit, whole.sel(band=["B11"]), atol=1)
+    copied = s2pipe.sharpen(cube, "ssc-cnn", bands=["B02", "B08"])
+    np.testing.assert_array_equal(copied.compute(), cube["r10m"]["reflectance"].sel(band=["B02", "B08"]))
+
+
+def test_all_dates_are_sharpened_by_one_fit():
+    cube = random_cube(120, 96, dates=3)
+    sharpener = s2pipe.fit(cube, "glp")
+    result = s2pipe.sharpen(cube, sharpener)
+    assert result.chunks[0] == (1, 1, 1)
+    one_by_one = [
+        s2pipe.sharpen(
+            xr.DataTree.from_dict({n: cube[n].to_dataset().isel(time=[i]) for n in cube.children}), sharpener
+        ).compute()
+        for i in range(3)
+    ]
+    xr.testing.assert_equal(result.compute(), xr.concat(one_by_one, "time"))
+
+
+def test_a_10_m_dataarray_and_the_accessor_give_what_the_cube_gives(cube):
+    expected = s2pipe.sharpen(cube, "glp").compute()
+    xr.testing.assert_identical(as_one_array(cube).s2.sharpen("glp").compute(), expected)
+    xr.testing.assert_identical(cube.s2.sharpen("glp").compute(), expected)
+
+
+def test_a_method_given_as_a_recipe_and_a_foreign_sharpener(cube):
+    class Doubled:
+        sensor, bands_in, bands_out, halo = Sensor(), ("B02", "B05"), ("B05",), 6
+
+        def __call__(self, r10m, r20m, r60m):
+            assert r10m.shape[0] == r20m.shape[0] == 1 and r60m is None
+            return 2 * r20m.repeat(2, axis=1).repeat(2, axis=2)
+
+    xr.testing.assert_identical(s2pipe.sharpen(cube, Glp()).compute(), s2pipe.sharpen(cube, "glp").compute())
+    result = s2pipe.sharpen(with_chunks(cube, 60, 60), Doubled(), bands=["B05"]).compute()
+    coarse = cube["r20m"]["reflectance"].values[0, 0] * 1e-4 - 0.1
+    np.testing.assert_allclose(result.values[0, 0] * 1e-4 - 0.1, (2 * coarse).repeat(2, axis=0).repeat(2, axis=1), atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    return simulate_scene(480, seed=3)
+
+
+def shift(truth, estimate):
+    """Distance along y and x in 10 m pixels, by phase correlation; the window keeps mean and edges from voting for none."""
+    window = np.outer(np.hanning(408), np.hanning(408))
+    a, b = (window * (image[36:-36, 36:-36] - image[36:-36, 36:-36].mean()) for image in (truth, estimate))
+    return np.abs(phase_cross_correlation(a, b, upsample_factor=100, normalization=None)[0])
+
+
+@pytest.mark.parametrize("protocol", ["centre", "box"])
+@pytest.mark.parametrize("method", ["bicubic", "glp", "ssc-cnn"])
+def test_nothing_is_shifted(method, protocol):
+    scene = simulate_scene(480, seed=3, sensor=Sensor.named(protocol))
+    cube = s2pipe.from_arrays(scene.r10m, scene.r20m, scene.r60m, offset=-0.1)
+    options = {"steps": 60} if method == "ssc-cnn" else {}
+    result = s2pipe.sharpen(cube, method, sensor=Sensor.named(protocol), **options).compute().values[0] * 1e-4 - 0.1
+    for i, band in enumerate(BANDS):
+        assert shift(scene.truth[i], result[i]).max() <= 0.05, band
+
+
+def test_block_means_sharpened_by_the_default_are_not_shifted(simulated):
+    truth = simulated.truth
+    means = {gsd: truth.reshape(12, 480 * 10 // gsd, gsd // 10, -1, gsd // 10).mean(axis=(2, 4)) for gsd in (20, 60)}
+    index = {gsd: [list(BANDS).index(band) for band in BANDS_BY_GSD[gsd]] for gsd in (10, 20, 60)}
+    cube = s2pipe.from_arrays(truth[index[10]], means[20][index[20]], means[60][index[60]])
+    for method in ("bicubic", "glp"):
+        result = s2pipe.sharpen(cube, method).compute().values[0]
+        for i, band in enumerate(BANDS):
+            assert shift(truth[i], result[i]).max() <= 0.05, (method, band)
+
+
+def test_the_corner_phase_shows_the_published_shift(simulated):
+    # real (block-centred) pixels taken for corner ones: (ratio - 1) / 2 px, 5 m at 20 m and 25 m at 60 m
+    cube = s2pipe.from_arrays(simulated.r10m, simulated.r20m, simulated.r60m, offset=-0.1)
+    centre, corner = (
+        s2pipe.sharpen(cube, "bicubic", sensor=Sensor.named(name)).compute().values[0] for name in ("centre", "corner")
+    )
+    for i, (band, entry) in enumerate(BANDS.items()):
+        expected = {10: 0, 20: 0.5, 60: 2.5}[entry.gsd]
+        np.testing.assert_allclose(shift(centre[i], corner[i]), expected, atol=0.05, err_msg=band)
+        # against the sharp truth, correlation pulls the 60 m shift towards 2.1, as published for B09
+        assert shift(simulated.truth[i], corner[i]).min() >= {10: 0, 20: 0.45, 60: 2.0}[entry.gsd], band
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c: s2pipe.sharpen(c, "lanczos"), "unknown method 'lanczos'; legal methods are"),
+        (lambda c: s2pipe.sharpen(c, "lanczos", bands=["B02"]), "unknown method 'lanczos'"),
+        (lambda c: s2pipe.sharpen(c, "glp", bands=["B05", "B10"]), "'B10' are not available; legal bands are B01"),
+        (lambda c: s2pipe.sharpen(c, "glp", device="gpu"), "unknown device 'gpu'"),
+        (lambda c: s2pipe.fit(c, "glp", device="cuda:7"), "'cuda:7' is not available"),
+        (lambda c: s2pipe.sharpen(c, "glp", steps=3), "'glp' has no option 'steps'"),
+        (lambda c: s2pipe.fit(c, "ssc-cnn", epochs=3), "'ssc-cnn' has no option 'epochs'; its options are steps"),
+        (lambda c: s2pipe.sharpen(c, Glp(), steps=3), "set them on the Glp"),
+        (lambda c: s2pipe.sharpen(c, 7), "got 7"),
+        (lambda c: s2pipe.sharpen(c, s2pipe.fit(c, "glp"), steps=3), "cannot be set on a fitted Sharpener"),
+        (
+            lambda c: s2pipe.sharpen(c, s2pipe.fit(c, "glp"), sensor=Sensor.named("box")),
+            "fitted for the sensor 'centre', not 'box'",
+        ),
+        (lambda c: s2pipe.sharpen(without(c, "r60m"), s2pipe.fit(c, "glp")), "needs bands B01, B09, which the data lack"),
+        (lambda c: s2pipe.sharpen(c, s2pipe.fit(without(c, "r60m"), "glp")), "does not make bands B01, B09"),
+        (lambda c: s2pipe.fit(without(c, "r60m", "r20m"), "glp"), "nothing to sharpen"),
+        (lambda c: s2pipe.sharpen(None), "got a NoneType"),
+        (lambda c: s2pipe.sharpen(blank(c), "glp"), "nodata only"),
+        (lambda c: s2pipe.sharpen(with_chunks(c, 100, 132), "bicubic"), r"\[96, 102\]"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(call, message, cube):
+    with pytest.raises(InputError, match=message):
+        call(cube)
+
+
+def without(cube, *names):
+    return xr.DataTree.from_dict({name: cube[name].to_dataset() for name in cube.children if name not in names})
+
+
+def blank(cube):
+    return with_numbers(cube, **{name: np.zeros_like(cube[name]["reflectance"].values) for name in cube.children})

@@ -1,0 +1,96 @@
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from s2pipe import InputError, Sensor, worker
+
+
+@dataclass
+class MeanOfNeighbours:
+    """A fake Sharpener: each 10 m pixel of B02 becomes the mean of it and the pixels 6 up and 6 left."""
+
+    largest: int = 10**9
+    error: type[Exception] = torch.OutOfMemoryError
+    sensor: Sensor = field(default_factory=Sensor)
+    bands_in: tuple[str, ...] = ("B02", "B05")
+    bands_out: tuple[str, ...] = ("B05",)
+    halo: int = 6
+
+    def __call__(self, r10m, r20m, r60m):
+        assert r60m is None and r20m.shape[1] * 2 == r10m.shape[1]
+        if r10m.shape[1] > self.largest:
+            raise self.error("out of memory")
+        return (r10m + np.roll(r10m, 6, axis=1) + np.roll(r10m, 6, axis=2)) / 3
+
+
+def padded(height=240, width=180, halo=6):
+    fine = np.random.default_rng(0).random((1, height + 2 * halo, width + 2 * halo)).astype(np.float32)
+    return fine, fine[:, ::2, ::2]
+
+
+def expected(fine):
+    whole = (fine + np.roll(fine, 6, axis=1) + np.roll(fine, 6, axis=2)) / 3
+    return whole[:, 6:-6, 6:-6]
+
+
+def test_blocks_give_what_the_whole_gives(monkeypatch):
+    fine, coarse = padded()
+    monkeypatch.setitem(worker.BLOCK, "cpu", 66)
+    result = worker.sharpen_padded(MeanOfNeighbours(), fine, coarse, None, device="cpu")
+    np.testing.assert_array_equal(result, expected(fine))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
+def test_blocks_shrink_when_memory_runs_out(error, caplog):
+    fine, coarse = padded()
+    result = worker.sharpen_padded(MeanOfNeighbours(largest=140, error=error), fine, coarse, None, device="cpu")
+    np.testing.assert_array_equal(result, expected(fine))
+    assert "going on with blocks of" in caplog.text
+    with pytest.raises(error):
+        worker.sharpen_padded(MeanOfNeighbours(largest=20, error=error), fine, coarse, None, device="cpu")
+
+
+@dataclass
+class Counted(MeanOfNeighbours):
+    moves = 0
+    running = 0
+    most = 0
+
+    def to(self, device):
+        Counted.moves += 1
+        return self
+
+    def __dask_tokenize__(self):
+        return "counted"
+
+    def __call__(self, *arrays):
+        Counted.running += 1
+        Counted.most = max(Counted.most, Counted.running)
+        result = super().__call__(*arrays)
+        Counted.running -= 1
+        return result
+
+
+def test_a_sharpener_is_placed_once_and_runs_one_block_at_a_time():
+    fine, coarse = padded()
+    threads = [
+        threading.Thread(target=worker.sharpen_padded, args=(Counted(), fine, coarse, None), kwargs={"device": "cpu"})
+        for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (Counted.moves, Counted.most) == (1, 1)
+
+
+def test_devices():
+    assert worker.choose_device("cpu") == "cpu"
+    assert worker.choose_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(InputError, match="unknown device 'gpu'; legal are 'auto', 'cpu'"):
+        worker.check_device("gpu")
+    with pytest.raises(InputError, match="'cuda:99' is not available"):
+        worker.choose_device("cuda:99")
