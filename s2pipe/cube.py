@@ -223,8 +223,7 @@ def _check_beside(array: xr.DataArray, fine: xr.DataArray, gsd: int) -> None:
     encoding, fine_encoding = (Encoding.from_attrs(a.dtype, a.attrs).attrs() for a in (array, fine))
     if not all(np.array_equal(encoding[key], fine_encoding[key], equal_nan=key != "units") for key in encoding):
         raise InputError(f"{name} is encoded as {encoding} and r10m as {fine_encoding}; give all resolutions one encoding")
-    expected = (fine.shape[0], fine.sizes["y"] / ratio, fine.sizes["x"] / ratio)
-    if (array.sizes["time"], array.sizes["y"], array.sizes["x"]) != expected:
+    if array.sizes["time"] != fine.sizes["time"] or any(array.sizes[axis] * ratio != fine.sizes[axis] for axis in ("y", "x")):
         raise InputError(
             f"{name} has {array.sizes['time']} dates of {array.sizes['y']} x {array.sizes['x']} px, but r10m has "
             f"{fine.sizes['time']} of {fine.sizes['y']} x {fine.sizes['x']} px; shapes must lie on one lattice, {ratio} to 1: "
@@ -362,9 +361,9 @@ def _encoding_of_array(array: xr.DataArray) -> Encoding:
 
 def _stated_offset(array: xr.DataArray, date: int) -> float | None:
     properties = {
-        str(name): values[date if values.ndim else ()].item()
+        str(name): stated[date] if coord.dims else stated
         for name, coord in array.coords.items()
-        if coord.dims in ((), ("time",)) and (values := coord.values).dtype.kind in "USbOT"
+        if coord.dims in ((), ("time",)) and (stated := coord.values.tolist()) is not None
     }
     if not any(properties.get(name) for name in BASELINE_PROPERTIES):
         return None
@@ -388,7 +387,7 @@ def _per_date_of(array: xr.DataArray) -> dict[str, Any]:
     sources = {
         "item_id": ("item_id", "id"),
         "platform": ("platform",),
-        "processing_baseline": ("processing_baseline", "s2:processing_baseline"),
+        "processing_baseline": ("processing_baseline", *BASELINE_PROPERTIES),
     }
     found = {}
     for name, candidates in sources.items():
@@ -396,6 +395,8 @@ def _per_date_of(array: xr.DataArray) -> dict[str, Any]:
             if candidate in array.coords and array[candidate].dims in ((), ("time",)):
                 found[name] = np.broadcast_to(array[candidate].values, (array.sizes["time"],)).astype(str)
                 break
+    if "platform" in found:
+        found["platform"] = np.char.lower(found["platform"])
     return found
 
 

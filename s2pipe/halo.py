@@ -90,14 +90,14 @@ def sharpen_chunks(cube: xr.DataTree, sharpener: Sharpener | None, bands_out: Se
         device=device,
     )
     overlapped = [_overlap(array, chunks, gsd // 10, depth) for gsd, array in arrays.items()]
-    # The Sharpener is one key of the graph, which every task names: it reaches a worker once, however many chunks that one does.
-    shared = dask.delayed(sharpener, name=f"sharpener-{tokenize(sharpener)}", traverse=False) if sharpener else None
+    # One key of the graph, which every chunk's task names: weights and settings reach a worker once, however many chunks it does.
+    token = tokenize(sharpener, task)
+    shared = dask.delayed((sharpener, task), name=f"sharpener-{token}", traverse=False)
     sharpened: da.Array = da.map_blocks(
         _sharpen_chunk,
         *overlapped,
-        sharpener=shared,
-        task=task,
-        name=f"sharpen-{tokenize(sharpener, task, *overlapped)}",
+        shared=shared,
+        name=f"sharpen-{tokenize(token, *overlapped)}",
         chunks=(overlapped[0].chunks[0], (len(bands_out),), *chunks),
         dtype=task.encoding.dtype,
         meta=np.empty((0, 0, 0, 0), dtype=task.encoding.dtype),
@@ -124,9 +124,10 @@ def _overlap(array: xr.DataArray, chunks: list[tuple[int, ...]], ratio: int, dep
 
 
 def _sharpen_chunk(
-    *blocks: npt.NDArray[Any], sharpener: Sharpener | None, task: Task, block_id: tuple[int, ...]
+    *blocks: npt.NDArray[Any], shared: tuple[Sharpener | None, Task], block_id: tuple[int, ...]
 ) -> npt.NDArray[Any]:
     """One chunk: `blocks` (1, band, y, x) of each resolution, overlapping its neighbours; returns (1, band, y, x)."""
+    sharpener, task = shared
     numbers = dict(zip(task.gsds, (block[0] for block in blocks), strict=True))
     edges = Edges.of(block_id, task)
     core = {gsd: array[(slice(None), *edges.core(array.shape, gsd // 10))] for gsd, array in numbers.items()}

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from s2pipe.errors import S2PipeError
-from s2pipe.sharpening import fit, sharpen
+from s2pipe.sharpening import sharpen
 from s2pipe.store import to_zarr
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dask.delayed import Delayed
     from distributed import Client
 
-    from s2pipe.methods import Method, Sharpener
+    from s2pipe.methods import Method
     from s2pipe.store import StoreLike
 
 Draw = Callable[[int, int], object]
@@ -38,7 +38,7 @@ def sharpen_to_store(
     overwrite: bool = False,
     shards: bool = True,
     **fit_options: Any,
-) -> Sharpener:
+) -> None:
     """Fit a method on a cube, sharpen all of it and write the result, showing progress on stderr.
 
     Parameters
@@ -47,24 +47,17 @@ def sharpen_to_store(
     store, group, overwrite, shards
         As for `to_zarr`.
     method, bands, device, seed, **fit_options
-        As for `fit` and `sharpen`.
-
-    Returns
-    -------
-    Sharpener
-        The fitted method.
+        As for `sharpen`.
 
     Raises
     ------
     S2PipeError
-        What `fit`, `sharpen` and `to_zarr` raise.
+        What `sharpen` and `to_zarr` raise.
     """
-    sharpener = fit(cube, method, seed=seed, device=device, **fit_options)
-    sharpened = sharpen(cube, sharpener, bands=bands, device=device)
+    sharpened = sharpen(cube, method, bands=bands, device=device, seed=seed, **fit_options)
     work = to_zarr(sharpened, store, group=group, overwrite=overwrite, shards=shards, compute=False)
     assert work is not None  # because compute=False
     compute(work, label="sharpening and writing")
-    return sharpener
 
 
 def compute(work: Delayed, *, label: str) -> None:

@@ -13,7 +13,7 @@ import xarray as xr
 from s2pipe.bands import BANDS, node_name
 from s2pipe.cube import DIMS, PER_DATE_COORDS, as_cube, band_names, check_bands, encoding_of, nodes
 from s2pipe.errors import InputError
-from s2pipe.halo import sharpen_chunks
+from s2pipe.halo import plan_axis, sharpen_chunks
 from s2pipe.methods import Method, Sharpener, get_method
 from s2pipe.sensor import Sensor
 from s2pipe.training import Progress, progress_bar
@@ -68,6 +68,8 @@ def sharpen(
     cube = as_cube(data)
     wanted = check_bands(bands if bands is not None else _all_bands(cube), _all_bands(cube))
     coarse = [band for band in wanted if BANDS[band].gsd > 10]
+    for axis in ("y", "x"):
+        plan_axis(nodes(cube)[10], axis, halo=0)  # a chunk off the lattice is refused before the fit
     sharpener = None
     if coarse:
         if isinstance(method, Sharpener):

@@ -28,13 +28,13 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
 from s2pipe.bands import GSDS, node_name
+from s2pipe.cube import DIMS
 from s2pipe.errors import InputError, S2PipeError, StoreError
 from s2pipe.radiometry import Encoding
 
 StoreLike: TypeAlias = str | os.PathLike[str] | Store | Any
 """A local path, an fsspec URL, a zarr `Store` or an obstore store."""
 
-DIMS = ("time", "band", "y", "x")
 VARIABLE = "reflectance"
 
 COMPLETE = "s2pipe_complete"

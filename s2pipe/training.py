@@ -242,7 +242,9 @@ def progress_bar() -> Iterator[Progress]:
         TextColumn("loss {task.fields[loss]:.2e}"),
         TimeRemainingColumn(),
     ]
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    seen = console.is_terminal or console.is_jupyter
+    with RichProgress(*columns, console=console, transient=True, disable=not seen) as bar:
         tasks: dict[str, Any] = {}
 
         def report(label: str, step: int, steps: int, loss: float) -> None:

@@ -97,7 +97,7 @@ def test_equal_inputs_give_equal_tokens_and_others_do_not(cube, sharpener):
 
 def test_the_sharpener_is_one_key_of_the_graph_however_many_chunks(cube, sharpener):
     graph = dict(s2pipe.sharpen(with_chunks(cube, 60, 60), sharpener).__dask_graph__())
-    assert [key for key in graph if str(key).startswith("sharpener-")] == [f"sharpener-{tokenize(sharpener)}"]
+    assert len([key for key in graph if str(key).startswith("sharpener-")]) == 1
 
 
 def parents(cube):

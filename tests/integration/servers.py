@@ -201,7 +201,7 @@ def _postgres_programs() -> Path:
         return Path(on_path).resolve().parent
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]))
     if not folders:
-        raise MissingService("PostgreSQL is not installed (Debian: postgresql, postgresql-15-postgis-3)")
+        raise MissingService("PostgreSQL is not installed (Debian: postgresql, postgresql-postgis)")
     return folders[-1].parent
 
 
@@ -260,7 +260,7 @@ def _require_postgis(variables: dict[str, str]) -> None:
     with psycopg.connect(address) as connection:
         found = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'postgis'").fetchone()
     if found is None:
-        raise MissingService("PostGIS is not installed (Debian: postgresql-15-postgis-3)")
+        raise MissingService("PostGIS is not installed (Debian: postgresql-postgis)")
 
 
 def _answers(url: str) -> bool:

@@ -1,0 +1,47 @@
+"""The whole job on a dask cluster: what travels, and that the pixels are those of threads."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from counting import CountingSharpener, seen
+from distributed import Client, LocalCluster
+from scenes import random_cube, with_chunks
+
+import s2pipe
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster:
+        yield cluster
+
+
+def test_weights_and_settings_reach_each_worker_once(cluster: LocalCluster) -> None:
+    cube = with_chunks(random_cube(240, 240, dates=2), 60, 60)
+    lazy = s2pipe.sharpen(cube, CountingSharpener(), bands=["B02", "B05"])
+    with Client(cluster.scheduler_address) as client:
+        result = lazy.compute()
+        counts = client.run(seen)
+    calls = [count.get("called", 0) for count in counts.values()]
+    assert sum(calls) == 2 * 4 * 4 and min(calls) > 0
+    assert [count["received"] for count in counts.values()] == [1, 1]
+    coarse = cube["r20m"]["reflectance"].sel(band="B05").values
+    np.testing.assert_array_equal(result.sel(band="B05"), coarse.repeat(2, axis=1).repeat(2, axis=2))
+
+
+@pytest.mark.parametrize("method", ["glp", "ssc-cnn"])
+def test_a_cluster_writes_the_pixels_of_threads(cluster: LocalCluster, method: str, tmp_path: Path) -> None:
+    cube = with_chunks(random_cube(120, 120, dates=2), 60, 60)
+    options = {"steps": 3} if method == "ssc-cnn" else {}
+    sharpener = s2pipe.fit(cube, method, **options)
+    lazy = s2pipe.sharpen(cube, sharpener)
+    expected = lazy.compute(scheduler="threads")
+    with Client(cluster.scheduler_address):
+        s2pipe.to_zarr(lazy, tmp_path / "cluster.zarr")
+    stored = s2pipe.open_zarr(tmp_path / "cluster.zarr")
+    assert isinstance(stored, xr.DataArray)
+    assert np.abs(stored.astype(int) - expected.astype(int)).max() <= 1
+    assert stored.attrs == expected.attrs

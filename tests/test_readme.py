@@ -1,0 +1,58 @@
+"""What the README tells a newcomer to type works, in the order in which it stands there."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from typer.testing import CliRunner
+
+import s2pipe
+from s2pipe.cli import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `make demo` was run, with a quicker training."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    result = CliRunner().invoke(app, ["demo", "--out", str(folder / "s2pipe-demo"), "--steps", "25"])
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_the_notebook_example(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(demo)
+    (code,) = blocks("python")
+    exec(code.replace("steps=100", "steps=3"), {})
+    stored = s2pipe.open_zarr("sharp.zarr")
+    assert isinstance(stored, xr.DataArray) and stored.sizes["band"] == 12
+    assert (stored != 0).mean() > 0.99
+
+
+def test_the_command_lines(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(demo)
+    make, commands = blocks("bash")
+    assert [line.split("#")[0].split() for line in make.splitlines()] == [["make", "demo"], ["make", "test"]]
+    for line in commands.splitlines():
+        program, *arguments = shlex.split(line)
+        assert program == "s2pipe"
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+
+
+def test_the_workflow_for_a_cluster(demo: Path, tmp_path: Path) -> None:
+    catalog = demo / "s2pipe-demo" / "archive" / "catalog.json"
+    command = [sys.executable, ROOT / "workflows" / "sharpen_on_cluster.py", "--catalog", catalog]
+    command += ["--datetime", "2026-06", "--bbox", "15.53", "46.535", "15.56", "46.555", "--out", tmp_path / "out.zarr"]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True, timeout=300)
+    assert s2pipe.open_zarr(tmp_path / "out.zarr", group="33TWM_32633").attrs["s2pipe_method"] == "glp"
