@@ -101,7 +101,7 @@ def search(
 
 
 def _items_table(items: pystac.ItemCollection) -> Table:
-    from s2pipe.catalogs import item_datetime, item_tile
+    from s2pipe.items import item_datetime, item_tile
     from s2pipe.radiometry import processing_baseline
 
     table = Table(title=f"{len(items)} items")

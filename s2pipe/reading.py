@@ -19,8 +19,8 @@ import rasterio.errors
 import rasterio.windows
 from affine import Affine
 
-from s2pipe.catalogs import without_query
 from s2pipe.errors import ReadError
+from s2pipe.items import without_query
 
 Sign = Callable[[str], str]
 """Gets an href and returns the one to read."""

@@ -15,8 +15,9 @@ import rasterio.warp
 from affine import Affine
 
 from s2pipe.bands import BANDS
-from s2pipe.catalogs import BandAsset, check_bbox, find_band_assets, item_datetime, item_epsg, item_tile
+from s2pipe.catalogs import check_bbox
 from s2pipe.errors import InputError
+from s2pipe.items import BandAsset, find_band_assets, item_datetime, item_epsg, item_tile
 from s2pipe.radiometry import ItemRadiometry, resolve_offset
 
 _LATTICE_METRES = 60

@@ -13,7 +13,7 @@ import dask.base
 import numpy as np
 import numpy.typing as npt
 
-from s2pipe.catalogs import BandAsset
+from s2pipe.items import BandAsset
 from s2pipe.radiometry import PRESENT_ENCODING, SATURATED_DN
 from s2pipe.reading import Sign, Unfit, guarded
 from s2pipe.scenes import Grid, Scene, label
