@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 import warnings
@@ -452,14 +453,29 @@ def test_unwritable_places_are_refused_before_computing(tmp_path: Path, uncomput
     assert files(tmp_path) == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not stop root")
-def test_permissions_are_respected(tmp_path: Path, uncomputable: xr.DataArray) -> None:
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(StoreError, match="cannot be written"):
-            to_zarr(uncomputable, tmp_path / "a.zarr")
-    finally:
-        tmp_path.chmod(0o700)
+@pytest.fixture
+def ordinary_user() -> Iterator[None]:
+    """Permissions do not stop root, so root does without its rights for a while."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(user)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter and none but root may write to."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o555)
+    yield folder
+    folder.chmod(0o700)
+    folder.rmdir()
+
+
+def test_permissions_are_respected(open_folder: Path, ordinary_user: None, uncomputable: xr.DataArray) -> None:
+    with pytest.raises(StoreError, match="cannot be written"):
+        to_zarr(uncomputable, open_folder / "a.zarr")
 
 
 def test_an_existing_store_is_refused_before_computing(tmp_path: Path, uncomputable: xr.DataArray) -> None:
