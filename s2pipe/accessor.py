@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
+
+if TYPE_CHECKING:
+    from s2pipe.methods import Method, Sharpener
+    from s2pipe.progress import Progress
+    from s2pipe.sensor import Sensor
+    from s2pipe.store import StoreLike
 
 
 @xr.register_datatree_accessor("s2")
@@ -15,14 +22,26 @@ class S2Accessor:
     def __init__(self, obj: Any) -> None:
         self._obj = obj
 
-    def sharpen(self, method: Any = "ssc-cnn", **options: Any) -> xr.DataArray:
+    def sharpen(
+        self,
+        method: str | Method | Sharpener = "ssc-cnn",
+        *,
+        sensor: Sensor | None = None,
+        bands: Sequence[str] | None = None,
+        device: str = "auto",
+        seed: int = 0,
+        progress: Progress | None = None,
+        **fit_options: Any,
+    ) -> xr.DataArray:
         """See `s2pipe.sharpen`."""
         from s2pipe.sharpening import sharpen
 
-        return sharpen(self._obj, method, **options)
+        return sharpen(self._obj, method, sensor=sensor, bands=bands, device=device, seed=seed, progress=progress, **fit_options)
 
-    def to_zarr(self, store: Any, **options: Any) -> Any:
+    def to_zarr(
+        self, store: StoreLike, *, group: str | None = None, overwrite: bool = False, shards: bool = True, compute: bool = True
+    ) -> Any:
         """See `s2pipe.to_zarr`."""
         from s2pipe.store import to_zarr
 
-        return to_zarr(self._obj, store, **options)
+        return to_zarr(self._obj, store, group=group, overwrite=overwrite, shards=shards, compute=compute)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyproj
 import pystac
 import xarray as xr
 from affine import Affine
@@ -80,8 +81,12 @@ def from_arrays(
                 f"{node_name(gsd)} has {array.shape[0]} dates and {array.shape[1]} bands; expected {dates} dates and the "
                 f"{len(BANDS_BY_GSD[gsd])} bands {' '.join(BANDS_BY_GSD[gsd])}"
             )
+    dtypes = {node_name(gsd): str(array.dtype) for gsd, array in arrays.items()}
+    if len(set(dtypes.values())) > 1:
+        raise InputError(f"the arrays are of several dtypes, {dtypes}; give all resolutions one")
     encoding = Encoding.default(arrays[10].dtype, scale=scale, offset=offset, nodata=nodata)
     times = _times(time, dates)
+    _check_crs(crs)
     corner = _affine(transform)
     nodes = {
         node_name(gsd): make_node(
@@ -248,8 +253,14 @@ def _check_times(times: npt.NDArray[Any]) -> None:
 
 
 def _with_time(array: Any, gsd: int) -> Any:
+    if isinstance(array, (xr.DataArray, xr.Dataset)):
+        order = " ".join(BANDS_BY_GSD[gsd])
+        raise InputError(f"{node_name(gsd)} is a {type(array).__name__}; give its .data, bands in the order {order}")
     if not hasattr(array, "dask"):
-        array = np.asarray(array)
+        try:
+            array = np.asarray(array)
+        except ValueError:
+            raise InputError(f"{node_name(gsd)} is no array: its rows differ in length") from None
     if array.ndim not in (3, 4):
         raise InputError(f"{node_name(gsd)} has {array.ndim} dimensions; expected (band, y, x) or (time, band, y, x)")
     return array[None] if array.ndim == 3 else array
@@ -262,13 +273,26 @@ def _times(time: Any, dates: int) -> npt.NDArray[np.datetime64] | None:
         times = np.atleast_1d(np.asarray(time, dtype="datetime64[ns]"))
     except (TypeError, ValueError):
         raise InputError(f"time={time!r} is not a date or a sequence of dates") from None
+    if np.isnat(times).any():
+        raise InputError(f"time={time!r} holds NaT; give a date for each, or none at all")
     if times.shape != (dates,):
         raise InputError(f"time has {times.size} dates, the arrays have {dates}")
     return times
 
 
+def _check_crs(crs: Any) -> None:
+    if crs is not None:
+        try:
+            pyproj.CRS.from_user_input(crs)
+        except pyproj.exceptions.CRSError:
+            raise InputError(f"crs={crs!r} is no CRS that pyproj knows; give an EPSG code, such as 'EPSG:32633'") from None
+
+
 def _affine(transform: Any) -> Affine:
-    affine = Affine(10, 0, 0, 0, -10, 0) if transform is None else Affine(*tuple(transform)[:6])
+    try:
+        affine = Affine(10, 0, 0, 0, -10, 0) if transform is None else Affine(*tuple(transform)[:6])
+    except TypeError:
+        raise InputError(f"transform={transform!r} is no affine transform; give (10, 0, left, 0, -10, top)") from None
     if (affine.a, affine.b, affine.d, affine.e) != (10, 0, 0, -10):
         raise InputError(f"transform {tuple(affine)[:6]} is not that of a north-up 10 m grid, (10, 0, left, 0, -10, top)")
     return affine

@@ -16,6 +16,7 @@ from dask.tokenize import tokenize
 from s2pipe import lattice, worker
 from s2pipe.bands import BANDS, GSDS
 from s2pipe.cube import band_names, encoding_of, nodes
+from s2pipe.errors import S2PipeError
 from s2pipe.fill import fill_nodata
 from s2pipe.methods.base import Sharpener
 from s2pipe.radiometry import SATURATED_DN, Encoding
@@ -182,7 +183,10 @@ def _sharpen_numbers(
             padded[gsd] = edges.pad(filled, halo=sharpener.halo // ratio, depth=task.depth // ratio)
     fine = padded[10]
     assert fine is not None  # every cube has 10 m bands
-    return worker.sharpen_padded(sharpener, fine, padded[20], padded[60], device=task.device)
+    sharpened = worker.sharpen_padded(sharpener, fine, padded[20], padded[60], device=task.device)
+    if not np.isfinite(sharpened).all():
+        raise S2PipeError(f"the {type(sharpener).__name__} gave results that are not finite; fit it anew")
+    return sharpened
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dask.callbacks import Callback
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from s2pipe.errors import S2PipeError
+from s2pipe.progress import progress_bar
 from s2pipe.sharpening import sharpen
 from s2pipe.store import to_zarr
 
@@ -62,23 +60,17 @@ def sharpen_to_store(
 
 def compute(work: Delayed, *, label: str) -> None:
     """Compute `work` on the current dask cluster, or on threads where there is none, with a progress bar on stderr."""
-    with _bar(label) as draw:
+    with progress_bar() as report:
+
+        def draw(done: int, total: int) -> None:
+            report(label, done, total, None)
+
         client = _current_client()
         if client is None:
             with _ThreadsProgress(draw):
                 work.compute(scheduler="threads")
         else:
             _compute_on_cluster(work, client, draw)
-
-
-@contextmanager
-def _bar(label: str) -> Iterator[Draw]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    seen = console.is_terminal or console.is_jupyter  # elsewhere, a log, rich would leave blank lines
-    with Progress(*columns, console=console, transient=True, disable=not seen) as progress:
-        task = progress.add_task(label, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 class _ThreadsProgress(Callback):

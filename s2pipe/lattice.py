@@ -34,7 +34,7 @@ def check_chunks(chunks: Sequence[int], *, halo: int, axis: str) -> None:
     Parameters
     ----------
     chunks : sequence of int
-        Chunk sizes along one axis, in 10 m pixels. The last may be any multiple of 6.
+        Chunk sizes along one axis, in 10 m pixels. The last may be what is left of the scene.
     halo : int
         The Sharpener's halo in 10 m pixels.
     axis : str
@@ -43,9 +43,9 @@ def check_chunks(chunks: Sequence[int], *, halo: int, axis: str) -> None:
     Raises
     ------
     InputError
-        If a chunk is no multiple of 6, or one before the last is thinner than `halo`.
+        If a chunk before the last is no multiple of 6, or thinner than `halo`.
     """
-    for chunk in chunks:
+    for chunk in chunks[:-1]:
         if chunk % STEP:
             legal = _nearest_legal(chunk, halo)
             raise InputError(

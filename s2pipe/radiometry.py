@@ -56,13 +56,15 @@ class Encoding:
         Raises
         ------
         InputError
-            If `dtype` is neither an integer nor a float, `scale` is zero or not finite, `offset` is not finite, or `nodata`
-            cannot be stored in `dtype`.
+            If `dtype` is neither an integer nor a float; or `scale`, `offset` or `nodata` is no number, not finite, 0 for a
+            scale, or no number that `dtype` can store for nodata.
         """
         dtype = np.dtype(dtype)
         if dtype.kind not in "iuf":
             raise InputError(f"dtype {dtype} is not supported; give integers (DN) or floats (reflectance)")
         integer = dtype.kind in "iu"
+        if not all(number is None or isinstance(number, (int, float, np.number)) for number in (scale, offset, nodata)):
+            raise InputError(f"scale={scale!r}, offset={offset!r} and nodata={nodata!r} must be numbers")
         encoding = cls(
             dtype=dtype,
             scale=float(scale) if scale is not None else (1e-4 if integer else 1.0),
@@ -81,7 +83,19 @@ class Encoding:
 
     @classmethod
     def from_attrs(cls, dtype: npt.DTypeLike, attrs: Mapping[str, Any]) -> Encoding:
-        """Encoding that CF attributes state; what they do not state is the default of `dtype`."""
+        """Encoding that CF attributes state; what they do not state is the default of `dtype`.
+
+        Raises
+        ------
+        InputError
+            If `dtype` is a float and the attributes are those of the DN it was computed from, which xarray keeps through
+            arithmetic; or as `default` does.
+        """
+        if np.dtype(dtype).kind == "f" and isinstance(attrs.get("_FillValue"), (int, np.integer)):
+            raise InputError(
+                f"the data are {np.dtype(dtype)} but still carry the attributes of the DN they were computed from (_FillValue="
+                f"{attrs['_FillValue']}); drop them for reflectance with NaN: data.drop_attrs()"
+            )
         return cls.default(
             dtype,
             scale=attrs.get("scale_factor"),
@@ -103,6 +117,10 @@ class Encoding:
         """Whether the numbers are DN."""
         return self.dtype.kind in "iu"
 
+    @property
+    def _marks_saturation(self) -> bool:
+        return self.dtype.newbyteorder("=") == np.uint16 and self.nodata != SATURATED_DN
+
     def is_nodata(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Where `numbers` were not seen."""
         unseen: npt.NDArray[np.bool_] = np.isnan(numbers) if np.isnan(self.nodata) else numbers == self.dtype.type(self.nodata)
@@ -110,7 +128,7 @@ class Encoding:
 
     def is_saturated(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Where `numbers` are ESA's mark of a saturated pixel (uint16 only)."""
-        if self.dtype != np.uint16 or self.nodata == SATURATED_DN:
+        if not self._marks_saturation:
             return np.zeros(numbers.shape, dtype=bool)
         saturated: npt.NDArray[np.bool_] = numbers == SATURATED_DN
         return saturated
@@ -121,15 +139,18 @@ class Encoding:
         Raises
         ------
         InputError
-            If `numbers` hold infinities, or NaN although nodata is a number.
+            If `numbers` hold infinities or what float32 cannot hold, or NaN although nodata is a number.
         """
         if not self.is_integer:
             self.check_finite(numbers)
         # float32 holds every number of a 16 bit integer and its reflectance to far below half a DN
         work: np.dtype[np.floating[Any]] = np.dtype(np.float32 if self.dtype.itemsize <= 2 else np.float64)
         scaled = numbers.astype(work) * work.type(self.scale) + work.type(self.offset)
-        reflectance: npt.NDArray[np.float32] = scaled.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # told below
+            reflectance: npt.NDArray[np.float32] = scaled.astype(np.float32, copy=False)
         reflectance[self.is_nodata(numbers) | self.is_saturated(numbers)] = np.nan
+        if np.isinf(reflectance).any():
+            raise InputError("the data hold numbers whose reflectance float32 cannot hold; mask them first")
         return reflectance
 
     def check_finite(self, numbers: npt.NDArray[Any]) -> None:
@@ -153,9 +174,10 @@ class Encoding:
         """
         numbers = (reflectance.astype(np.float64) - self.offset) / self.scale
         if not self.is_integer:
-            return numbers.astype(self.dtype)
+            stored = numbers.astype(self.dtype)
+            return np.where(stored == self.nodata, np.nextafter(stored, self.dtype.type(np.inf)), stored)
         low, high = int(np.iinfo(self.dtype).min), int(np.iinfo(self.dtype).max)
-        if self.dtype == np.uint16:
+        if self._marks_saturation:
             high = SATURATED_DN - 1
         nodata = int(self.nodata)
         rounded = np.clip(np.rint(numbers), low, high)

@@ -63,7 +63,7 @@ class Sensor:
 
     def reach(self, ratio: int) -> int:
         """Fine pixels on either side of a coarse pixel's block that `degrade` reads for it, at most."""
-        start, kernel = self._support(0.2, ratio)  # no band's MTF is below 0.2, so none has a longer kernel
+        start, kernel = self._support(0.3, ratio)  # the kernels of all bands stand in the same places, whatever their MTF
         return max(-start, start + len(kernel) - ratio)
 
     def degrade(self, fine: Tensor, bands: Sequence[str], ratio: int) -> Tensor:
@@ -151,9 +151,9 @@ def gaussian_sigma(mtf: float, ratio: int) -> float:
 
 @lru_cache
 def _gaussian_taps(mtf: float, ratio: int, *, centred: bool) -> tuple[int, npt.NDArray[np.float64]]:
-    # Centred: an even count of taps (8 at ratio 2, 24 at ratio 6) at half-integer places around the block's middle,
-    # enough for three sigma of the softest band. Corner: the seven taps of the published code, around its first pixel.
-    length = {2: 8, 6: 24}.get(ratio, 4 * ratio) if centred else 7
+    # Centred: an even count of taps, 8 at ratio 2 and 24 at ratio 6, at half-integer places around the block's middle, which
+    # keeps the MTF of every band to 1e-4. Corner: the seven taps of the published code, around the block's first pixel.
+    length = 4 * ratio if centred else 7
     centre = (ratio - 1) / 2 if centred else 0.0
     start = round(centre - (length - 1) / 2)
     places = np.arange(start, start + length) - centre

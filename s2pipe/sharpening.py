@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 import xarray as xr
 
 from s2pipe.bands import BANDS, node_name
+from s2pipe.checks import check_whole
 from s2pipe.cube import DIMS, PER_DATE_COORDS, as_cube, band_names, check_bands, encoding_of, nodes
 from s2pipe.errors import InputError
 from s2pipe.halo import plan_axis, sharpen_chunks
 from s2pipe.methods import Method, Sharpener, get_method
+from s2pipe.progress import Progress, progress_bar
 from s2pipe.sensor import Sensor
-from s2pipe.training import Progress, progress_bar
 from s2pipe.worker import check_device, choose_device
 
 
@@ -28,6 +29,7 @@ def sharpen(
     bands: Sequence[str] | None = None,
     device: str = "auto",
     seed: int = 0,
+    progress: Progress | None = None,
     **fit_options: Any,
 ) -> xr.DataArray:
     """All bands at 10 m, lazily.
@@ -38,7 +40,8 @@ def sharpen(
     ----------
     data : xarray.DataTree or xarray.DataArray
         A cube, or one DataArray (time, band, y, x) on a 10 m grid as ``stackstac.stack(..., resolution=10)`` gives with
-        nearest resampling. The chunks of its 10 m bands are those of the result: multiples of 6, no thinner than the halo.
+        nearest resampling. The chunks of its 10 m bands are multiples of 6, no thinner than the
+        method's halo; they are those of the result, but that chunks thinner than twice the halo are joined.
     method : str, Method or Sharpener
         A name from `list_methods`, a recipe, or a Sharpener that `fit` gave, which is used as it is.
     sensor : Sensor, optional
@@ -46,9 +49,11 @@ def sharpen(
     bands : sequence of str, optional
         Bands to return; default: all of `data`. Without a 60 m band among them the 60 m bands are not used either.
     device : str
-        ``"auto"`` (a GPU where the computing process has one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+        ``"auto"`` (CUDA where the computing process has it, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     seed : int
-        Everything random in the fit follows it.
+        Everything random in the fit follows it: equal on one machine with one number of threads.
+    progress : callable, optional
+        See `fit`.
     **fit_options
         Options of the method, such as ``steps=500`` of ssc-cnn.
 
@@ -68,18 +73,18 @@ def sharpen(
     cube = as_cube(data)
     wanted = check_bands(bands if bands is not None else _all_bands(cube), _all_bands(cube))
     coarse = [band for band in wanted if BANDS[band].gsd > 10]
-    for axis in ("y", "x"):
-        plan_axis(nodes(cube)[10], axis, halo=0)  # a chunk off the lattice is refused before the fit
-    sharpener = None
-    if coarse:
-        if isinstance(method, Sharpener):
-            _refuse_fit_arguments(method, sensor, fit_options)
-            sharpener = method
-        else:
-            sharpener = fit(_needed(cube, coarse), method, sensor=sensor, seed=seed, device=device, **fit_options)
-        cube = _select(cube, sharpener, wanted)
-    elif isinstance(method, str):
-        get_method(method, **fit_options)
+    if not isinstance(method, type) and isinstance(method, Sharpener):
+        _refuse_fit_arguments(method, sensor, fit_options)
+        sharpener = method if coarse else None
+    else:
+        method = _as_method(method, fit_options)
+        # a method sees the 60 m bands only where one is asked for
+        part = _keep(cube, [gsd for gsd in nodes(cube) if gsd <= max((BANDS[band].gsd for band in coarse), default=10)])
+        sharpener = fit(part, method, sensor=sensor, seed=seed, device=device, progress=progress) if coarse else None
+    if sharpener is not None:
+        _check_sharpener(sharpener, _all_bands(cube), coarse)
+    used = {10} | {BANDS[band].gsd for band in (*wanted, *(sharpener.bands_in if sharpener else ()))}
+    cube = _keep(cube, used)
     numbers = sharpen_chunks(cube, sharpener, wanted, device=device)
     return _label(numbers, cube, wanted, sharpener)
 
@@ -114,18 +119,40 @@ def fit(
     """
     cube = as_cube(data)
     device = choose_device(device)
-    if isinstance(method, str):
-        method = get_method(method, **fit_options)
-    elif fit_options:
-        raise InputError(
-            f"options {', '.join(fit_options)} go with a method's name; set them on the {type(method).__name__} instead"
-        )
-    if not hasattr(method, "fit"):
-        raise InputError(f"got {method!r}; give a method's name, a Method or a Sharpener")
+    seed = check_whole("seed", seed, least=0)
+    method = _as_method(method, fit_options)
+    sensor = _as_sensor(sensor)
     if not any(gsd > 10 for gsd in nodes(cube)):
         raise InputError("the data have 10 m bands only, so there is nothing to sharpen; add 20 m or 60 m bands")
+    _check_chunks(cube, method, sensor)
     with progress_bar() if progress is None else nullcontext(progress) as report:
-        return method.fit(cube, sensor=sensor if sensor is not None else Sensor(), seed=seed, device=device, progress=report)
+        return method.fit(cube, sensor=sensor, seed=seed, device=device, progress=report)
+
+
+def _as_method(method: Any, options: dict[str, Any]) -> Method:
+    if isinstance(method, str):
+        return get_method(method, **options)
+    if isinstance(method, type) or not hasattr(method, "fit"):
+        raise InputError(f"got {method!r}; give a method's name, a Method (an instance, such as Glp()) or a Sharpener")
+    if options:
+        raise InputError(f"options {', '.join(options)} go with a method's name; set them on the {type(method).__name__} instead")
+    recipe: Method = method
+    return recipe
+
+
+def _as_sensor(sensor: Sensor | None) -> Sensor:
+    if sensor is None:
+        return Sensor()
+    if not isinstance(sensor, Sensor):
+        raise InputError(f"sensor={sensor!r} is a {type(sensor).__name__}; give a Sensor, such as s2pipe.Sensor.named('corner')")
+    return sensor
+
+
+def _check_chunks(cube: xr.DataTree, method: Method, sensor: Sensor) -> None:
+    """Refuse chunks the method cannot work on before it is fitted; a recipe from elsewhere may not know its halo yet."""
+    halo = method.halo(nodes(cube), sensor) if hasattr(method, "halo") else 0
+    for axis in ("y", "x"):
+        plan_axis(nodes(cube)[10], axis, halo)
 
 
 def _all_bands(cube: xr.DataTree) -> tuple[str, ...]:
@@ -136,29 +163,24 @@ def _all_bands(cube: xr.DataTree) -> tuple[str, ...]:
 def _refuse_fit_arguments(sharpener: Sharpener, sensor: Sensor | None, fit_options: dict[str, Any]) -> None:
     if fit_options:
         raise InputError(f"options {', '.join(fit_options)} cannot be set on a fitted Sharpener; give them to s2pipe.fit")
-    if sensor is not None and sensor != sharpener.sensor:
+    if sensor is not None and _as_sensor(sensor) != sharpener.sensor:
         raise InputError(
             f"the Sharpener was fitted for the sensor {sharpener.sensor.protocol!r}, not {sensor.protocol!r}; fit again"
         )
 
 
-def _needed(cube: xr.DataTree, coarse: Sequence[str]) -> xr.DataTree:
-    """The cube without its 60 m node where no 60 m band is asked for, and without a 20 m node where neither uses it."""
-    coarsest = max(BANDS[band].gsd for band in coarse)
-    return xr.DataTree.from_dict({node_name(gsd): array.to_dataset() for gsd, array in nodes(cube).items() if gsd <= coarsest})
-
-
-def _select(cube: xr.DataTree, sharpener: Sharpener, wanted: Sequence[str]) -> xr.DataTree:
-    """The part of the cube that the Sharpener reads or the result copies or masks by."""
-    available = _all_bands(cube)
+def _check_sharpener(sharpener: Sharpener, available: Sequence[str], coarse: Sequence[str]) -> None:
     if missing := [band for band in sharpener.bands_in if band not in available]:
         raise InputError(f"the Sharpener needs bands {', '.join(missing)}, which the data lack; they have {', '.join(available)}")
-    if strange := [band for band in wanted if BANDS[band].gsd > 10 and band not in sharpener.bands_out]:
+    if strange := [band for band in coarse if band not in sharpener.bands_out]:
         raise InputError(
             f"the Sharpener does not make bands {', '.join(strange)} but {', '.join(sharpener.bands_out)}; "
             "fit again, or ask for fewer bands="
         )
-    gsds = {10} | {BANDS[band].gsd for band in (*sharpener.bands_in, *wanted)}
+
+
+def _keep(cube: xr.DataTree, gsds: Collection[int]) -> xr.DataTree:
+    """The cube with its nodes of these resolutions only."""
     return xr.DataTree.from_dict({node_name(gsd): array.to_dataset() for gsd, array in nodes(cube).items() if gsd in gsds})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,22 +15,21 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from s2pipe import lattice
 from s2pipe.cube import encoding_of, nodes
 from s2pipe.errors import InputError
 from s2pipe.fill import fill_nodata
+from s2pipe.progress import Progress
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int, float], None]
-"""Called with what is trained, the step, the number of steps and the loss."""
 
 WINDOW = 756
 """Edge of a window in 10 m pixels: 126 pixels at 60 m, so that it can be degraded by 6 once more."""
 
 MAX_WINDOWS = 8
-MAX_TRIES = 32
+
 MIN_VALID = 0.25
-"""A window with a smaller share of seen pixels is passed over."""
+"""Windows with a smaller share of seen pixels serve only where there are no better ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +40,19 @@ class Window:
     ----------
     reflectance : dict of int to ndarray, (band, y, x)
         By GSD; float32, finite: what was not seen is filled.
-    seen : dict of int to ndarray, (y, x)
-        By GSD; where every band of this resolution was seen.
+    seen : dict of int to ndarray, (band, y, x)
+        By GSD; where each band was seen.
     """
 
     reflectance: dict[int, npt.NDArray[np.float32]]
-    seen: dict[int, Any]
+    seen: dict[int, npt.NDArray[np.bool_]]
 
-    def seen_at(self, gsd: int) -> npt.NDArray[np.bool_]:
-        """Where, on the grid of `gsd`, every band of every resolution was seen all over the pixel."""
-        height, width = self.seen[10].shape
+    def seen_at(self, gsd: int, needed: Mapping[int, Sequence[int]]) -> npt.NDArray[np.bool_]:
+        """Where, on the grid of `gsd`, the bands `needed` (positions by their GSD) were seen all over the pixel, (y, x)."""
+        height, width = self.seen[10].shape[1:]
         everything: Any = np.ones((height, width), dtype=bool)
-        for own, seen in self.seen.items():
+        for own, positions in needed.items():
+            seen = self.seen[own][list(positions)].all(axis=0)
             everything &= seen.repeat(own // 10, axis=0).repeat(own // 10, axis=1)
         ratio = gsd // 10
         result: npt.NDArray[np.bool_] = everything.reshape(height // ratio, ratio, width // ratio, ratio).all(axis=(1, 3))
@@ -60,23 +60,26 @@ class Window:
 
     def crop_to_multiple(self, step: int) -> Window | None:
         """The largest upper-left part whose sides are multiples of `step` 10 m pixels; None where there is none."""
-        height, width = (size // step * step for size in self.seen[10].shape)
+        height, width = (size // step * step for size in self.seen[10].shape[1:])
         if not height or not width:
             return None
+        kept = {gsd: (slice(None), slice(height * 10 // gsd), slice(width * 10 // gsd)) for gsd in self.seen}
         return Window(
-            reflectance={g: a[:, : height * 10 // g, : width * 10 // g] for g, a in self.reflectance.items()},
-            seen={g: a[: height * 10 // g, : width * 10 // g] for g, a in self.seen.items()},
+            reflectance={gsd: array[kept[gsd]] for gsd, array in self.reflectance.items()},
+            seen={gsd: array[kept[gsd]] for gsd, array in self.seen.items()},
         )
 
 
 def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:
-    """Read up to `MAX_WINDOWS` windows, spread at random over the chunks and dates of a cube, and nothing else.
+    """Read up to `MAX_WINDOWS` windows, spread at random over the ground and the dates of a cube.
+
+    Candidates are looked at in their coarsest bands only, until enough with imagery are found; nothing else is read.
 
     Parameters
     ----------
     cube : xarray.DataTree
     seed : int
-        The same seed reads the same windows.
+        The same seed reads the same windows, however the cube is chunked.
 
     Returns
     -------
@@ -85,32 +88,35 @@ def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:
     Raises
     ------
     InputError
-        If no window holds a seen pixel in every resolution.
+        If the coarsest bands hold nodata only.
     """
     places = list(_window_places(nodes(cube)[10]))
-    order = np.random.default_rng(seed).permutation(len(places))[:MAX_TRIES]
-    windows: list[Window] = []
-    fallback: list[Window] = []
-    for start in range(0, len(order), MAX_WINDOWS):
-        batch = [places[i] for i in order[start : start + MAX_WINDOWS]]
-        for window in _read_windows(cube, batch):
-            share = window.seen_at(60 if 60 in window.seen else 20).mean()
-            (windows if share >= MIN_VALID else fallback).append(window)
-        if len(windows) >= MAX_WINDOWS:
+    np.random.default_rng(seed).shuffle(places)
+    found: list[tuple[float, Place]] = []
+    for start in range(0, len(places), MAX_WINDOWS):
+        batch = places[start : start + MAX_WINDOWS]
+        found += zip(_shares_seen(cube, batch), batch, strict=True)
+        if sum(share >= MIN_VALID for share, _ in found) >= MAX_WINDOWS:
             break
-    chosen = windows or [window for window in fallback if any(seen.any() for seen in window.seen.values())]
+    full = [place for share, place in found if share >= MIN_VALID]
+    partial = [place for share, place in sorted(found, key=lambda pair: -pair[0]) if 0 < share < MIN_VALID]
+    chosen = (full or partial)[:MAX_WINDOWS]
     if not chosen:
-        raise InputError(
-            f"the {len(order)} windows sampled to fit the method hold nodata only; choose another date, or a bbox with imagery"
-        )
-    log.debug("fitting on %d windows of at most %d px", len(chosen), WINDOW)
-    return chosen[:MAX_WINDOWS]
+        raise InputError("the data hold nodata only; choose another date, or a bbox with imagery")
+    return _read_windows(cube, chosen)
 
 
-def _window_places(fine: xr.DataArray) -> Iterator[tuple[int, slice, slice]]:
-    """Date, rows and columns, in 10 m pixels, of the windows a cube can be cut into without crossing a chunk."""
-    chunks = fine.chunks or tuple((size,) for size in fine.shape)
-    spans = [list(_spans(chunks[axis])) for axis in (2, 3)]
+Place = tuple[int, slice, slice]
+"""Date, rows and columns, in 10 m pixels."""
+
+
+def _window_places(fine: xr.DataArray) -> Iterator[Place]:
+    """The windows a cube can be cut into.
+
+    They lie on a lattice of their own, so that a fit does not depend on the chunks it is read in, and within the default
+    chunks, so that a window costs one chunk.
+    """
+    spans = [list(_spans(lattice.regular_chunks(fine.sizes[axis], lattice.DEFAULT_CHUNK))) for axis in ("y", "x")]
     for date in range(fine.sizes["time"]):
         for rows in spans[0]:
             for columns in spans[1]:
@@ -118,35 +124,67 @@ def _window_places(fine: xr.DataArray) -> Iterator[tuple[int, slice, slice]]:
 
 
 def _spans(chunks: Sequence[int]) -> Iterator[slice]:
+    """Windows along an axis: one after another in each chunk, the last flush with the chunk's end."""
     start = 0
     for chunk in chunks:
         edge = min(WINDOW, chunk)
-        for offset in range(0, chunk - edge + 1, edge):
+        for offset in sorted({*range(0, chunk - edge + 1, edge), chunk - edge}):
             yield slice(start + offset, start + offset + edge)
         start += chunk
 
 
-def _read_windows(cube: xr.DataTree, places: Sequence[tuple[int, slice, slice]]) -> list[Window]:
+def _shares_seen(cube: xr.DataTree, places: Sequence[Place]) -> list[float]:
+    """Share of pixels of each place of which some coarsest band was seen."""
     encoding = encoding_of(cube)
-    arrays = nodes(cube)
+    gsd, array = max(nodes(cube).items())
+    parts = [array.data[date, :, _coarse(rows, gsd), _coarse(columns, gsd)] for date, rows, columns in places]
+    return [float((~encoding.is_nodata(np.asarray(numbers))).any(axis=0).mean()) for numbers in dask.compute(*parts)]
+
+
+def _read_windows(cube: xr.DataTree, places: Sequence[Place]) -> list[Window]:
+    encoding = encoding_of(cube)
     parts = [
-        {gsd: array.data[date, :, _coarse(rows, gsd), _coarse(columns, gsd)] for gsd, array in arrays.items()}
+        {gsd: array.data[date, :, _coarse(rows, gsd), _coarse(columns, gsd)] for gsd, array in nodes(cube).items()}
         for date, rows, columns in places
     ]
-    windows = []
-    for part in dask.compute(*parts):
-        decoded = {gsd: encoding.decode(np.asarray(numbers)) for gsd, numbers in part.items()}
-        windows.append(
-            Window(
-                reflectance={gsd: fill_nodata(a, reach=WINDOW) for gsd, a in decoded.items()},
-                seen={gsd: np.isfinite(a).all(axis=0) for gsd, a in decoded.items()},
-            )
+    decoded = [{gsd: encoding.decode(np.asarray(numbers)) for gsd, numbers in part.items()} for part in dask.compute(*parts)]
+    return [
+        Window(
+            reflectance={gsd: fill_nodata(array, reach=WINDOW) for gsd, array in part.items()},
+            seen={gsd: np.isfinite(array) for gsd, array in part.items()},
         )
-    return windows
+        for part in decoded
+    ]
 
 
 def _coarse(span: slice, gsd: int) -> slice:
     return slice(span.start * 10 // gsd, span.stop * 10 // gsd)
+
+
+def unseen_bands(windows: Sequence[Window], names: Mapping[int, Sequence[str]]) -> tuple[str, ...]:
+    """Coarse bands that no window shows where all 10 m bands were seen: nothing can be fitted for them.
+
+    Raises
+    ------
+    InputError
+        If a 10 m band was not seen at all, without which no result is valid; or none of the coarse bands.
+    """
+    fine = range(len(names[10]))
+    if not any(window.seen_at(10, {10: fine}).any() for window in windows):
+        dead = [band for i, band in enumerate(names[10]) if not any(window.seen[10][i].any() for window in windows)]
+        named = f"10 m bands {', '.join(dead)} hold" if dead else "no pixel was seen in all 10 m bands: they hold"
+        raise InputError(f"{named} nodata only, without which no result is valid; leave them out, or choose another date or bbox")
+    unseen = tuple(
+        band
+        for gsd, bands in names.items()
+        for i, band in enumerate(bands)
+        if gsd > 10 and not any(window.seen_at(gsd, {10: fine, gsd: [i]}).any() for window in windows)
+    )
+    if len(unseen) == sum(len(bands) for gsd, bands in names.items() if gsd > 10):
+        raise InputError(f"bands {', '.join(unseen)} hold nodata only; choose another date, or a bbox with imagery")
+    if unseen:
+        log.warning("bands %s hold nodata only in what was sampled: they are interpolated", ", ".join(unseen))
+    return unseen
 
 
 def patch_corners(usable: npt.NDArray[np.bool_], *, size: int, stride: int) -> npt.NDArray[np.intp]:
@@ -187,6 +225,11 @@ def train(
         Named to `progress`.
     progress : callable, optional
         Called at every step with (label, step, steps, loss).
+
+    Raises
+    ------
+    InputError
+        If the loss is not finite in the end.
     """
     kind = torch.device(device).type
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # missing in torch's stubs
@@ -194,6 +237,7 @@ def train(
     targets = targets.to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
     order = _shuffled(len(inputs), batch, seed)
+    loss = torch.tensor(torch.nan)
     for step in range(1, steps + 1):
         chosen = next(order).to(device)
         optimiser.zero_grad(set_to_none=True)
@@ -204,6 +248,8 @@ def train(
         optimiser.step()
         if progress is not None:
             progress(label, step, steps, loss.item())
+    if not torch.isfinite(loss):
+        raise InputError(f"the training of {label} diverged; give a smaller learning_rate than {learning_rate:g}")
     network.to("cpu").eval()
 
 
@@ -223,33 +269,6 @@ def _native_bfloat16(kind: str) -> bool:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Make torch's global random numbers, which initialise networks, follow `seed` within the block only."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A rich progress bar on stderr, in a terminal or a notebook, for the trainings that happen within the block."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    columns: list[Any] = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.2e}"),
-        TimeRemainingColumn(),
-    ]
-    console = Console(stderr=True)
-    seen = console.is_terminal or console.is_jupyter
-    with RichProgress(*columns, console=console, transient=True, disable=not seen) as bar:
-        tasks: dict[str, Any] = {}
-
-        def report(label: str, step: int, steps: int, loss: float) -> None:
-            if label not in tasks:
-                tasks[label] = bar.add_task(label, total=steps, loss=loss)
-            bar.update(tasks[label], completed=step, loss=loss)
-
-        yield report

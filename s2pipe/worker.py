@@ -6,10 +6,12 @@ import logging
 import re
 import threading
 from collections import OrderedDict
-from typing import Any, Protocol, Self, runtime_checkable
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
+from dask.system import CPU_COUNT
 from dask.tokenize import tokenize
 
 from s2pipe import lattice
@@ -25,16 +27,9 @@ SMALLEST_BLOCK = 60
 PLACED_AT_MOST = 2
 
 _placed: OrderedDict[tuple[str, str], Sharpener] = OrderedDict()
-_one_at_a_time = threading.Lock()
-
-
-@runtime_checkable
-class Placeable(Protocol):
-    """A Sharpener that can move to a device."""
-
-    def to(self, device: str) -> Self:
-        """The same Sharpener, computing on `device`."""
-        ...
+_placing = threading.Lock()
+_largest_block: dict[str, int] = {}
+"""Edge that memory allowed on each device, where it was less than `BLOCK`."""
 
 
 def check_device(device: str) -> str:
@@ -79,32 +74,54 @@ def sharpen_padded(sharpener: Sharpener, r10m: Array, r20m: Array | None, r60m: 
         `bands_out` at 10 m, without the padding.
     """
     device = choose_device(device)
-    # One block at a time in a process: torch already uses all its cores, and a GPU's memory is one. Other threads read meanwhile.
-    with _one_at_a_time:
+    with _slots(torch.device(device).type):
         placed = _place(sharpener, device)
-        edge = BLOCK.get(torch.device(device).type, BLOCK["cpu"])
+        height, width = (size - 2 * sharpener.halo for size in r10m.shape[1:])
+        edge = min(_edge(device), max(height, width))
         while True:
             try:
                 return _sharpen_blocks(placed, r10m, r20m, r60m, edge)
-            except (torch.OutOfMemoryError, MemoryError):
-                if edge <= SMALLEST_BLOCK:
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if edge <= SMALLEST_BLOCK or not _is_out_of_memory(error):
                     raise
-                edge = max(edge // 2 // lattice.STEP * lattice.STEP, SMALLEST_BLOCK)
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                log.warning("out of memory on %s; going on with blocks of %d px", device, edge)
+            # out here the error and what its frames held are gone
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            edge = _largest_block[device] = max(edge // 2 // lattice.STEP * lattice.STEP, SMALLEST_BLOCK)
+            log.warning("out of memory on %s; going on with blocks of %d px", device, edge)
+
+
+@lru_cache
+def _slots(kind: str) -> threading.BoundedSemaphore:
+    """Lets as many chunks compute at once in this process as torch leaves cores for; one on a GPU, whose memory is one.
+
+    Other threads read and write meanwhile.
+    """
+    return threading.BoundedSemaphore(max(CPU_COUNT // torch.get_num_threads(), 1) if kind == "cpu" else 1)
+
+
+def _edge(device: str) -> int:
+    return _largest_block.get(device, BLOCK.get(torch.device(device).type, BLOCK["cpu"]))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # a failed allocation on the CPU is a plain RuntimeError
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def _place(sharpener: Sharpener, device: str) -> Sharpener:
-    if not isinstance(sharpener, Placeable):
+    """The Sharpener on `device`, moved there once; one that cannot move computes where it likes."""
+    move = getattr(sharpener, "to", None)
+    if move is None:
         return sharpener
     key = (tokenize(sharpener), device)
-    if key not in _placed:
-        _placed[key] = sharpener.to(device)
-        if len(_placed) > PLACED_AT_MOST:
-            _placed.popitem(last=False)
-    _placed.move_to_end(key)
-    return _placed[key]
+    with _placing:
+        if key not in _placed:
+            _placed[key] = move(device)
+            if len(_placed) > PLACED_AT_MOST:
+                _placed.popitem(last=False)
+        _placed.move_to_end(key)
+        return _placed[key]
 
 
 def _sharpen_blocks(sharpener: Sharpener, r10m: Array, r20m: Array | None, r60m: Array | None, edge: int) -> Array:

@@ -55,12 +55,19 @@ INFINITE = np.full((4, 12, 12), np.inf)
         ((TEN, TWENTY[:, :5]), {}, "one lattice, 2 to 1"),
         ((TEN, TWENTY, np.ones((2, 2, 3), "uint16")), {}, "one lattice, 6 to 1"),
         ((TEN[0], TWENTY), {}, "2 dimensions"),
-        ((TEN, TWENTY.astype("float32")), {}, "float32.*uint16"),
+        ((TEN, TWENTY.astype("float32")), {}, "uint16.*float32.*give all resolutions one"),
         ((TEN.astype(complex), TWENTY.astype(complex)), {}, "complex128 is not supported"),
         ((TEN.astype(bool), TWENTY.astype(bool)), {}, "bool is not supported"),
         ((TEN, TWENTY), {"scale": 0.0}, "scale must not be 0"),
         ((TEN, TWENTY), {"nodata": 70000}, "nodata=70000"),
         ((TEN, TWENTY), {"transform": (20, 0, 0, 0, -20, 0)}, "north-up 10 m grid"),
+        ((TEN, TWENTY), {"transform": 5}, "transform=5 is no affine"),
+        ((TEN, TWENTY), {"transform": (1, 2, 3)}, "is no affine"),
+        ((TEN, TWENTY), {"crs": "nowhere"}, "crs='nowhere' is no CRS"),
+        ((TEN, TWENTY), {"scale": "x"}, "must be numbers"),
+        ((TEN, TWENTY), {"time": "NaT"}, "NaT"),
+        ((xr.DataArray(TEN), TWENTY), {}, r"give its \.data"),
+        (([[1], [2, 3]], TWENTY), {}, "rows differ in length"),
         ((TEN, TWENTY), {"time": ["2020-01-01", "2020-01-02"]}, "time has 2 dates, the arrays have 1"),
         ((TEN, TWENTY), {"time": "soon"}, "not a date"),
         ((np.stack([TEN, TEN]), np.stack([TWENTY, TWENTY])), {"time": ["2020-01-01"] * 2}, "2020-01-01.* occurs 2 times"),
@@ -115,7 +122,8 @@ def test_a_10_m_dataarray_may_use_catalog_names_any_band_order_and_no_time():
     array = array.assign_coords(band=["nir", "B02_10m", "swir22", "nir09"])
     recovered = nodes(as_cube(array))
     assert [list(recovered[gsd]["band"].values) for gsd in (10, 20, 60)] == [["B02", "B08"], ["B12"], ["B09"]]
-    np.testing.assert_array_equal(recovered[20].values[0, 0], cube["r20m"]["reflectance"].sel(band="B12").values[0])
+    for gsd, array in recovered.items():
+        np.testing.assert_array_equal(array, cube[f"r{gsd}m"]["reflectance"].sel(band=array["band"]))
 
 
 def test_a_10_m_dataarray_is_recovered_lazily_and_checked_inside_each_task():
@@ -147,7 +155,7 @@ def test_an_unusable_10_m_dataarray_is_refused(change, message):
 
 
 def test_an_interpolated_10_m_dataarray_is_refused_with_the_cure():
-    array = as_one_array(random_cube(60, 72)).astype("float64")
+    array = as_one_array(random_cube(60, 72)).astype("float64").drop_attrs()
     smooth = array.rolling(x=3, center=True, min_periods=1).mean()
     with pytest.raises(InputError, match=r"Resampling\.nearest"):
         as_cube(smooth)
@@ -178,3 +186,24 @@ def test_a_stacked_dataarray_of_mixed_or_unknown_baselines_is_refused():
         as_cube(array.assign_coords({"s2:processing_baseline": ("time", ["02.14", "05.10"])}))
     with pytest.raises(InputError, match=r"99.99.*assign_attrs\(add_offset"):
         as_cube(array.assign_coords({"s2:processing_baseline": ("time", ["99.99", "99.99"])}))
+
+
+def test_attributes_left_over_from_dn_are_refused_on_floats():
+    cube = random_cube(60, 60)
+    reflectance = as_one_array(cube) * 1e-4 - 0.1
+    reflectance.attrs = dict(
+        cube["r10m"]["reflectance"].attrs
+    )  # as arithmetic keeps them where xarray is told, or its default is, to
+    with pytest.raises(InputError, match=r"_FillValue=0.*data\.drop_attrs"):
+        as_cube(reflectance)
+    assert encoding_of(as_cube(reflectance.drop_attrs())).scale == 1
+
+
+@pytest.mark.parametrize("kind", ["numpy", "dask"])
+def test_without_60_m_bands_sizes_on_the_20_m_lattice_do(kind):
+    r10m, r20m, _ = random_arrays(120, 132)
+    arrays = [r10m[..., :110, :94], r20m[..., :55, :47]]
+    if kind == "dask":
+        arrays = [da.from_array(a, chunks=(1, -1, a.shape[2] * 6 // 11, a.shape[3])) for a in arrays]
+    result = s2pipe.sharpen(s2pipe.from_arrays(*arrays), "glp").compute()
+    assert result.shape == (1, 10, 110, 94) and (result > 0).all()

@@ -7,12 +7,14 @@ from dask.tokenize import tokenize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import random_cube, with_chunks, with_numbers
+from scipy import ndimage
 
 import s2pipe
-from s2pipe import InputError
+from s2pipe import InputError, S2PipeError, Sensor, methods, worker
 from s2pipe.bands import BANDS
 
-METHODS = {"bicubic": {}, "glp": {}, "ssc-cnn": {"steps": 3, "patches": 64}}
+QUICK = {"ssc-cnn": {"steps": 3, "patches": 64}}
+METHODS = {name: QUICK.get(name, {}) for name in methods.METHODS}
 SIZE = (276, 258)  # multiples of 6 whose remainders at most chunk sizes are ragged
 
 
@@ -43,16 +45,51 @@ def holed(cube, seed):
 
 
 @settings(max_examples=10)
-@given(data=st.data(), seed=st.integers(0, 99), holes=st.booleans())
-def test_chunked_equals_unchunked(data, seed, holes, cube, sharpener):
+@given(data=st.data(), seed=st.integers(0, 99), holes=st.booleans(), block=st.sampled_from([60, 132, 366]))
+def test_chunked_equals_unchunked(data, seed, holes, block, cube, sharpener):
     scene = holed(cube, seed) if holes else cube
     smallest = sharpener.halo // 6
     y, x = (data.draw(st.integers(smallest, size // 6)) * 6 for size in SIZE)
     whole = s2pipe.sharpen(with_chunks(scene, *SIZE), sharpener).compute()
-    chunked = s2pipe.sharpen(with_chunks(scene, y, x), sharpener).compute()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(worker.BLOCK, "cpu", block)
+        chunked = s2pipe.sharpen(with_chunks(scene, y, x), sharpener).compute()
     np.testing.assert_array_equal(chunked == 0, whole == 0)
     difference = np.abs(chunked.astype(int) - whole.astype(int))
     assert difference.max() <= 1
+
+
+class MeanOverTheHalo:
+    """A fake Sharpener that depends on all its halo: the mean of B11 over it."""
+
+    sensor, bands_in, bands_out, halo = Sensor(), ("B02", "B05", "B11"), ("B05", "B11"), 12
+
+    def __call__(self, r10m, r20m, r60m):
+        mean = ndimage.uniform_filter(r20m[1], 2 * self.halo // 2 + 1, mode="constant")
+        return np.stack([mean, mean]).repeat(2, axis=1).repeat(2, axis=2)
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 9999))
+def test_what_nodata_is_filled_with_does_not_depend_on_the_chunks(seed, cube):
+    rng = np.random.default_rng(seed)
+    numbers = cube["r20m"]["reflectance"].values.copy()
+    for row, column in rng.integers(0, 100, (6, 2)):  # holes of B11 alone, so that B05 is valid all over them
+        numbers[:, 4, row : row + 20, column : column + 20] = 0
+    scene = with_numbers(cube, r20m=numbers)
+    y, x = rng.integers(2, 20, 2) * 6
+    whole, chunked = (s2pipe.sharpen(with_chunks(scene, *c), MeanOverTheHalo(), bands=["B05"]).compute() for c in (SIZE, (y, x)))
+    assert np.abs(whole.astype(int) - chunked.astype(int)).max() <= 1
+
+
+class NotFinite(MeanOverTheHalo):
+    def __call__(self, r10m, r20m, r60m):
+        return np.full((2, *r10m.shape[1:]), np.nan, np.float32)
+
+
+def test_a_sharpener_that_gives_no_numbers_is_refused(cube):
+    with pytest.raises(S2PipeError, match="NotFinite gave results that are not finite"):
+        s2pipe.sharpen(cube, NotFinite(), bands=["B05"]).compute()
 
 
 def test_a_ragged_end_thinner_than_the_halo_joins_its_neighbour(cube, sharpener):
@@ -127,8 +164,6 @@ def test_validity_is_that_of_the_own_pixel_and_all_10_m_bands(seed, cube, sharpe
 
 @pytest.mark.parametrize("seed", range(3))
 def test_pixels_farther_from_nodata_than_the_halo_are_unchanged_and_no_rim_is_black(seed, cube, sharpener):
-    from scipy import ndimage
-
     scene = holed(cube, seed)
     clean, result = (s2pipe.sharpen(with_chunks(c, 120, 120), sharpener).compute()[0] for c in (cube, scene))
     seen, _ = parents(scene)
@@ -164,12 +199,25 @@ def test_results_clip_and_saturated_pixels_stay_saturated(cube, sharpener):
         np.testing.assert_array_equal(array == 65535, saturated if band == "B06" else False, err_msg=band)
 
 
+def test_saturation_is_known_in_any_byte_order(sharpener):
+    numbers = random_cube(120, 120)["r20m"]["reflectance"].values.copy()
+    numbers[0, 0, 10, 10] = 65535
+    scene = with_numbers(random_cube(120, 120), r20m=numbers)
+    expected = s2pipe.sharpen(scene, sharpener).compute()
+    arrays = [cube_values(scene, gsd).astype(">u2") for gsd in (10, 20, 60)]
+    result = s2pipe.sharpen(s2pipe.from_arrays(*arrays, offset=-0.1), sharpener).compute()
+    np.testing.assert_array_equal(result, expected)
+
+
 def test_bad_numbers_hidden_in_lazy_arrays_are_refused_by_the_task(sharpener):
     scene = random_cube(120, 120)
     arrays = [da.from_array((cube_values(scene, gsd) * 1e-4).astype(np.float32)) for gsd in (10, 20, 60)]
     infinite = [da.where(a == a.max(), np.inf, a).astype(np.float32) for a in arrays]
     with pytest.raises(InputError, match="infinities"):
         s2pipe.sharpen(s2pipe.from_arrays(*infinite), sharpener).compute()
+    huge = [da.where(a == a.max(), 1e39, a.astype(float)) for a in arrays]
+    with pytest.raises(InputError, match="float32 cannot hold"):
+        s2pipe.sharpen(s2pipe.from_arrays(*huge), sharpener).compute()
     with_nan = [da.where(a == a.max(), np.nan, a).astype(np.float32) for a in arrays]
     with pytest.raises(InputError, match="NaN although their nodata is -1"):
         s2pipe.sharpen(s2pipe.from_arrays(*with_nan, nodata=-1), sharpener).compute()

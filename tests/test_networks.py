@@ -1,6 +1,6 @@
 import torch
 
-from s2pipe.networks.ssc_cnn import RADIUS, SscCnn
+from s2pipe.networks.ssc_cnn import RADIUS, SscCnnNetwork
 
 
 def test_ssc_cnn_has_the_papers_parameters():
@@ -14,11 +14,11 @@ def test_ssc_cnn_has_the_papers_parameters():
         + 2 * (153 * 9 + 1) * 128
         + (128 + 1) * 6
     )
-    assert sum(p.numel() for p in SscCnn(6, 4).parameters()) == expected == 814_392
+    assert sum(p.numel() for p in SscCnnNetwork(6, 4).parameters()) == expected == 814_392
 
 
 def test_ssc_cnn_adds_a_residual_to_the_target_bands():
-    network = SscCnn(2, 3)
+    network = SscCnnNetwork(2, 3)
     torch.nn.init.zeros_(network.head.weight)
     torch.nn.init.zeros_(network.head.bias)
     x = torch.rand(1, 5, 12, 9)
@@ -26,7 +26,7 @@ def test_ssc_cnn_adds_a_residual_to_the_target_bands():
 
 
 def test_ssc_cnn_depends_on_nothing_beyond_its_radius():
-    network = SscCnn(2, 3).double()
+    network = SscCnnNetwork(2, 3).double()
     x = torch.rand(1, 5, 31, 31, dtype=torch.float64)
     y = x.clone()
     y[..., 15 + RADIUS + 1 :] += 1

@@ -1,3 +1,4 @@
+import dask
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,7 @@ from skimage.registration import phase_cross_correlation
 import s2pipe
 from s2pipe import InputError, Sensor
 from s2pipe.bands import BANDS, BANDS_BY_GSD
+from s2pipe.methods import METHODS
 from s2pipe.methods.glp import Glp
 from s2pipe.simulate import simulate_scene
 
@@ -58,7 +60,7 @@ def test_nodata_is_nan_in_float_reflectance(cube):
     np.testing.assert_array_equal(np.isnan(result.values[0]), np.broadcast_to(expected, (12, 120, 132)))
 
 
-@pytest.mark.parametrize("method", ["bicubic", "glp", "ssc-cnn"])
+@pytest.mark.parametrize("method", METHODS)
 def test_without_60_m_bands(method):
     r10m, r20m, _ = random_arrays(120, 132)
     options = {"steps": 2, "patches": 64} if method == "ssc-cnn" else {}
@@ -67,7 +69,7 @@ def test_without_60_m_bands(method):
     assert (result.compute() > 0).all()
 
 
-@pytest.mark.parametrize("method", ["bicubic", "glp", "ssc-cnn"])
+@pytest.mark.parametrize("method", METHODS)
 def test_without_20_m_bands_and_with_one_10_m_band(method):
     cube = random_cube(456, 456)
     subset = xr.DataTree.from_dict({"r10m": cube["r10m"].to_dataset().isel(band=[3]), "r60m": cube["r60m"].to_dataset()})
@@ -185,36 +187,46 @@ def test_the_corner_phase_shows_the_published_shift(simulated):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda c: s2pipe.sharpen(c, "lanczos"), "unknown method 'lanczos'; legal methods are"),
-        (lambda c: s2pipe.sharpen(c, "lanczos", bands=["B02"]), "unknown method 'lanczos'"),
-        (lambda c: s2pipe.sharpen(c, "glp", bands=["B05", "B10"]), "'B10' are not available; legal bands are B01"),
-        (lambda c: s2pipe.sharpen(c, "glp", device="gpu"), "unknown device 'gpu'"),
-        (lambda c: s2pipe.fit(c, "glp", device="cuda:7"), "'cuda:7' is not available"),
-        (lambda c: s2pipe.sharpen(c, "glp", steps=3), "'glp' has no option 'steps'"),
-        (lambda c: s2pipe.fit(c, "ssc-cnn", epochs=3), "'ssc-cnn' has no option 'epochs'; its options are steps"),
-        (lambda c: s2pipe.sharpen(c, Glp(), steps=3), "set them on the Glp"),
-        (lambda c: s2pipe.sharpen(c, 7), "got 7"),
-        (lambda c: s2pipe.sharpen(c, s2pipe.fit(c, "glp"), steps=3), "cannot be set on a fitted Sharpener"),
+        (lambda c, *_: s2pipe.sharpen(c, "lanczos"), "unknown method 'lanczos'; legal methods are"),
+        (lambda c, *_: s2pipe.sharpen(c, "lanczos", bands=["B02"]), "unknown method 'lanczos'"),
+        (lambda c, *_: s2pipe.sharpen(c, "glp", bands=["B05", "B10"]), "'B10' are not available; legal bands are B01"),
+        (lambda c, *_: s2pipe.sharpen(c, "glp", device="gpu"), "unknown device 'gpu'"),
+        (lambda c, *_: s2pipe.fit(c, "glp", device="cuda:7"), "'cuda:7' is not available"),
+        (lambda c, *_: s2pipe.sharpen(c, "glp", steps=3), "'glp' has no option 'steps'"),
+        (lambda c, *_: s2pipe.fit(c, "ssc-cnn", epochs=3), "'ssc-cnn' has no option 'epochs'; its options are steps"),
+        (lambda c, *_: s2pipe.sharpen(c, Glp(), steps=3), "set them on the Glp"),
+        (lambda c, *_: s2pipe.sharpen(c, 7), "got 7"),
+        (lambda c, glp, _: s2pipe.sharpen(c, glp, steps=3), "cannot be set on a fitted Sharpener"),
         (
-            lambda c: s2pipe.sharpen(c, s2pipe.fit(c, "glp"), sensor=Sensor.named("box")),
+            lambda c, glp, _: s2pipe.sharpen(c, glp, sensor=Sensor.named("box")),
             "fitted for the sensor 'centre', not 'box'",
         ),
-        (lambda c: s2pipe.sharpen(without(c, "r60m"), s2pipe.fit(c, "glp")), "needs bands B01, B09, which the data lack"),
-        (lambda c: s2pipe.sharpen(c, s2pipe.fit(without(c, "r60m"), "glp")), "does not make bands B01, B09"),
-        (lambda c: s2pipe.fit(without(c, "r60m", "r20m"), "glp"), "nothing to sharpen"),
-        (lambda c: s2pipe.sharpen(None), "got a NoneType"),
-        (lambda c: s2pipe.sharpen(blank(c), "glp"), "nodata only"),
-        (lambda c: s2pipe.sharpen(with_chunks(c, 100, 132), "bicubic"), r"\[96, 102\]"),
+        (lambda c, glp, _: s2pipe.sharpen(without(c, "r60m"), glp), "needs bands B01, B09, which the data lack"),
+        (lambda c, _, glp: s2pipe.sharpen(c, glp), "does not make bands B01, B09"),
+        (lambda c, *_: s2pipe.fit(without(c, "r60m", "r20m"), "glp"), "nothing to sharpen"),
+        (lambda c, *_: s2pipe.sharpen(None), "got a NoneType"),
+        (lambda c, *_: s2pipe.sharpen(with_chunks(c, 100, 132), "ssc-cnn"), r"\[96, 102\]"),
+        (lambda c, *_: s2pipe.fit(with_chunks(c, 120, 100), "glp"), r"\[96, 102\]"),
+        (lambda c, *_: s2pipe.sharpen(with_chunks(c, 12, 12), "ssc-cnn"), "thinner than the method's halo of 24 px"),
+        (lambda c, *_: s2pipe.sharpen(c, "glp", sensor="corner"), r"give a Sensor, such as s2pipe.Sensor.named\('corner'\)"),
+        (lambda c, *_: s2pipe.sharpen(c, "glp", seed=-1), "seed=-1 must be a whole number of at least 0"),
+        (lambda c, *_: s2pipe.sharpen(c, Glp), "an instance, such as"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(call, message, cube):
-    with pytest.raises(InputError, match=message):
-        call(cube)
+    def explode(*_, **__):
+        raise AssertionError("computed")
+
+    glp = s2pipe.fit(cube, "glp"), s2pipe.fit(without(cube, "r60m"), "glp")
+    with dask.config.set(scheduler=explode), pytest.raises(InputError, match=message):
+        call(with_chunks(cube, 60, 60), *glp)
+
+
+def test_nodata_only_is_refused_at_the_fit(cube):
+    numbers = {name: np.zeros_like(cube[name]["reflectance"].values) for name in cube.children}
+    with pytest.raises(InputError, match="nodata only"):
+        s2pipe.sharpen(with_numbers(cube, **numbers), "glp")
 
 
 def without(cube, *names):
     return xr.DataTree.from_dict({name: cube[name].to_dataset() for name in cube.children if name not in names})
-
-
-def blank(cube):
-    return with_numbers(cube, **{name: np.zeros_like(cube[name]["reflectance"].values) for name in cube.children})

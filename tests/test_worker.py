@@ -26,6 +26,12 @@ class MeanOfNeighbours:
         return (r10m + np.roll(r10m, 6, axis=1) + np.roll(r10m, 6, axis=2)) / 3
 
 
+@pytest.fixture(autouse=True)
+def forget(monkeypatch):
+    monkeypatch.setattr(worker, "_largest_block", {})
+    monkeypatch.setattr(worker, "_placed", worker.OrderedDict())
+
+
 def padded(height=240, width=180, halo=6):
     fine = np.random.default_rng(0).random((1, height + 2 * halo, width + 2 * halo)).astype(np.float32)
     return fine, fine[:, ::2, ::2]
@@ -43,14 +49,29 @@ def test_blocks_give_what_the_whole_gives(monkeypatch):
     np.testing.assert_array_equal(result, expected(fine))
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
+class CpuOutOfMemory(RuntimeError):
+    """What a failed allocation on the CPU says."""
+
+    def __str__(self):
+        return "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, CpuOutOfMemory])
 def test_blocks_shrink_when_memory_runs_out(error, caplog):
     fine, coarse = padded()
     result = worker.sharpen_padded(MeanOfNeighbours(largest=140, error=error), fine, coarse, None, device="cpu")
     np.testing.assert_array_equal(result, expected(fine))
     assert "going on with blocks of" in caplog.text
+    caplog.clear()
+    worker.sharpen_padded(MeanOfNeighbours(largest=140, error=error), fine, coarse, None, device="cpu")
+    assert not caplog.text  # what fits is remembered
     with pytest.raises(error):
         worker.sharpen_padded(MeanOfNeighbours(largest=20, error=error), fine, coarse, None, device="cpu")
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    with pytest.raises(RuntimeError, match="out of memory"):
+        worker.sharpen_padded(MeanOfNeighbours(largest=100, error=RuntimeError), *padded(), None, device="cpu")
 
 
 @dataclass
@@ -74,7 +95,9 @@ class Counted(MeanOfNeighbours):
         return result
 
 
-def test_a_sharpener_is_placed_once_and_runs_one_block_at_a_time():
+def test_a_sharpener_is_placed_once_and_torch_is_not_oversubscribed(monkeypatch):
+    monkeypatch.setattr(worker, "CPU_COUNT", torch.get_num_threads())
+    worker._slots.cache_clear()
     fine, coarse = padded()
     threads = [
         threading.Thread(target=worker.sharpen_padded, args=(Counted(), fine, coarse, None), kwargs={"device": "cpu"})
@@ -85,6 +108,15 @@ def test_a_sharpener_is_placed_once_and_runs_one_block_at_a_time():
     for thread in threads:
         thread.join()
     assert (Counted.moves, Counted.most) == (1, 1)
+
+
+def test_few_sharpeners_stay_placed():
+    for i in range(5):
+        other = Counted()
+        other.__dict__["name"] = i
+        Counted.__dask_tokenize__ = lambda self: ("counted", self.__dict__.get("name"))
+        worker.sharpen_padded(other, *padded(), None, device="cpu")
+    assert len(worker._placed) == worker.PLACED_AT_MOST
 
 
 def test_devices():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -14,14 +15,18 @@ from torch import Tensor
 
 from s2pipe.bands import BANDS
 from s2pipe.lattice import round_up
+from s2pipe.progress import Progress
 from s2pipe.sensor import BICUBIC_REACH, Sensor
-from s2pipe.training import Progress
 
 Array = npt.NDArray[np.float32]
 
 
 class Method(Protocol):
     """A recipe: knows how to make a Sharpener for a scene."""
+
+    def halo(self, gsds: Collection[int], sensor: Sensor) -> int:
+        """Halo of the Sharpener it will make for bands of these resolutions, in 10 m pixels."""
+        ...
 
     def fit(self, cube: xr.DataTree, *, sensor: Sensor, seed: int, device: str, progress: Progress | None) -> Sharpener:
         """Fit on sampled windows of `cube`, told the sensor that made it; everything random follows `seed`."""
@@ -70,6 +75,8 @@ class TorchSharpener:
     options : dict
         The method's options.
     seed : int
+    bicubic_bands : tuple of str
+        Those of `bands_out` that are interpolated because nothing could be fitted for them.
     device : str
         Where `__call__` computes.
     """
@@ -81,7 +88,8 @@ class TorchSharpener:
     bands_in: tuple[str, ...]
     bands_out: tuple[str, ...]
     halo: int
-    device: str = field(default="cpu")
+    bicubic_bands: tuple[str, ...] = ()
+    device: str = "cpu"
 
     def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
         """`__call__` on tensors of `device`."""
@@ -111,21 +119,36 @@ class TorchSharpener:
         digest = hashlib.sha256()
         for name, tensor in sorted(self.weights().items()):
             digest.update(name.encode())
-            digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+            array = np.ascontiguousarray(tensor.detach().cpu().numpy())
+            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
         return digest.hexdigest()
 
     def provenance(self) -> dict[str, Any]:
         """What a store should say of how its pixels were made."""
-        return {
+        stated: dict[str, Any] = {
             "method": self.method,
             "options": self.options,
             "sensor": self.sensor.protocol,
             "seed": self.seed,
             "weights_sha256": self.weights_sha256,
         }
+        if self.sensor.mtf != Sensor().mtf:
+            stated["mtf"] = dict(self.sensor.mtf)
+        if self.bicubic_bands:
+            stated["bicubic_bands"] = list(self.bicubic_bands)
+        return stated
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
-        return (type(self).__name__, self.method, self.sensor, self.bands_in, self.bands_out, self.halo, self.weights_sha256)
+        return (
+            type(self).__name__,
+            self.method,
+            self.sensor,
+            self.bands_in,
+            self.bands_out,
+            self.bicubic_bands,
+            self.halo,
+            self.weights_sha256,
+        )
 
 
 def coarse_bands(bands: tuple[str, ...], gsd: int) -> tuple[str, ...]:
@@ -138,6 +161,6 @@ def upsampling_reach(ratio: int) -> int:
     return ratio * (BICUBIC_REACH + 1) - 1
 
 
-def halo_of(reach: int) -> int:
-    """Halo of a method that depends on `reach` 10 m pixels on either side."""
-    return round_up(reach)
+def halo_of(gsds: Collection[int], reach: Callable[[int], int]) -> int:
+    """Halo of a method that depends on ``reach(ratio)`` 10 m pixels on either side for bands `ratio` times coarser."""
+    return round_up(max((reach(gsd // 10) for gsd in gsds if gsd > 10), default=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -10,18 +11,21 @@ from torch import Tensor
 
 from s2pipe.cube import band_names, nodes
 from s2pipe.methods.base import TorchSharpener, coarse_bands, halo_of, upsampling_reach
+from s2pipe.progress import Progress
 from s2pipe.sensor import Sensor
-from s2pipe.training import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bicubic:
     """Phase-aware bicubic interpolation (Keys 1981, a = -0.5) of each band by itself."""
 
+    def halo(self, gsds: Collection[int], sensor: Sensor) -> int:
+        """See `Method.halo`."""
+        return halo_of(gsds, upsampling_reach)
+
     def fit(self, cube: xr.DataTree, *, sensor: Sensor, seed: int, device: str, progress: Progress | None) -> BicubicSharpener:
         """Nothing is read of the cube but its bands' names."""
         coarse = tuple(band for gsd, array in nodes(cube).items() if gsd > 10 for band in band_names(array))
-        ratios = {gsd // 10 for gsd in nodes(cube) if gsd > 10}
         return BicubicSharpener(
             method="bicubic",
             options={},
@@ -29,7 +33,7 @@ class Bicubic:
             sensor=sensor,
             bands_in=coarse,
             bands_out=coarse,
-            halo=halo_of(max((upsampling_reach(ratio) for ratio in ratios), default=0)),
+            halo=self.halo(nodes(cube), sensor),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch import Tensor
 from s2pipe.bands import BANDS
 from s2pipe.cube import band_names, nodes
 from s2pipe.methods.base import TorchSharpener, coarse_bands, halo_of, upsampling_reach
+from s2pipe.progress import Progress
 from s2pipe.sensor import Sensor
-from s2pipe.training import Progress, Window, sample_windows
+from s2pipe.training import Window, sample_windows, unseen_bands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,39 +28,47 @@ class Glp:
     of Wang et al. 2016 (doi:10.1016/j.rse.2016.10.030).
     """
 
+    def halo(self, gsds: Collection[int], sensor: Sensor) -> int:
+        """See `Method.halo`."""
+        return halo_of(gsds, lambda ratio: upsampling_reach(ratio) + sensor.reach(ratio))
+
     def fit(self, cube: xr.DataTree, *, sensor: Sensor, seed: int, device: str, progress: Progress | None) -> GlpSharpener:
         """Regress on sampled windows of the cube."""
-        arrays = nodes(cube)
-        fine = band_names(arrays[10])
-        coarse = tuple(band for gsd, array in arrays.items() if gsd > 10 for band in band_names(array))
+        names = {gsd: band_names(array) for gsd, array in nodes(cube).items()}
+        coarse = tuple(band for gsd in names if gsd > 10 for band in names[gsd])
         windows = sample_windows(cube, seed=seed)
-        coefficients = {band: _regress(band, fine, band_names(arrays[BANDS[band].gsd]), windows, sensor) for band in coarse}
-        ratios = {BANDS[band].gsd // 10 for band in coarse}
+        unseen = unseen_bands(windows, names)
         return GlpSharpener(
             method="glp",
             options={},
             seed=seed,
             sensor=sensor,
-            bands_in=fine + coarse,
+            bands_in=names[10] + coarse,
             bands_out=coarse,
-            halo=halo_of(max(upsampling_reach(ratio) + sensor.reach(ratio) for ratio in ratios)),
-            coefficients=coefficients,
+            bicubic_bands=unseen,
+            halo=self.halo(names, sensor),
+            coefficients={
+                band: torch.zeros(1 + len(names[10])) if band in unseen else _regress(band, names, windows, sensor)
+                for band in coarse
+            },
         )
 
 
-def _regress(band: str, fine: tuple[str, ...], siblings: tuple[str, ...], windows: list[Window], sensor: Sensor) -> Tensor:
-    """Intercept, then one slope for each fine band."""
+def _regress(band: str, names: dict[int, tuple[str, ...]], windows: list[Window], sensor: Sensor) -> Tensor:
+    """Intercept, then one slope for each 10 m band."""
     gsd = BANDS[band].gsd
+    row = names[gsd].index(band)
     rows, observed = [], []
     for window in windows:
-        seen = window.seen_at(gsd)
-        degraded = sensor.degrade(torch.from_numpy(window.reflectance[10]), fine, gsd // 10).numpy()
+        seen = window.seen_at(gsd, {10: range(len(names[10])), gsd: [row]})
+        degraded = sensor.degrade(torch.from_numpy(window.reflectance[10]), names[10], gsd // 10).numpy()
         rows.append(degraded[:, seen])
-        observed.append(window.reflectance[gsd][siblings.index(band)][seen])
+        observed.append(window.reflectance[gsd][row][seen])
     design = np.concatenate(rows, axis=1).astype(np.float64)
     design = np.vstack([np.ones(design.shape[1]), design])
-    # lstsq gives the smallest solution where bands are constant, or pixels fewer than unknowns
-    solution = np.linalg.lstsq(design.T, np.concatenate(observed).astype(np.float64), rcond=None)[0]
+    # Bands that are constant, or alike but for float32's noise, and pixels fewer than unknowns have many solutions: lstsq
+    # gives the smallest, and takes for noise what is below rcond.
+    solution = np.linalg.lstsq(design.T, np.concatenate(observed).astype(np.float64), rcond=1e-6)[0]
     return torch.from_numpy(solution.astype(np.float32))
 
 

@@ -16,7 +16,7 @@ RADIUS = 2 * LEVELS
 """Pixels on either side that an output pixel depends on: one for each of the 3 x 3 convolutions."""
 
 
-class SscCnn(nn.Module):
+class SscCnnNetwork(nn.Module):
     """Residual of the target bands from the upsampled target bands and their finer companions.
 
     Three 3 x 3 convolutions lead in and three lead out; each way out but the first also sees a 1 x 1 compressed copy of

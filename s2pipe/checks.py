@@ -1,0 +1,19 @@
+"""Checks of arguments that several modules take."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from s2pipe.errors import InputError
+
+
+def check_whole(name: str, value: Any, *, least: int) -> int:
+    """`value` as an int if it is a whole number of at least `least`; else InputError, naming the argument `name`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise InputError(f"{name}={value!r} must be a whole number of at least {least}")
+    return number
