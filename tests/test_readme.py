@@ -4,7 +4,9 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xarray as xr
@@ -18,7 +20,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    return [textwrap.dedent(text) for text in re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)]
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +34,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_notebook_example(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(demo)
-    (code,) = blocks("python")
-    exec(code.replace("steps=100", "steps=3"), {})
+    five_lines, stacked = blocks("python")
+    names: dict[str, Any] = {}
+    exec(five_lines.replace("steps=100", "steps=3"), names)
+    exec(stacked, names)
+    assert (names["sharp"].compute() > 0).all()
     stored = s2pipe.open_zarr("sharp.zarr")
     assert isinstance(stored, xr.DataArray) and stored.sizes["band"] == 12
     assert (stored != 0).mean() > 0.99
