@@ -32,6 +32,10 @@ MIN_VALID = 0.25
 """Windows with a smaller share of seen pixels serve only where there are no better ones."""
 
 
+BRIGHTEST = 2.0
+"""Median reflectance above which the numbers cannot be reflectance: fresh snow and clouds stay below 1.5."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Window:
     """A piece of the scene in memory, at every resolution it has.
@@ -103,7 +107,14 @@ def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:
     chosen = (full or partial)[:MAX_WINDOWS]
     if not chosen:
         raise InputError("the data hold nodata only; choose another date, or a bbox with imagery")
-    return _read_windows(cube, chosen)
+    windows = _read_windows(cube, chosen)
+    brightness = float(np.median([np.median(window.reflectance[10]) for window in windows]))
+    if brightness > BRIGHTEST:
+        log.warning(
+            "the median reflectance is %.4g, far above 1: DN seem to have been given as reflectance; give integers or scale=1e-4",
+            brightness,
+        )
+    return windows
 
 
 Place = tuple[int, slice, slice]

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from scenes import random_cube, with_chunks, with_numbers
+from scenes import random_arrays, random_cube, with_chunks, with_numbers
 
 import s2pipe
 from s2pipe import InputError
@@ -172,3 +172,11 @@ def test_a_training_that_diverges_is_refused():
         train(
             torch.nn.Conv2d(1, 1, 1), inputs, inputs, steps=60, batch=8, learning_rate=1e30, seed=0, device="cpu", label="toy"
         )  # fmt: skip
+
+
+def test_dn_given_as_floats_are_noticed(caplog):
+    arrays = [cube_array.astype("float32") for cube_array in random_arrays(96, 96)]
+    sample_windows(s2pipe.from_arrays(*arrays, scale=1e-4), seed=0)
+    assert not caplog.text
+    sample_windows(s2pipe.from_arrays(*arrays), seed=0)
+    assert "DN seem to have been given as reflectance" in caplog.text
