@@ -10,6 +10,7 @@ from calendar import monthrange
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, timedelta
 from datetime import datetime as Datetime
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import pystac
 import shapely
 import shapely.geometry
 
-from s2pipe.errors import CatalogError, InputError
-from s2pipe.items import item_datetime, item_epsg, item_tile, without_query
+from s2pipe.checks import check_whole
+from s2pipe.errors import CatalogError, InputError, redact
+from s2pipe.items import as_items, group_key, item_datetime, item_tile
 from s2pipe.radiometry import processing_baseline, product_name
 
 _log = logging.getLogger(__name__)
@@ -84,10 +86,10 @@ def search(
     """
     area = _area(bbox, intersects)
     interval = _parse_interval(datetime)
-    if max_cloud_cover is not None and not 0 <= max_cloud_cover <= 100:
-        raise InputError(f"max_cloud_cover={max_cloud_cover} must be a percentage, 0 to 100")
-    if limit is not None and limit < 1:
-        raise InputError(f"limit={limit} must be at least 1")
+    if max_cloud_cover is not None:
+        max_cloud_cover = _check_percentage(max_cloud_cover)
+    if limit is not None:
+        limit = check_whole("limit", limit, least=1)
 
     url = CATALOGS.get(str(catalog), str(catalog))
     if re.match(r"https?://", url):
@@ -108,7 +110,7 @@ def search(
             "max_cloud_cover": max_cloud_cover,
         }
         stated = ", ".join(f"{name}={value}" for name, value in asked.items() if value is not None)
-        raise CatalogError(f"nothing found in {without_query(str(catalog))} for {stated or 'any item'}: widen the search")
+        raise CatalogError(f"nothing found in {redact(str(catalog))} for {stated or 'any item'}: widen the search")
     return pystac.ItemCollection(items, clone_items=False)
 
 
@@ -142,13 +144,25 @@ def _area(bbox: Sequence[float] | None, intersects: Mapping[str, Any] | None) ->
     return area
 
 
+def _check_percentage(max_cloud_cover: Any) -> float:
+    percentage = float(max_cloud_cover) if isinstance(max_cloud_cover, Real) else math.nan
+    if not 0 <= percentage <= 100:
+        raise InputError(f"max_cloud_cover={max_cloud_cover!r} must be a percentage, a number from 0 to 100")
+    return percentage
+
+
 _Interval = tuple[Datetime | None, Datetime | None]
 
 
-def _parse_interval(text: str | None) -> _Interval:
+def _parse_interval(text: Any) -> _Interval:
     if text is None:
         return None, None
-    ends = str(text).split("/")
+    if not isinstance(text, str):
+        raise InputError(
+            f"datetime={text!r} is a {type(text).__name__}; give text such as '2020-02-23' or '2020-02-01/2020-03-15' "
+            "(a date's isoformat())"
+        )
+    ends = text.split("/")
     if len(ends) > 2:
         raise InputError(f"datetime={text!r} has more than one '/': give one moment or start/end")
     spans = [_parse_moment(end, text) for end in ends]
@@ -238,14 +252,14 @@ def _search_api(
     except Exception:  # what a client raises on an answer of the wrong form is not agreed
         problem = "its answer is not that of a STAC API with item search"
     # raised out here so that no chained exception carries the URL's query
-    raise CatalogError(f"catalog {without_query(url)}: {problem}; check the address and the network")
+    raise CatalogError(f"catalog {redact(url)}: {problem}; check the address and the network")
 
 
 def _read_local(catalog: str | Path) -> Iterator[pystac.Item]:
     path = Path(catalog)
     if not path.is_file():
         raise InputError(
-            f"catalog={str(catalog)!r} is no known catalog ({', '.join(CATALOGS)}), no http(s) URL of a STAC API "
+            f"catalog={redact(str(catalog))!r} is no known catalog ({', '.join(CATALOGS)}), no http(s) URL of a STAC API "
             "and no existing file"
         )
     try:
@@ -260,10 +274,10 @@ def _read_local(catalog: str | Path) -> Iterator[pystac.Item]:
         entries = content["features"] if kind == "FeatureCollection" else content if isinstance(content, list) else [content]
         yield from [_local_item(entry, path) for entry in entries]
     except (pystac.STACError, pystac.STACTypeError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        detail = redact(f"{type(error).__name__}: {error}")  # the file may link to signed addresses
         raise CatalogError(
-            f"catalog {path} is not readable as a STAC catalog, collection, item collection or item: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+            f"catalog {path} is not readable as a STAC catalog, collection, item collection or item: {detail}"
+        ) from None
 
 
 def _local_item(entry: dict[str, Any], path: Path) -> pystac.Item:
@@ -324,12 +338,12 @@ def _newness(item: pystac.Item) -> tuple[str, str, int]:
     return "" if baseline == "99.99" else baseline, re.sub(r"\D", "", generated)[:14], int(sequence[1]) if sequence else 0
 
 
-def group_items(items: Iterable[pystac.Item]) -> dict[str, pystac.ItemCollection]:
+def group_items(items: Iterable[pystac.Item | Mapping[str, Any]]) -> dict[str, pystac.ItemCollection]:
     """Items by MGRS tile and CRS: each group loads as one cube, because nothing is ever warped.
 
     Parameters
     ----------
-    items : iterable of pystac.Item
+    items : pystac.ItemCollection or iterable of pystac.Item or dict
 
     Returns
     -------
@@ -339,23 +353,11 @@ def group_items(items: Iterable[pystac.Item]) -> dict[str, pystac.ItemCollection
     Raises
     ------
     InputError
-        If an item states no tile.
+        If `items` is a single item or holds what is none, or an item states no tile.
     """
     groups: dict[str, list[pystac.Item]] = {}
-    for item in items:
+    for item in as_items(items):
+        if item_tile(item) is None:
+            raise InputError(f"item {item.id} states no MGRS tile: not in grid:code, s2:mgrs_tile, mgrs:* or its id")
         groups.setdefault(group_key(item), []).append(item)
     return {key: pystac.ItemCollection(members, clone_items=False) for key, members in groups.items()}
-
-
-def group_key(item: pystac.Item) -> str:
-    """Tile and EPSG code of an item, ``"18SVG_32618"``.
-
-    Raises
-    ------
-    InputError
-        If the item states no tile.
-    """
-    tile = item_tile(item)
-    if tile is None:
-        raise InputError(f"item {item.id} states no MGRS tile: not in grid:code, s2:mgrs_tile, mgrs:* or its id")
-    return f"{tile}_{item_epsg(item)}"

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from s2pipe.bands import BANDS, node_name
-from s2pipe.errors import InputError, S2PipeError, StoreError
+from s2pipe.errors import InputError, S2PipeError, StoreError, redact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,10 +36,19 @@ err = Console(stderr=True)
 Catalog = Annotated[
     str, typer.Option(help="earth-search, planetary-computer, cdse, a STAC API URL, or a local catalog or item-collection file.")
 ]
-Bbox = Annotated[tuple[float, float, float, float] | None, typer.Option(metavar="WEST SOUTH EAST NORTH", help="Area in degrees.")]
-Datetime = Annotated[str | None, typer.Option(help="A day, 2026-06-21, or an interval, 2026-06-01/2026-06-30.")]
-Collection = Annotated[str | None, typer.Option(help="Collection of the catalog; default: Sentinel-2 L2A.")]
-MaxCloudCover = Annotated[float | None, typer.Option(help="Percent.")]
+Bbox = Annotated[
+    tuple[float, float, float, float] | None,
+    typer.Option(metavar="WEST SOUTH EAST NORTH", help="Area in degrees; default: wherever the catalog has scenes."),
+]
+DATETIME_HELP = "A day, 2026-06-21, a month, 2026-06, or an interval, 2026-06-01/2026-06-30."
+Datetime = Annotated[str | None, typer.Option(help=DATETIME_HELP)]
+Collection = Annotated[
+    str | None, typer.Option(help="Collection of the catalog; default: sentinel-2-l2a of an API, all of a local file.")
+]
+MaxCloudCover = Annotated[float | None, typer.Option(help="Leave out scenes with more clouds than this, in percent.")]
+
+DEMO_SIZE_MIN = 504
+"""A smaller scene has too few 60 m patches to train the demo's network on."""
 
 
 @app.callback()
@@ -79,12 +88,12 @@ def search(
     datetime: Datetime = None,
     collection: Collection = None,
     max_cloud_cover: MaxCloudCover = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most items to list.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most scenes to list.")] = None,
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="Write the items, unsigned, to this item-collection file.")
+        Path | None, typer.Option("--out", help="Write the STAC items, unsigned, to this file; it serves as --catalog.")
     ] = None,
 ) -> None:
-    """List the scenes that a catalog has for an area and a time."""
+    """List the Sentinel-2 scenes that a catalog has for an area and a time."""
     with _clean_exit():
         from s2pipe.catalogs import search as search_catalog
 
@@ -97,14 +106,14 @@ def search(
                 items.save_object(str(out_file))
             except OSError as error:
                 raise InputError(f"--out {out_file} cannot be written: {error.strerror}") from None
-            _say(f"{len(items)} items written to {out_file}")
+            _say(f"{_count(len(items), 'item')} written to {out_file}")
 
 
 def _items_table(items: pystac.ItemCollection) -> Table:
     from s2pipe.items import item_datetime, item_tile
     from s2pipe.radiometry import processing_baseline
 
-    table = Table(title=f"{len(items)} items")
+    table = Table(title=_count(len(items), "item"))
     for column in ("item", "time (UTC)", "tile", "cloud %", "baseline"):
         table.add_column(column, justify="right" if column == "cloud %" else "left", overflow="fold")
     for item in items:
@@ -122,20 +131,23 @@ def _items_table(items: pystac.ItemCollection) -> Table:
 @app.command()
 def sharpen(
     catalog: Catalog,
-    datetime: Annotated[str, typer.Option(help="A day, 2026-06-21, or an interval, 2026-06-01/2026-06-30.")],
+    datetime: Annotated[str, typer.Option(help=DATETIME_HELP)],
     store: Annotated[str, typer.Option("--out", help="Zarr store to write: a local path or an fsspec URL.")],
     bbox: Bbox = None,
     collection: Collection = None,
     max_cloud_cover: MaxCloudCover = None,
-    method: Annotated[str, typer.Option(help="See `s2pipe info`.")] = "ssc-cnn",
+    method: Annotated[str, typer.Option(help="Sharpening method; `s2pipe info` lists them.")] = "ssc-cnn",
     bands: Annotated[list[str] | None, typer.Option(help="Bands to write, B05,B11 or repeated; default: all twelve.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps, for methods that train.")] = None,
-    seed: Annotated[int, typer.Option(help="Everything random in the fit follows it.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random in the training.")] = 0,
+    device: Annotated[str, typer.Option(help="Where networks run: auto, cpu, cuda, cuda:1, mps.")] = "auto",
     scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS|local", help="A dask scheduler, or a local cluster; default: threads.")
+        str | None,
+        typer.Option(metavar="ADDRESS|local", help="A dask scheduler's address, or local for a cluster here; default: threads."),
     ] = None,
-    loader: Annotated[str, typer.Option(help="stackstac or odc.")] = "stackstac",
+    loader: Annotated[
+        str, typer.Option(help="What builds the graph of reads, stackstac or odc; the pixels are the same.")
+    ] = "stackstac",
     offset: Annotated[
         float | None, typer.Option(help="reflectance = DN * 1e-4 + OFFSET in the files, whatever the items say (0 or -0.1).")
     ] = None,
@@ -143,10 +155,12 @@ def sharpen(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the groups of the store that are written.")] = False,
     unsharded: Annotated[bool, typer.Option("--unsharded", help="Plain chunks, for readers that know no Zarr shards.")] = False,
 ) -> None:
-    """Search, load, sharpen, and write a Zarr store, one group for each MGRS tile (such as 33TWM_32633)."""
+    """Sharpen the scenes that a catalog has, to 10 m, into a Zarr store with a group for each MGRS tile (such as 33TWM_32633)."""
     with _clean_exit():
         import s2pipe
         from s2pipe.job import sharpen_to_store
+        from s2pipe.loading import check_chunk_edge, check_loader
+        from s2pipe.radiometry import check_offset
         from s2pipe.store import check_store
         from s2pipe.worker import check_device
 
@@ -155,6 +169,10 @@ def sharpen(
         _check_method(method, fit_options)
         wanted = _parse_bands(bands)
         check_device(device)
+        check_chunk_edge(chunks)
+        check_loader(loader)
+        if offset is not None:
+            check_offset(offset)
         sign = _signer(catalog)
         items = s2pipe.search(catalog, bbox=bbox, datetime=datetime, collection=collection, max_cloud_cover=max_cloud_cover)
         groups = s2pipe.group_items(items)
@@ -166,7 +184,7 @@ def sharpen(
             )
             for group, members in groups.items()
         }
-        with _cluster(scheduler):
+        with _cluster(scheduler), _chunks_told():
             for group, cube in cubes.items():
                 err.print(f"[bold]{group}[/]: {_extent(cube)}", highlight=False)
                 sharpen_to_store(
@@ -181,7 +199,7 @@ def sharpen(
                     shards=not unsharded,
                     **fit_options,
                 )
-        _say(f"{store}: {', '.join(groups)}")
+        _say(f"{redact(store)}: {', '.join(groups)}")
         _say(f"{_store_size(store)}{time.perf_counter() - start:.0f} s")
 
 
@@ -191,16 +209,15 @@ def _check_method(name: str, options: dict[str, Any]) -> None:
     get_method(name, **options)
 
 
-def _parse_bands(given: list[str] | None) -> list[str] | None:
+def _parse_bands(given: list[str] | None) -> tuple[str, ...] | None:
+    from s2pipe.cube import check_bands
+
     if not given:
         return None
-    names = [name.strip() for part in given for name in part.split(",")]
-    if unknown := [name for name in names if name not in BANDS]:
-        raise InputError(f"unknown bands {', '.join(map(repr, unknown))} in --bands; legal bands are {', '.join(BANDS)}")
-    return names
+    return check_bands(name for part in given for name in map(str.strip, part.split(",")) if name)
 
 
-def _bands_to_load(wanted: list[str] | None) -> list[str] | None:
+def _bands_to_load(wanted: tuple[str, ...] | None) -> list[str] | None:
     """Every band at the resolutions asked for and finer: methods use them all."""
     if wanted is None:
         return None
@@ -244,10 +261,24 @@ def _cluster(address: str | None) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _chunks_told() -> Iterator[None]:
+    """Name the option where the library names the call that changes chunks."""
+    try:
+        yield
+    except InputError as error:
+        if "data.chunk(" in str(error):
+            raise InputError(f"{error} (--chunks on the command line)") from None
+        raise
+
+
 def _extent(cube: xr.DataTree) -> str:
     fine = cube[node_name(10)]["reflectance"]
-    dates = fine.sizes["time"]
-    return f"{fine.sizes['y']} x {fine.sizes['x']} px at 10 m, {dates} date{'s' if dates > 1 else ''}"
+    return f"{fine.sizes['y']} x {fine.sizes['x']} px at 10 m, {_count(fine.sizes['time'], 'date')}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _store_size(store: str) -> str:
@@ -298,9 +329,12 @@ def _frame_table(frame: pd.DataFrame, *, title: str) -> Table:
 def _print_store(store: str) -> None:
     import xarray as xr
 
-    from s2pipe.store import open_zarr
+    from s2pipe.store import list_results, open_zarr
 
-    for group in _written_groups(store):
+    groups = list_results(store)
+    if not groups:
+        raise StoreError(f"{redact(store)} holds nothing that s2pipe wrote")
+    for group in groups:
         try:
             data = open_zarr(store, group=group)
         except StoreError as error:  # one that was not written to its end
@@ -309,33 +343,16 @@ def _print_store(store: str) -> None:
         nodes = [data.to_dataset()] if isinstance(data, xr.DataArray) else [node.to_dataset() for node in data.children.values()]
         for node in nodes:
             array = node["reflectance"]
-            table = Table("", "", show_header=False, title=group or "/", title_justify="left")
+            table = Table("", "", show_header=False, title=group, title_justify="left")
             table.columns[1].overflow = "fold"
             for name, value in _facts(array):
                 table.add_row(name, escape(value))
             out.print(table)
 
 
-def _written_groups(store: str) -> list[str | None]:
-    """Groups of a store that s2pipe wrote; None is its root."""
-    import zarr
-    from zarr.errors import GroupNotFoundError
-
-    from s2pipe.store import COMPLETE
-
-    try:
-        root = zarr.open_group(store, mode="r")
-    except (GroupNotFoundError, OSError):
-        raise StoreError(f"there is no Zarr store at {store}") from None
-    if COMPLETE in root.attrs:
-        return [None]
-    if groups := sorted(name for name, group in root.groups() if COMPLETE in group.attrs):
-        return list(groups)
-    raise StoreError(f"{store} holds nothing that s2pipe wrote")
-
-
 def _facts(array: xr.DataArray) -> Iterator[tuple[str, str]]:
-    yield "size", " x ".join(f"{size} {dim}" for dim, size in array.sizes.items())
+    sizes = array.sizes
+    yield "size", f"{_count(sizes['time'], 'date')}, {_count(sizes['band'], 'band')}, {sizes['y']} x {sizes['x']} px"
     yield "dtype", str(array.dtype)
     yield "bands", " ".join(array["band"].values)
     yield "times", ", ".join(str(time)[:19] for time in array["time"].values) if "time" in array.coords else "none"
@@ -349,12 +366,14 @@ def _facts(array: xr.DataArray) -> Iterator[tuple[str, str]]:
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("s2pipe-demo"),
-    size: Annotated[int, typer.Option(help="Edge of the simulated scene in 10 m pixels, a multiple of 6.")] = 720,
+    folder: Annotated[Path, typer.Option("--out", help="Folder to write to, made if missing.")] = Path("s2pipe-demo"),
+    size: Annotated[
+        int, typer.Option(min=DEMO_SIZE_MIN, help="Edge of the simulated scene in 10 m pixels, a multiple of 6.")
+    ] = 720,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of each network of ssc-cnn.")] = 250,
-    seed: Annotated[int, typer.Option(help="Of the scene and of the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the scene and of the training.")] = 0,
 ) -> None:
-    """Sharpen a simulated scene, end to end and without network, and compare with its known truth."""
+    """Sharpen a simulated scene from catalog to store, offline, and compare the methods with its known truth."""
     with _clean_exit():
         from s2pipe.demo import run_demo
         from s2pipe.methods.ssc_cnn import SscCnn

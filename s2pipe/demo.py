@@ -20,7 +20,8 @@ from s2pipe.catalogs import search
 from s2pipe.job import sharpen_to_store
 from s2pipe.loading import load
 from s2pipe.plot import COMPOSITES, save_comparison
-from s2pipe.simulate import ENCODING, SimulatedScene, simulate_scene, write_scene
+from s2pipe.radiometry import PRESENT_ENCODING
+from s2pipe.simulate import SimulatedScene, make_folder, simulate_scene, write_scene
 from s2pipe.store import open_zarr
 
 METHODS = ("bicubic", "glp", "ssc-cnn")
@@ -64,7 +65,7 @@ def run_demo(
     folder : path
         Made if missing; what a demo wrote there before is replaced.
     size : int
-        Edge of the scene in 10 m pixels, a multiple of 6.
+        Edge of the scene in 10 m pixels, a multiple of 6; ssc-cnn has too few 60 m patches to train on below 504.
     steps : int
         Training steps of each network of ssc-cnn.
     seed : int
@@ -75,9 +76,14 @@ def run_demo(
     Returns
     -------
     DemoResult
+
+    Raises
+    ------
+    InputError
+        If `size` is not legal, or `folder` cannot be made.
     """
     console = console or Console()
-    folder = Path(folder).resolve()
+    folder = make_folder(folder)
     with _told(console, f"simulate a scene of {size} x {size} px, and write it as COGs with STAC items"):
         scene = simulate_scene(size, seed=seed)
         catalog = write_scene(scene, folder / "archive", datetime=f"{DATETIME}T10:00:31Z")
@@ -123,7 +129,7 @@ def _reflectance(result: xr.DataArray | xr.DataTree) -> xr.DataArray:
     """The first date of a stored result in reflectance, in memory."""
     assert isinstance(result, xr.DataArray)
     first = result.isel(time=0)
-    return _label(ENCODING.decode(first.values), list(first["band"].values))
+    return _label(PRESENT_ENCODING.decode(first.values), list(first["band"].values))
 
 
 def _label(array: npt.NDArray[Any], bands: Sequence[str]) -> xr.DataArray:
@@ -131,7 +137,7 @@ def _label(array: npt.NDArray[Any], bands: Sequence[str]) -> xr.DataArray:
 
 
 def _draw(path: Path, scene: SimulatedScene, results: Mapping[str, xr.DataArray], table: pd.DataFrame) -> None:
-    observed = [np.repeat(np.repeat(ENCODING.decode(scene.observed(gsd)), gsd // 10, axis=1), gsd // 10, axis=2) for gsd in GSDS]
+    observed = [PRESENT_ENCODING.decode(scene.observed(gsd)).repeat(gsd // 10, axis=1).repeat(gsd // 10, axis=2) for gsd in GSDS]
     bands = [band for gsd in GSDS for band in BANDS_BY_GSD[gsd]]
     images = {"observed": _label(np.concatenate(observed), bands), **results, "truth": _label(scene.truth, list(BANDS))}
     notes = {(name, bands[0]): f"SRE {table.loc[list(bands), name].mean():.1f} dB" for name in results for bands in COMPOSITES}

@@ -1,4 +1,6 @@
-"""The errors s2pipe raises on purpose. Catch `S2PipeError` to catch them all."""
+"""The errors s2pipe raises on purpose, and what their texts leave out. Catch `S2PipeError` to catch them all."""
+
+import re
 
 
 class S2PipeError(Exception):
@@ -19,3 +21,11 @@ class ReadError(S2PipeError, OSError):
 
 class StoreError(S2PipeError, OSError):
     """A Zarr store cannot be created, written or understood."""
+
+
+def redact(text: str) -> str:
+    """`text` without the query strings and the ``user:password@`` of the URLs in it: signatures and passwords stand there.
+
+    What follows a question mark is dropped wherever it stands, because drivers name files without their scheme.
+    """
+    return re.sub(r"\?[^\s'\"]+", "", re.sub(r"(?<=://)[^/?\s'\"]*@", "", text))

@@ -11,15 +11,37 @@ from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime as Datetime
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import pystac
 
 from s2pipe.bands import BAND_BY_KEY, BANDS, node_name
-from s2pipe.errors import InputError
+from s2pipe.errors import InputError, redact
 from s2pipe.radiometry import product_name
 
 _TILE_METRES = 109_800
+
+
+def as_items(items: Iterable[pystac.Item | Mapping[str, Any]]) -> list[pystac.Item]:
+    """The items as pystac's; each may come as its dict.
+
+    Raises
+    ------
+    InputError
+        If `items` is a single item, or holds what is none.
+    """
+    if isinstance(items, (pystac.Item, Mapping)) or not isinstance(items, Iterable):
+        raise InputError(f"items is a single {type(items).__name__}; give a list of items, for example [item]")
+    return [_as_item(item) for item in items]
+
+
+def _as_item(item: Any) -> pystac.Item:
+    if isinstance(item, pystac.Item):
+        return item
+    try:
+        return pystac.Item.from_dict(dict(item))
+    except (pystac.STACError, pystac.STACTypeError, AttributeError, KeyError, TypeError, ValueError) as error:
+        detail = redact(f"{type(error).__name__}: {error}")
+        raise InputError(f"items holds a {type(item).__name__} that is no STAC item: {detail}") from None
 
 
 def item_datetime(item: pystac.Item) -> Datetime:
@@ -62,21 +84,23 @@ def item_epsg(item: pystac.Item) -> int | None:
     if stated := _epsg(item.properties):
         return stated
     tile = item_tile(item)
-    return (32600 if tile[2] >= "N" else 32700) + int(tile[:2]) if tile else None
+    return utm_epsg(tile) if tile else None
+
+
+def utm_epsg(tile: str) -> int:
+    """EPSG code of the UTM zone of an MGRS tile, ``"18SVG"``: 32618; latitude bands from N on are northern."""
+    return (32600 if tile[2] >= "N" else 32700) + int(tile[:2])
+
+
+def group_key(item: pystac.Item) -> str:
+    """Tile and EPSG code of an item, ``"18SVG_32618"``: what all items of one cube share."""
+    return f"{item_tile(item)}_{item_epsg(item)}"
 
 
 def _epsg(fields: Mapping[str, Any]) -> int | None:
     if code := re.fullmatch(r"EPSG:(\d+)", str(fields.get("proj:code", ""))):
         return int(code[1])
     return int(fields["proj:epsg"]) if fields.get("proj:epsg") else None
-
-
-def without_query(href: str) -> str:
-    """An href without what may be secret: query, fragment, user and password."""
-    if not re.match(r"[a-zA-Z][\w+.-]*://", href):
-        return href
-    parts = urlsplit(href)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import pystac
 import xarray as xr
 
 from s2pipe.bands import BANDS, GSDS, node_name
+from s2pipe.checks import check_whole
 from s2pipe.cube import check_bands, check_cube, make_node
 from s2pipe.errors import InputError
 from s2pipe.lattice import DEFAULT_CHUNK, STEP
@@ -72,9 +73,8 @@ def load(
     names = check_bands(BANDS if bands is None else bands)
     if all(BANDS[name].gsd != 10 for name in names):
         raise InputError(f"bands={', '.join(names)} has no 10 m band; add one of B02, B03, B04, B08, for example B04")
-    _check_chunks(chunks)
-    if loader not in LOADERS:
-        raise InputError(f"loader={loader!r} is unknown; legal are {', '.join(map(repr, LOADERS))}")
+    chunks = check_chunk_edge(chunks)
+    check_loader(loader)
     scenes = [describe(item, names, offset) for item in sorted_items(items)]
     scenes = [with_store_facts(scene, offset, sign) if scene.is_zarr else scene for scene in scenes]
     if len({scene.is_zarr for scene in scenes}) > 1:
@@ -91,14 +91,21 @@ def load(
     return check_cube(xr.DataTree.from_dict(nodes))
 
 
-def _check_chunks(chunks: int) -> None:
-    if not isinstance(chunks, int) or isinstance(chunks, bool):
-        raise InputError(f"chunks={chunks!r} must be one whole number of 10 m pixels, for example {DEFAULT_CHUNK}")
-    if chunks < 1 or chunks % STEP:
-        below = max(chunks // STEP * STEP, STEP)
+def check_chunk_edge(chunks: int) -> int:
+    """Give back `chunks` as an int if it is a chunk edge that `load` takes; else raise InputError."""
+    chunks = check_whole("chunks", chunks, least=STEP)
+    if chunks % STEP:
+        below = chunks // STEP * STEP
         raise InputError(
             f"chunks={chunks} must be a multiple of {STEP} (10 m pixels); the nearest legal sizes are {below} and {below + STEP}"
         )
+    return chunks
+
+
+def check_loader(loader: str) -> None:
+    """Raise InputError unless `loader` is one of `load`'s."""
+    if loader not in LOADERS:
+        raise InputError(f"loader={loader!r} is unknown; legal are {', '.join(map(repr, LOADERS))}")
 
 
 def _to_present(raw: Any, scenes: Sequence[Scene]) -> Any:

@@ -19,8 +19,7 @@ import rasterio.errors
 import rasterio.windows
 from affine import Affine
 
-from s2pipe.errors import ReadError
-from s2pipe.items import without_query
+from s2pipe.errors import ReadError, redact
 
 Sign = Callable[[str], str]
 """Gets an href and returns the one to read."""
@@ -41,16 +40,14 @@ _FORGETFUL = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsiaz/:/vsigs/"}
 """GDAL remembers in a process that a file failed; a second attempt with this asks the server again."""
 
 
-class _HideQueries(logging.Filter):
-    """Takes what may be a token out of what rasterio logs of GDAL: an href's query."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = re.sub(r"\?[^\s'\",]*", "?...", record.getMessage()), ()
-        return True
+def _redact_record(record: logging.LogRecord) -> bool:
+    """Take what may be a token out of what rasterio logs of GDAL; a logging filter, which lets every record pass."""
+    record.msg, record.args = redact(record.getMessage()), ()
+    return True
 
 
 for _name in ("rasterio._env", "rasterio._err", "rasterio._io", "rasterio._base"):
-    logging.getLogger(_name).addFilter(_HideQueries())
+    logging.getLogger(_name).addFilter(_redact_record)
 
 
 def read_window(labelled: str, sign: Sign | None, epsg: int, transform: Affine, shape: tuple[int, int]) -> npt.NDArray[np.uint16]:
@@ -122,7 +119,7 @@ def guarded(read: Callable[[str], _T], href: str, label: str, sign: Sign | None)
         cause = str(error)
     except Exception as error:  # drivers raise nearly anything on damaged files
         cause = _likely_cause(error) if signed is not None else f"sign= failed with {type(error).__name__}"
-    raise ReadError(f"cannot read {label} from {without_query(href)}: {cause}")
+    raise ReadError(f"cannot read {label} from {redact(href)}: {cause}")
 
 
 _CAUSES = (
@@ -137,11 +134,20 @@ _CAUSES = (
 )
 
 
+_NOT_THE_FILES = (AssertionError, AttributeError, NameError, NotImplementedError, TypeError)
+"""What a defect in a program raises, ours or a driver's."""
+
+
 def _likely_cause(error: Exception) -> str:
-    message = f"{type(error).__name__}: {error}"
+    name = type(error).__name__
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory for it ({name}); give smaller chunks="
+    if isinstance(error, _NOT_THE_FILES):
+        return f"reading it failed with {name}"
+    message = f"{name}: {error}"
     code = re.search(r"(?:HTTP|response|status|code)\D{0,20}\b(\d{3})\b", message)
     stated = f" (HTTP {code[1]})" if code else ""
     for pattern, cause in _CAUSES:
         if re.search(pattern, f"HTTP {code[1]}" if code else message):
             return f"{cause}{stated}"
-    return f"the file is truncated, damaged, or of no known format{stated or f' ({type(error).__name__})'}"
+    return f"the file is truncated, damaged, or of no known format ({name}){stated}"

@@ -17,7 +17,7 @@ from affine import Affine
 from s2pipe.bands import BANDS
 from s2pipe.catalogs import check_bbox
 from s2pipe.errors import InputError
-from s2pipe.items import BandAsset, find_band_assets, item_datetime, item_epsg, item_tile
+from s2pipe.items import BandAsset, as_items, find_band_assets, group_key, item_datetime
 from s2pipe.radiometry import ItemRadiometry, resolve_offset
 
 _LATTICE_METRES = 60
@@ -58,10 +58,10 @@ class Grid:
 
 
 def sorted_items(items: Iterable[pystac.Item | Mapping[str, Any]]) -> list[pystac.Item]:
-    parsed = [_as_item(item) for item in items]
+    parsed = as_items(items)
     if not parsed:
         raise InputError("items is empty: search for some with s2pipe.search")
-    if len(groups := sorted({f"{item_tile(item)}_{item_epsg(item)}" for item in parsed})) > 1:
+    if len(groups := sorted({group_key(item) for item in parsed})) > 1:
         raise InputError(
             f"items are of several tiles or CRSs ({', '.join(groups)}), and nothing is ever warped: "
             "split them with s2pipe.group_items and load each group"
@@ -74,15 +74,6 @@ def sorted_items(items: Iterable[pystac.Item | Mapping[str, Any]]) -> list[pysta
                 "keep one of them (s2pipe.search keeps the newest baseline)"
             )
     return parsed
-
-
-def _as_item(item: pystac.Item | Mapping[str, Any]) -> pystac.Item:
-    if isinstance(item, pystac.Item):
-        return item
-    try:
-        return pystac.Item.from_dict(dict(item))
-    except (pystac.STACError, pystac.STACTypeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"items holds a {type(item).__name__} that is no STAC item: {type(error).__name__}: {error}") from error
 
 
 def describe(item: pystac.Item, names: Sequence[str], offset: float | None) -> Scene:

@@ -10,24 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pystac
 from scipy import ndimage, spatial, special
 
 from s2pipe.bands import BANDS, BANDS_BY_GSD, GSDS
+from s2pipe.catalogs import DEFAULT_COLLECTION
 from s2pipe.errors import InputError
+from s2pipe.items import utm_epsg
 from s2pipe.lattice import STEP
-from s2pipe.radiometry import Encoding
+from s2pipe.radiometry import PRESENT_ENCODING
 
 if TYPE_CHECKING:
-    import pystac
-
     from s2pipe.sensor import Sensor
 
 Array = npt.NDArray[np.floating[Any]]
-
-ENCODING = Encoding(dtype=np.dtype(np.uint16), scale=1e-4, offset=-0.1, nodata=0)
-"""How the observed DN mean reflectance: ESA's encoding since processing baseline 04.00."""
-
-COLLECTION = "sentinel-2-l2a"
 
 _NOISE = 5e-4  # in reflectance: a signal-to-noise ratio of a few hundred over land, about MSI's
 
@@ -83,7 +79,7 @@ class SimulatedScene:
     truth : ndarray, (12, y, x), float32
         Reflectance of every band at 10 m, ESA's band order.
     r10m, r20m, r60m : ndarray, (band, y, x), uint16
-        Observed DN of the bands of each resolution, ESA's order: truth degraded by the sensor, plus noise, in `ENCODING`.
+        Observed DN of the bands of each resolution, ESA's order: truth degraded by the sensor, plus noise, in `PRESENT_ENCODING`.
     """
 
     truth: npt.NDArray[np.float32]
@@ -133,7 +129,7 @@ def simulate_scene(size: int = 720, *, seed: int = 0, sensor: Sensor | None = No
         seen = truth[[names.index(band) for band in bands]]
         if gsd > 10:
             seen = sensor.degrade(torch.from_numpy(seen), bands, gsd // 10).numpy()
-        observed[gsd] = ENCODING.encode(seen + rng.normal(0, _NOISE, seen.shape))
+        observed[gsd] = PRESENT_ENCODING.encode(seen + rng.normal(0, _NOISE, seen.shape))
     return SimulatedScene(truth=truth, r10m=observed[10], r20m=observed[20], r60m=observed[60])
 
 
@@ -173,19 +169,17 @@ def write_scene(
     Raises
     ------
     InputError
-        If `origin` is off the 60 m lattice.
+        If `origin` is off the 60 m lattice, or `folder` cannot be made.
     """
-    import pystac
-
     if any(corner % 60 for corner in origin):
         raise InputError(f"origin={origin}: give multiples of 60 m, the lattice that all Sentinel-2 grids share")
-    folder = Path(folder).resolve()
+    folder = make_folder(folder)
     time = dt.datetime.fromisoformat(datetime).astimezone(dt.UTC)
     item_id = f"S2A_{tile}_{time:%Y%m%d}_0_L2A"
     # pystac puts an item's file here too, so that it lies beside its assets.
-    assets = folder / COLLECTION / item_id
+    assets = folder / DEFAULT_COLLECTION / item_id
     assets.mkdir(parents=True, exist_ok=True)
-    epsg = _utm_epsg(tile)
+    epsg = utm_epsg(tile)
     for gsd in GSDS:
         for band, dn in zip(BANDS_BY_GSD[gsd], scene.observed(gsd), strict=True):
             _write_cog(assets / f"{band}.tif", dn, gsd=gsd, epsg=epsg, origin=origin)
@@ -216,6 +210,16 @@ def write_scene(
     return folder / "catalog.json"
 
 
+def make_folder(folder: str | Path) -> Path:
+    """The absolute path of `folder`, made if missing; InputError if it cannot be."""
+    path = Path(folder).resolve()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"folder {path} cannot be made: {error.strerror}; give another (--out)") from None
+    return path
+
+
 def _write_cog(path: Path, dn: npt.NDArray[np.uint16], *, gsd: int, epsg: int, origin: tuple[int, int]) -> None:
     import rasterio
 
@@ -223,7 +227,7 @@ def _write_cog(path: Path, dn: npt.NDArray[np.uint16], *, gsd: int, epsg: int, o
         "driver": "COG",
         "count": 1,
         "dtype": "uint16",
-        "nodata": ENCODING.nodata,
+        "nodata": PRESENT_ENCODING.nodata,
         "height": dn.shape[0],
         "width": dn.shape[1],
         "crs": f"EPSG:{epsg}",
@@ -244,7 +248,6 @@ def _item(
     size: int,
     properties: Mapping[str, Any],
 ) -> pystac.Item:
-    import pystac
     from rasterio.warp import transform
 
     left, top = origin
@@ -282,8 +285,6 @@ def _item(
 
 
 def _assets(scene: SimulatedScene, origin: tuple[int, int], folder: Path) -> dict[str, pystac.Asset]:
-    import pystac
-
     return {
         BANDS[name].keys[0]: pystac.Asset(
             href=str(folder / f"{name}.tif"),
@@ -298,8 +299,8 @@ def _assets(scene: SimulatedScene, origin: tuple[int, int], folder: Path) -> dic
                         "nodata": 0,
                         "data_type": "uint16",
                         "spatial_resolution": gsd,
-                        "scale": ENCODING.scale,
-                        "offset": ENCODING.offset,
+                        "scale": PRESENT_ENCODING.scale,
+                        "offset": PRESENT_ENCODING.offset,
                     }
                 ],
             },
@@ -311,8 +312,6 @@ def _assets(scene: SimulatedScene, origin: tuple[int, int], folder: Path) -> dic
 
 def _open_catalog(folder: Path) -> pystac.Catalog:
     """The folder's catalog with its one collection, read or made."""
-    import pystac
-
     path = folder / "catalog.json"
     if path.exists():
         return pystac.Catalog.from_file(str(path))
@@ -322,14 +321,9 @@ def _open_catalog(folder: Path) -> pystac.Catalog:
         pystac.TemporalExtent([[dt.datetime(2015, 6, 23, tzinfo=dt.UTC), None]]),
     )
     catalog.add_child(
-        pystac.Collection(id=COLLECTION, description="Simulated Sentinel-2 Level-2A", extent=extent, license="Apache-2.0")
+        pystac.Collection(id=DEFAULT_COLLECTION, description="Simulated Sentinel-2 Level-2A", extent=extent, license="Apache-2.0")
     )
     return catalog
-
-
-def _utm_epsg(tile: str) -> int:
-    north = tile[2] >= "N"
-    return (32600 if north else 32700) + int(tile[:2])
 
 
 def _optics(landscape: Array) -> npt.NDArray[np.float32]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
@@ -29,7 +28,8 @@ from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
 from s2pipe.bands import GSDS, node_name
 from s2pipe.cube import DIMS
-from s2pipe.errors import InputError, S2PipeError, StoreError
+from s2pipe.errors import InputError, S2PipeError, StoreError, redact
+from s2pipe.lattice import DEFAULT_CHUNK
 from s2pipe.radiometry import Encoding
 
 StoreLike: TypeAlias = str | os.PathLike[str] | Store | Any
@@ -42,8 +42,8 @@ VERSION = "s2pipe_version"
 WRITTEN = "s2pipe_written"
 CHUNKS = "s2pipe_chunks"
 
-DEFAULT_CHUNK_METRES = 18300
-"""Edge of a chunk of data that comes without chunks: 1830 px at 10 m, a sixth of a tile."""
+DEFAULT_CHUNK_METRES = 10 * DEFAULT_CHUNK
+"""Edge of a chunk of data that comes without chunks."""
 
 INNER_EDGE = 366
 """Edge in pixels that the chunks inside a shard come as close to as the shard's edge allows."""
@@ -86,7 +86,6 @@ def to_zarr(
     ----------
     data : xarray.DataArray or xarray.DataTree
         Array (time, band, y, x) of integers or floats, or a cube (nodes r10m, r20m, r60m with one variable ``reflectance``).
-        It must not read lazily from the group that it overwrites.
     store : str, os.PathLike, zarr.abc.store.Store or obstore store
         Local path (its parent folder must exist), fsspec URL such as ``s3://bucket/name.zarr``, or an opened store.
     group : str, optional
@@ -108,13 +107,14 @@ def to_zarr(
     InputError
         If `data` is neither such an array nor a cube, or holds coordinates or attributes that Zarr cannot store.
     StoreError
-        Before anything is computed: if the group exists and `overwrite` is False, holds something that s2pipe did not write,
-        or if the store cannot be written.
+        Before anything is computed: if the group exists and `overwrite` is False, holds something that s2pipe did not write, or
+        is where `data` are lazily read from; or if the store cannot be written.
     """
     datasets = _datasets(data, shards=shards)
     attrs = _storable_attrs(data.attrs, "the cube") if isinstance(data, xr.DataTree) else {}
     place = _locate(store, group)
     _check(place, overwrite=overwrite)
+    _check_sources(place, datasets)
     with _store_errors(place, "create"):
         _create_group(place, attrs)
         written = [
@@ -156,7 +156,7 @@ def open_zarr(store: StoreLike, group: str | None = None) -> xr.DataArray | xr.D
     if node is None and _open_node(replace(place, path="")) is None:
         raise StoreError(f"there is no Zarr store at {place.name}")
     if not _is_result(node):
-        raise StoreError(f"{place} holds no result of s2pipe; {_list_results(place)}")
+        raise StoreError(f"{place} holds no result of s2pipe; {_groups_present(place)}")
     if not node.attrs[COMPLETE]:
         raise StoreError(
             f"{place} was not written to its end: it is still being written, or writing it broke off. Wait, or write it again "
@@ -171,6 +171,31 @@ def open_zarr(store: StoreLike, group: str | None = None) -> xr.DataArray | xr.D
         for name in names:
             cube[name].attrs = _own_attrs(node[name].attrs)
         return xr.DataTree.from_dict({"/": xr.Dataset(attrs=_own_attrs(node.attrs)), **cube})
+
+
+def list_results(store: StoreLike) -> list[str]:
+    """The groups of a store that hold what `to_zarr` wrote, at any depth, also what was not written to its end.
+
+    Parameters
+    ----------
+    store : str, os.PathLike, zarr.abc.store.Store or obstore store
+        As for `to_zarr`.
+
+    Returns
+    -------
+    list of str
+        In alphabetical order, as `open_zarr` takes them; ``"/"`` is the store's root. Empty if there are none.
+
+    Raises
+    ------
+    StoreError
+        If there is no such store, or it cannot be read.
+    """
+    place = _locate(store, None)
+    root = _open_node(place)
+    if root is None:
+        raise StoreError(f"there is no Zarr store at {place.name}")
+    return _results_in(root, place)
 
 
 def check_store(store: StoreLike, *, group: str | None = None, overwrite: bool = False) -> None:
@@ -214,7 +239,7 @@ def _locate(store: StoreLike, group: str | None) -> _Place:
     if any(part in ("", ".", "..") for part in path.split("/")) and path:
         raise InputError(f"group={group!r} is no group name; give names joined by single slashes, such as 'T32TQM'")
     zarr_store = _zarr_store(store)
-    name = str(zarr_store.root) if isinstance(zarr_store, LocalStore) else _without_credentials(str(store))
+    name = str(zarr_store.root) if isinstance(zarr_store, LocalStore) else redact(str(store))
     return _Place(store=zarr_store, path=path, name=name)
 
 
@@ -234,13 +259,7 @@ def _zarr_store(store: StoreLike) -> Store:
     try:
         return FsspecStore.from_url(text)
     except (ImportError, ValueError) as error:
-        message = f"store {_without_credentials(text)} cannot be reached: {_without_credentials(str(error))}"
-        raise StoreError(message) from None
-
-
-def _without_credentials(text: str) -> str:
-    """`text` without the query strings and the user names of the URLs in it: there stand signatures and passwords."""
-    return re.sub(r"(?<=://)[^/\s@]*@", "", re.sub(r"\?[^\s'\"]*", "", text))
+        raise StoreError(redact(f"store {text} cannot be reached: {error}")) from None
 
 
 def _join(path: str, name: str) -> str:
@@ -256,7 +275,7 @@ def _store_errors(place: _Place, action: str) -> Iterator[None]:
         raise
     except Exception as error:
         cause = error if isinstance(place.store, LocalStore) else None
-        detail = _without_credentials(f"{type(error).__name__}: {error}")
+        detail = redact(f"{type(error).__name__}: {error}")
         raise StoreError(f"cannot {action} {place} ({detail})") from cause
 
 
@@ -285,13 +304,29 @@ def _check_group(place: _Place, *, overwrite: bool) -> None:
     if node is None:
         return
     if not overwrite:
-        raise StoreError(f"{place} exists; choose another, or replace it with overwrite=True (--overwrite)")
+        raise StoreError(f"{place} exists; choose another store or group, or replace this one with overwrite=True (--overwrite)")
     if _is_result(node):
         return
     with _store_errors(place, "list"):
         empty = isinstance(node, zarr.Group) and node.nmembers() == 0
     if not empty:
-        raise StoreError(f"{place} holds what s2pipe did not write to it and is not replaced; {_list_results(place)}")
+        raise StoreError(f"{place} holds what s2pipe did not write to it and is not replaced; {_groups_present(place)}")
+
+
+def _check_sources(place: _Place, datasets: Mapping[str, xr.Dataset]) -> None:
+    """Refuse data that are read from the group they shall replace: it would be deleted before it is read."""
+    node = _open_node(place)
+    if not _is_result(node):
+        return
+    paths = [_join(place.path, name) for name in ("", *map(node_name, GSDS))]
+    # dask.array.from_array keeps the array itself under such a key, through whatever is done with its chunks later.
+    sources = tuple(f"original-{_layer_name(path, node.attrs[WRITTEN])}" for path in paths)
+    for dataset in datasets.values():
+        if any(isinstance(key, str) and key.startswith(sources) for key in dataset[VARIABLE].data.dask):
+            raise StoreError(
+                f"the data are read lazily from {place}, which overwriting would delete first; write to another store or group, "
+                "or load the data before with .compute()"
+            )
 
 
 def _check_writable(place: _Place) -> None:
@@ -314,9 +349,9 @@ def _check_folder(root: Path) -> None:
             pass
         if folder == root and not (root / "zarr.json").exists() and any(root.iterdir()):
             raise StoreError(f"{root} is a folder of other files, which s2pipe does not touch; choose another store")
+    except StoreError:
+        raise
     except OSError as error:
-        if isinstance(error, StoreError):
-            raise
         raise StoreError(f"{root} cannot be written: {error.strerror}; choose another store") from error
 
 
@@ -341,11 +376,14 @@ def _is_result(node: Any) -> bool:
     return isinstance(node, zarr.Group) and COMPLETE in node.attrs
 
 
-def _list_results(place: _Place) -> str:
+def _groups_present(place: _Place) -> str:
+    paths = _results_in(_open_node(replace(place, path="")), place)
+    return f"groups present: {', '.join(map(repr, paths))}" if paths else "the store holds no results of s2pipe"
+
+
+def _results_in(root: Any, place: _Place) -> list[str]:
     with _store_errors(place, "list"):
-        root = _open_node(replace(place, path=""))
-        paths = sorted(_result_paths(root)) if isinstance(root, zarr.Group) else []
-    return f"groups present: {', '.join(repr(path) for path in paths)}" if paths else "the store holds no results of s2pipe"
+        return sorted(_result_paths(root)) if isinstance(root, zarr.Group) else []
 
 
 def _result_paths(group: zarr.Group) -> Iterator[str]:
@@ -516,13 +554,20 @@ def _open_array(place: _Place, written: str) -> xr.DataArray:
     )
     stored = dataset[VARIABLE]
     # Chunked alone: the coordinates that share its dimensions are read at once.
-    # The name tells apart what was written to one place at different times, as keys held on a cluster must.
-    name = f"{VARIABLE}-{tokenize(place.name, place.path, written)}"
+    name = f"{_layer_name(place.path, written)}-{tokenize(place.name)}"
     variable = stored.variable.chunk(dict(zip(DIMS, dataset.attrs[CHUNKS], strict=True)), name=name)
     variable.encoding = {name: value for name, value in stored.encoding.items() if name == "grid_mapping"}
     if "_FillValue" in variable.attrs:
         variable.attrs["_FillValue"] = stored.dtype.type(variable.attrs["_FillValue"])
     return xr.DataArray(variable, coords={name: _read_coord(coord) for name, coord in stored.coords.items()}, name=VARIABLE)
+
+
+def _layer_name(path: str, written: str) -> str:
+    """How the names of dask layers that read the array at `path` begin, however the store is addressed.
+
+    They tell apart what was written to one place at different times, as keys held on a cluster must.
+    """
+    return f"{VARIABLE}-{tokenize(path, written)}"
 
 
 def _read_coord(coord: xr.DataArray) -> xr.Variable:

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pystac
 import pytest
 
@@ -94,6 +95,7 @@ def ids(items: pystac.ItemCollection) -> list[str]:
         ({"max_cloud_cover": 20}, ["february", "east", "level-1c"]),
         ({"max_cloud_cover": 0.5, "datetime": ".."}, None),
         ({"limit": 2}, ["february", "march"]),
+        ({"limit": np.int64(2), "max_cloud_cover": np.float32(60)}, ["february", "march"]),
         ({"bbox": (10, 45, 11, 46), "datetime": "2020-03", "max_cloud_cover": 60, "collection": COLLECTION}, ["march"]),
     ],
 )
@@ -147,8 +149,14 @@ def test_every_kind_of_local_file(tmp_path: Path, shape: str) -> None:
         {"datetime": "2021/2020"},
         {"datetime": ""},
         {"max_cloud_cover": 101},
+        {"datetime": dt.date(2020, 2, 23)},
+        {"datetime": ("2020-02-01", "2020-03-01")},
         {"max_cloud_cover": -1},
+        {"max_cloud_cover": "20"},
+        {"max_cloud_cover": float("nan")},
         {"limit": 0},
+        {"limit": "2"},
+        {"limit": 2.0},
     ],
 )
 def test_malformed_arguments_are_named(catalog: Path, arguments: dict[str, Any]) -> None:
@@ -160,6 +168,13 @@ def test_malformed_arguments_are_named(catalog: Path, arguments: dict[str, Any])
 def test_an_unknown_catalog_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"'earth-serch'.*earth-search, planetary-computer, cdse"):
         search("earth-serch")
+
+
+def test_an_unknown_catalog_is_named_without_its_secrets() -> None:
+    with pytest.raises(InputError, match="no known catalog") as caught:
+        search("htps://me:SECRET@catalog.example/v1?token=SECRET")
+    assert "'htps://catalog.example/v1'" in str(caught.value)
+    assert "SECRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["", "{", "7", "{}", '{"type": "FeatureCollection"}', '[{"type": "Feature"}]', '["x"]'])
@@ -299,6 +314,22 @@ def test_items_group_by_tile_and_crs(catalog: Path) -> None:
         "32TNQ_32632": ["february", "march"],
         "33TUL_32632": ["east"],
     }
+
+
+def test_items_to_group_may_be_dicts() -> None:
+    groups = group_items(ITEMS[:3])
+    assert {key: ids(members) for key, members in groups.items()} == {
+        "32TNQ_32632": ["february", "march"],
+        "33TUL_32632": ["east"],
+    }
+
+
+def test_a_single_item_is_no_list_to_group() -> None:
+    for single in (ITEMS[0], pystac.Item.from_dict(ITEMS[0])):
+        with pytest.raises(InputError, match=r"single (dict|Item); give a list"):
+            group_items(single)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="holds a dict that is no STAC item"):
+        group_items([{"a": 1}])
 
 
 def test_an_item_without_a_tile_cannot_be_grouped() -> None:

@@ -9,6 +9,7 @@ import dask
 import numpy as np
 import pystac
 import pytest
+import zarr
 from typer.testing import CliRunner
 
 import s2pipe
@@ -75,6 +76,12 @@ def test_search_lists_and_saves_items(archive, tmp_path):
         assert text in result.output
     saved = pystac.ItemCollection.from_file(str(tmp_path / "items.json"))
     assert {item.id for item in saved} == {"S2A_33TWM_20260621_0_L2A", "S2A_33TWM_20260626_0_L2A"}
+
+
+def test_one_item_is_not_items(archive):
+    output = run("search", "--catalog", archive, "--limit", 1).output
+    assert "1 item" in output
+    assert "1 items" not in output
 
 
 def test_search_filters(archive):
@@ -178,10 +185,12 @@ def test_schedulers_give_the_pixels_of_threads(archive, tmp_path):
         (["--method", "magic"], "ssc-cnn"),
         (["--method", "glp", "--steps", 5], "steps"),
         (["--bands", "B05,B10"], "'B10'"),
+        (["--bands", ","], "bands is empty"),
         (["--device", "tpu"], "'tpu'"),
         (["--bbox", 16, 46, 15, 47], "bbox"),
         (["--chunks", 100], "100"),
         (["--loader", "gdal"], "loader"),
+        (["--offset", -1000], "offset=-1000"),
         (["--catalog", "/no/such/catalog.json"], "/no/such/catalog.json"),
     ],
 )
@@ -192,6 +201,42 @@ def test_bad_input_is_told_before_any_work(arguments, named, private_archive, tm
     result = run("sharpen", "--catalog", private_archive, *DAY, "--out", store, *arguments)
     assert named in one_line_error(result, 2)
     assert not store.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [(["--chunks", 100], "chunks=100"), (["--loader", "gdal"], "loader"), (["--offset", 3], "offset=3")]
+)
+def test_bad_options_are_told_before_the_search(arguments, named, tmp_path):
+    catalog = "http://127.0.0.1:9/stac"  # nobody answers there
+    assert named in one_line_error(run("sharpen", "--catalog", catalog, *DAY, "--out", tmp_path / "o.zarr", *arguments), 2)
+
+
+@pytest.mark.parametrize("option", ["--seed", "--steps"])
+def test_numbers_below_zero_are_usage_errors(option, archive, tmp_path):
+    result = run("sharpen", "--catalog", archive, *DAY, "--out", tmp_path / "o.zarr", option, -1)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.stderr
+
+
+def test_chunks_thinner_than_the_halo_name_the_option(archive, tmp_path):
+    command = ["sharpen", "--catalog", archive, *DAY, "--method", "bicubic", "--out", tmp_path / "o.zarr"]
+    message = one_line_error(run(*command, "--chunks", 6), 2)
+    assert "halo" in message
+    assert "--chunks" in message
+
+
+def test_empty_parts_of_bands_are_ignored(archive, tmp_path):
+    store = tmp_path / "out.zarr"
+    result = run("sharpen", "--catalog", archive, *DAY, "--method", "bicubic", "--bands", "B11, B05,", "--out", store)
+    assert result.exit_code == 0, result.output
+    assert list(s2pipe.open_zarr(store, group="33TWM_32633")["band"].values) == ["B05", "B11"]
+
+
+def test_the_store_is_told_without_its_secrets(archive):
+    result = run("sharpen", "--catalog", archive, *DAY, "--method", "bicubic", "--out", "memory://me:SECRET@told/a.zarr")
+    assert result.exit_code == 0, result.output
+    assert "memory://told/a.zarr: 33TWM_32633" in result.output
+    assert "SECRET" not in result.output
 
 
 def test_an_existing_store_is_replaced_only_when_asked(archive, tmp_path):
@@ -252,6 +297,29 @@ def test_info_tells_methods_and_bands():
     assert result.exit_code == 0
     for text in (s2pipe.__version__, "bicubic", "ssc-cnn", "B8A", "cpu"):
         assert text in result.output
+
+
+def test_info_finds_groups_at_any_depth(scene, tmp_path):
+    cube = s2pipe.from_arrays(scene.r10m, scene.r20m, scene.r60m, offset=-0.1)
+    store = tmp_path / "out.zarr"
+    s2pipe.to_zarr(cube, store, group="north/33TWM")
+    s2pipe.to_zarr(s2pipe.sharpen(cube, "bicubic"), store, group="sharp")
+    result = run("info", store)
+    assert result.exit_code == 0, result.output
+    for text in ("north/33TWM", "sharp", "1 date, 12 bands, 120 x 120 px", "1 date, 6 bands, 60 x 60 px"):
+        assert text in result.output
+
+
+def test_info_on_a_store_of_others(tmp_path):
+    zarr.create_group(tmp_path / "other.zarr")
+    assert "nothing that s2pipe wrote" in one_line_error(run("info", tmp_path / "other.zarr"), 1)
+
+
+@pytest.mark.parametrize("store", ["nosuch://me:SECRET@host/a.zarr", "https://me:SECRET@127.0.0.1:1/a.zarr?sig=SECRET"])
+def test_info_on_an_unreachable_store(store):
+    result = run("info", store)
+    assert "a.zarr" in one_line_error(result, 1)
+    assert "SECRET" not in result.output
 
 
 def test_info_on_no_store(tmp_path):

@@ -8,17 +8,19 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import s2pipe
-from s2pipe.cli import app
-from s2pipe.demo import METHODS, sre
+from s2pipe.cli import DEMO_SIZE_MIN, app
+from s2pipe.demo import METHODS, run_demo, sre
+from s2pipe.errors import InputError
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    command = ["demo", "--out", str(folder), "--size", "240", "--steps", "60", "--seed", "2"]
+    command = ["demo", "--out", str(folder), "--size", str(DEMO_SIZE_MIN), "--steps", "60", "--seed", "2"]
     return folder, CliRunner().invoke(app, command)
 
 
+@pytest.mark.slow
 def test_the_demo_ends_well_and_tells_what_it_did(demo):
     folder, result = demo
     assert result.exit_code == 0, result.output
@@ -28,6 +30,7 @@ def test_the_demo_ends_well_and_tells_what_it_did(demo):
     assert str(folder / "before-after.png") in result.output
 
 
+@pytest.mark.slow
 def test_the_table_is_that_of_the_store(demo):
     folder, result = demo
     table = dict(line.replace("│", " ").split(maxsplit=1) for line in result.output.splitlines() if line.startswith("│"))
@@ -35,7 +38,7 @@ def test_the_table_is_that_of_the_store(demo):
     bicubic, glp, network = mean
     assert bicubic < network
     assert bicubic + 5 < glp
-    truth = s2pipe.simulate.simulate_scene(240, seed=2).truth
+    truth = s2pipe.simulate.simulate_scene(DEMO_SIZE_MIN, seed=2).truth
     for i, method in enumerate(METHODS):
         stored = s2pipe.open_zarr(folder / "sharpened.zarr", group=method)
         assert stored.attrs["s2pipe_method"] == method
@@ -43,6 +46,7 @@ def test_the_table_is_that_of_the_store(demo):
         assert float(table["B11"].split()[i]) == pytest.approx(sre(truth[10], reflectance), abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_picture_shows_something(demo):
     folder, _ = demo
     with Image.open(folder / "before-after.png") as picture:
@@ -53,15 +57,48 @@ def test_the_picture_shows_something(demo):
 
 def test_the_demo_fails_when_the_network_learnt_nothing(tmp_path, caplog):
     caplog.set_level(logging.ERROR)
-    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path), "--size", "240", "--steps", "1"])
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path), "--size", str(DEMO_SIZE_MIN), "--steps", "1"])
     assert result.exit_code == 1
     assert "no better than bicubic" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_demo_can_be_run_again(demo):
     folder, _ = demo
-    again = CliRunner().invoke(app, ["demo", "--out", str(folder), "--size", "240", "--steps", "1"])
+    again = CliRunner().invoke(app, ["demo", "--out", str(folder), "--size", str(DEMO_SIZE_MIN), "--steps", "1"])
     assert "no better than bicubic" in again.stderr  # and not: the store exists
+
+
+@pytest.mark.parametrize("options", [["--size", str(DEMO_SIZE_MIN - 6)], ["--seed", "-1"], ["--steps", "0"]])
+def test_options_out_of_range_are_usage_errors(tmp_path, options):
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), *options])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{options[0]}'" in result.stderr
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        result = CliRunner().invoke(app, ["demo", "--out", str(folder)])
+        assert result.exit_code == 2
+        assert f"error: folder {folder} cannot be made" in result.stderr
+        with pytest.raises(InputError, match="cannot be made"):
+            run_demo(folder)
+
+
+def test_the_smallest_scene_is_the_smallest_with_patches_at_60_m():
+    for size, interpolated in ((DEMO_SIZE_MIN - 6, ("B01", "B09")), (DEMO_SIZE_MIN, ())):
+        scene = s2pipe.simulate.simulate_scene(size)
+        cube = s2pipe.from_arrays(scene.r10m, scene.r20m, scene.r60m, offset=-0.1)
+        assert s2pipe.fit(cube, "ssc-cnn", steps=1).bicubic_bands == interpolated
+
+
+def test_the_function_takes_small_scenes(tmp_path):
+    result = run_demo(tmp_path, size=120, steps=1)
+    assert list(result.sre.columns) == list(METHODS)
+    assert result.store.exists()
+    assert result.picture.exists()
 
 
 def test_sre_of_a_known_error():

@@ -10,7 +10,7 @@ import pytest
 from s2pipe import search
 from s2pipe.bands import BANDS
 from s2pipe.errors import InputError
-from s2pipe.items import find_band_assets, item_datetime, item_epsg, item_tile
+from s2pipe.items import find_band_assets, item_datetime, item_epsg, item_tile, utm_epsg
 from s2pipe.radiometry import resolve_offset
 
 
@@ -364,3 +364,8 @@ def test_datetime_is_utc() -> None:
     east = dt.timezone(dt.timedelta(hours=2))
     item = pystac.Item("x", None, None, dt.datetime(2020, 2, 23, 12, tzinfo=east), {})
     assert item_datetime(item) == dt.datetime(2020, 2, 23, 10, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(("tile", "epsg"), [("18SVG", 32618), ("01CCV", 32701), ("60NZF", 32660), ("36MZE", 32736)])
+def test_the_zone_of_a_tile(tile: str, epsg: int) -> None:
+    assert utm_epsg(tile) == epsg

@@ -23,6 +23,7 @@ from dask.callbacks import Callback
 from s2pipe.bands import BANDS, BANDS_BY_GSD, GSDS, node_name
 from s2pipe.errors import InputError, ReadError
 from s2pipe.loading import load
+from s2pipe.reading import guarded
 
 LEFT, TOP, EPSG = 435780, 4179420, 32618
 ROWS, COLUMNS = 61, 62  # of 60 m
@@ -439,6 +440,27 @@ def test_a_file_that_is_not_what_its_item_says_is_refused(tmp_path: Path, deviat
         cube["r10m"]["reflectance"].compute()
 
 
+@pytest.mark.parametrize(
+    ("error", "said", "unsaid"),
+    [
+        (MemoryError("Unable to allocate 512 MiB"), "not enough memory for it (MemoryError)", "server"),
+        (TypeError("unsupported operand: 404"), "reading it failed with TypeError", "missing"),
+        (RuntimeError("odd"), "truncated, damaged, or of no known format (RuntimeError)", "memory"),
+        (OSError("HTTP response code: 418"), "truncated, damaged, or of no known format (OSError) (HTTP 418)", "memory"),
+    ],
+)
+def test_the_cause_of_a_read_error_is_named_as_what_it_is(error: Exception, said: str, unsaid: str) -> None:
+    def read(href: str) -> None:
+        raise error
+
+    with pytest.raises(ReadError) as caught:
+        guarded(read, "https://me:SECRET@host/B02.tif?sig=SECRET", "band B02 of item x", None)
+    assert said in str(caught.value)
+    assert unsaid not in str(caught.value)
+    assert "from https://host/B02.tif:" in str(caught.value)
+    assert ("damaged" in str(caught.value)) == ("damaged" in said)
+
+
 # ---- what is refused before any work ----
 
 
@@ -451,8 +473,8 @@ def item(scene: tuple[Arrays, dict[str, str]]) -> dict[str, Any]:
     ("options", "message"),
     [
         ({"chunks": 100}, "chunks=100 must be a multiple of 6.*96 and 102"),
-        ({"chunks": 0}, "multiple of 6"),
-        ({"chunks": -6}, "multiple of 6"),
+        ({"chunks": 0}, "chunks=0 must be a whole number of at least 6"),
+        ({"chunks": -6}, "chunks=-6 must be a whole number of at least 6"),
         ({"chunks": 1830.0}, "whole number"),
         ({"chunks": "auto"}, "whole number"),
         ({"bands": ["B02", "B10", "red"]}, "'B10', 'red'.*B01"),
@@ -477,6 +499,22 @@ def test_no_items_or_no_items_at_all() -> None:
         load([{"a": 1}])
     with pytest.raises(InputError, match="no STAC item"):
         load(["item.json"])  # type: ignore[list-item]
+
+
+def test_a_single_item_is_refused_with_the_cure(item: dict[str, Any]) -> None:
+    for single in (item, pystac.Item.from_dict(item), 7, None):
+        with pytest.raises(InputError, match=r"items is a single (dict|Item|int|NoneType); give a list of items"):
+            load(single)  # type: ignore[arg-type]
+
+
+def test_chunks_may_be_numpy_integers(item: dict[str, Any]) -> None:
+    cube = load([item], chunks=np.int64(120), bands=["B02"])
+    assert cube["r10m"]["reflectance"].chunks == load([item], chunks=120, bands=["B02"])["r10m"]["reflectance"].chunks
+
+
+def test_an_item_without_a_tile_loads(item: dict[str, Any]) -> None:
+    nameless = {**item, "id": "mine", "properties": {k: v for k, v in item["properties"].items() if k != "grid:code"}}
+    assert load([nameless], bands=["B02"])["r10m"]["reflectance"].sizes["band"] == 1
 
 
 def test_a_mixture_of_tiles_or_crs_names_group_items(item: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The store: what is written is read back equal, in aligned shards, readable to others, and never looks complete too early."""
 
+import itertools
 import json
 import os
 import socket
@@ -30,7 +31,7 @@ import s2pipe.store
 from s2pipe.bands import BANDS, BANDS_BY_GSD
 from s2pipe.errors import InputError, StoreError
 from s2pipe.radiometry import Encoding
-from s2pipe.store import check_store, open_zarr, to_zarr
+from s2pipe.store import check_store, list_results, open_zarr, to_zarr
 
 PROVENANCE = {
     "s2pipe_version": "0.1.0",
@@ -376,7 +377,7 @@ def test_groups_are_independent(tmp_path: Path) -> None:
     to_zarr(first, store, group="T18SVG")
     to_zarr(second, store, group="east/T48QUE")
     before = {name: (store / name).stat().st_mtime_ns for name in files(store) if name.startswith("east")}
-    with pytest.raises(StoreError, match=r"T18SVG.*exists.*overwrite=True \(--overwrite\)"):
+    with pytest.raises(StoreError, match=r"T18SVG.*exists; choose another store or group.*overwrite=True \(--overwrite\)"):
         to_zarr(second, store, group="T18SVG")
     to_zarr(second, store, group="T18SVG", overwrite=True)
     xr.testing.assert_identical(open_zarr(store, "T18SVG").compute(), second)
@@ -389,6 +390,68 @@ def test_groups_are_independent(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="groups present"):
         to_zarr(first, store, overwrite=True)
     xr.testing.assert_identical(open_zarr(store, "T18SVG").compute(), second)
+
+
+LAZY_OPERATIONS = {
+    "nothing": lambda array: array,
+    "slicing": lambda array: array.isel(band=[0, 3], y=slice(6, 66)),
+    "arithmetic": lambda array: (array * 2).astype("uint16").assign_attrs(array.attrs),
+    "rechunking": lambda array: array.chunk(y=20, x=84),
+    "optimising": lambda array: dask.optimize((array[:, :, 6:] + np.uint16(1)).assign_attrs(array.attrs))[0],
+}
+
+
+@pytest.mark.parametrize("operation", LAZY_OPERATIONS)
+@pytest.mark.parametrize("group", [None, "east/T48QUE"])
+def test_data_read_from_the_group_to_overwrite_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str, group: str | None
+) -> None:
+    store = tmp_path / "w.zarr"
+    to_zarr(make_array().chunk({"band": -1, "y": 48, "x": 42}), store, group=group)
+    lazy = LAZY_OPERATIONS[operation](open_zarr(store, group))
+    (tmp_path / "link.zarr").symlink_to(store)
+    monkeypatch.chdir(tmp_path)
+    before = {name: (store / name).stat().st_mtime_ns for name in files(store)}
+    for same in (store, "w.zarr", f"file://{store}", LocalStore(store), tmp_path / "link.zarr"):
+        with pytest.raises(StoreError, match=r"are read lazily from .*write to another"):
+            to_zarr(lazy, same, group=group, overwrite=True)
+    assert before == {name: (store / name).stat().st_mtime_ns for name in files(store)}
+    xr.testing.assert_identical(open_zarr(store, group).compute(), make_array())
+    expected = lazy.values
+    to_zarr(lazy, tmp_path / "other.zarr", group=group)
+    np.testing.assert_array_equal(open_zarr(tmp_path / "other.zarr", group).values, expected)
+    to_zarr(lazy.persist(), store, group=group, overwrite=True)
+    np.testing.assert_array_equal(open_zarr(store, group).values, expected)
+
+
+def test_cubes_read_from_the_group_to_overwrite_are_refused(tmp_path: Path) -> None:
+    store = tmp_path / "cube.zarr"
+    to_zarr(make_cube(), store, group="T18SVG")
+    cube = open_zarr(store, "T18SVG")
+    only_coarse = cube.assign({"r10m": xr.DataTree(cube["r10m"].to_dataset().compute())})
+    for data in (cube, only_coarse, cube["r20m"]["reflectance"], cube["r10m"]["reflectance"] + np.uint16(0)):
+        with pytest.raises(StoreError, match="are read lazily from group 'T18SVG'"):
+            to_zarr(data, store, group="T18SVG", overwrite=True)
+    to_zarr(cube, store, group="T48QUE")
+    to_zarr(open_zarr(store, "T48QUE"), store, group="T18SVG", overwrite=True)
+    np.testing.assert_array_equal(
+        open_zarr(store, "T18SVG")["r60m"]["reflectance"].values, make_cube()["r60m"]["reflectance"].values
+    )
+
+
+def test_results_are_listed_at_any_depth(tmp_path: Path) -> None:
+    store = tmp_path / "w.zarr"
+    with pytest.raises(StoreError, match="no Zarr store at"):
+        list_results(store)
+    zarr.create_group(store)
+    assert list_results(store) == []
+    to_zarr(make_array((1, 12, 12, 12)), store, group="b")
+    to_zarr(make_array((1, 12, 12, 12)), store, group="a/deep/er")
+    to_zarr(make_cube(), store, group="a/cube", compute=False)
+    assert list_results(store) == ["a/cube", "a/deep/er", "b"]
+    to_zarr(make_array((1, 12, 12, 12)), tmp_path / "root.zarr")
+    assert list_results(tmp_path / "root.zarr") == ["/"]
+    assert open_zarr(tmp_path / "root.zarr", "/").sizes["y"] == 12
 
 
 def test_overwriting_replaces_everything(tmp_path: Path) -> None:
@@ -540,9 +603,10 @@ def test_what_is_no_store(store: Any) -> None:
 
 
 def test_credentials_stay_out_of_messages() -> None:
-    for store in ("nosuch://user:secret@host/a.zarr?sig=secret", "https://user:secret@127.0.0.1:1/a.zarr?sig=secret"):
+    stores = ("nosuch://user:secret@host/a.zarr?sig=secret", "https://user:secret@127.0.0.1:1/a.zarr?sig=secret")
+    for store, call in itertools.product(stores, (check_store, list_results)):
         with pytest.raises(StoreError) as caught:
-            check_store(store)
+            call(store)
         error: BaseException | None = caught.value
         while error is not None:
             assert "secret" not in str(error)
@@ -653,4 +717,9 @@ def test_s3(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
         open_zarr(store)
     with pytest.raises(StoreError, match=r"s3://nosuchbucket/a\.zarr"):
         check_store("s3://nosuchbucket/a.zarr")
+    with pytest.raises(StoreError, match=r"s3://nosuchbucket/a\.zarr"):
+        list_results("s3://nosuchbucket/a.zarr")
+    assert list_results(store) == ["T18SVG", "T48QUE"]
+    with pytest.raises(StoreError, match="are read lazily from"):
+        to_zarr(open_zarr(store, "T18SVG"), f"{store}/", group="T18SVG", overwrite=True)
     s3fs.S3FileSystem.clear_instance_cache()
