@@ -189,6 +189,15 @@ def test_provenance_tells_an_mtf_of_ones_own(cube):
     assert s2pipe.fit(cube, "glp", sensor=Sensor(mtf=mtf)).provenance()["mtf"] == dict(mtf)
 
 
+def test_a_scene_of_one_patch_is_enough():
+    scene = random_cube(36, 36)
+    assert set(fit(scene, "ssc-cnn").networks) == {20}
+    holed = never_seen(random_cube(96, 96), r20m=[2])
+    numbers = holed["r20m"]["reflectance"].values.copy()
+    numbers[:, 0, 30, 5] = 0
+    assert set(fit(with_numbers(holed, r20m=numbers), "ssc-cnn").networks) == {20}
+
+
 def test_ssc_cnn_needs_room_for_one_patch():
     with pytest.raises(InputError, match=r"16 x 16 px patch.*larger or clearer scene, or method='glp'"):
         fit(random_cube(24, 24), "ssc-cnn")

@@ -80,7 +80,9 @@ class SscCnn:
         for gsd in sorted(set(names) - {10}):
             if set(names[gsd]) <= set(bicubic):
                 continue
-            places = _patch_places(windows, names, gsd, without=bicubic)
+            places = _patch_places(windows, names, gsd, without=bicubic, margin=MARGIN[gsd])
+            if not places:  # a scene of a few patches has none to spare
+                places = _patch_places(windows, names, gsd, without=bicubic, margin=0)
             if gsd == 60 and len(places) < BATCH:
                 log.warning("only %d patches to train on at 60 m: %s are interpolated", len(places), ", ".join(names[60]))
                 bicubic = tuple(dict.fromkeys((*bicubic, *names[60])))
@@ -193,19 +195,19 @@ def _network_inputs(arrays: dict[int, Tensor], gsd: int, sensor: Sensor) -> Tens
 
 
 def _patch_places(
-    windows: list[Window], names: dict[int, tuple[str, ...]], gsd: int, *, without: Collection[str]
+    windows: list[Window], names: dict[int, tuple[str, ...]], gsd: int, *, without: Collection[str], margin: int
 ) -> list[tuple[int, int, int]]:
-    """Window, row and column of every patch, on the grid of `gsd`, that neither nodata nor a window's edge has a part in.
+    """Window, row and column of every patch, on the grid of `gsd`, `margin` pixels from nodata and from its window's edge.
 
-    Bands in `without` are not asked for.
+    Bands in `without` may be nodata.
     """
     needed = {own: [i for i, band in enumerate(names[own]) if band not in without] for own in names if own <= gsd}
-    margin = MARGIN[gsd]
     places = []
     for i, window in enumerate(windows):
         if (cropped := window.crop_to_multiple(_crop_step(gsd))) is not None:
-            clean = ndimage.binary_erosion(cropped.seen_at(gsd, needed), np.ones((3, 3)), iterations=margin)
-            inner = clean[margin:-margin, margin:-margin]
+            usable = ndimage.minimum_filter(cropped.seen_at(gsd, needed), 2 * margin + 1, mode="constant", cval=0)
+            height, width = usable.shape
+            inner = usable[margin : height - margin, margin : width - margin]
             corners = patch_corners(inner, size=PATCH, stride=STRIDE) + margin
             places += [(i, y, x) for y, x in corners.tolist()]
     return places
