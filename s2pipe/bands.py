@@ -1,5 +1,6 @@
 """The Sentinel-2 MSI band table: what every other module knows about a band, as frozen data."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -63,3 +64,8 @@ BAND_BY_KEY: dict[str, str] = {
 def node_name(gsd: int) -> str:
     """Name of the cube node that holds the bands of one resolution, ``"r10m"``."""
     return f"r{gsd}m"
+
+
+def bands_at(bands: Iterable[str], gsd: int) -> tuple[str, ...]:
+    """Those of `bands` whose native resolution is `gsd`, in their order."""
+    return tuple(band for band in bands if BANDS[band].gsd == gsd)

@@ -155,6 +155,11 @@ def band_names(array: xr.DataArray) -> tuple[str, ...]:
     return tuple(str(name) for name in array["band"].values)
 
 
+def bands_by_gsd(cube: xr.DataTree) -> dict[int, tuple[str, ...]]:
+    """Names of the bands of every resolution the cube has, by GSD in metres."""
+    return {gsd: band_names(array) for gsd, array in nodes(cube).items()}
+
+
 def encoding_of(cube: xr.DataTree) -> Encoding:
     """The one encoding that all nodes of a checked cube share."""
     array = nodes(cube)[10]
@@ -234,7 +239,7 @@ def _check_beside(array: xr.DataArray, fine: xr.DataArray, gsd: int) -> None:
             f"{fine.sizes['time']} of {fine.sizes['y']} x {fine.sizes['x']} px; shapes must lie on one lattice, {ratio} to 1: "
             f"crop the 10 m bands to multiples of {STEP} px and the others to match"
         )
-    if [str(time) for time in array.indexes.get("time", ())] != [str(time) for time in fine.indexes.get("time", ())]:
+    if not array.get_index("time").equals(fine.get_index("time")):
         raise InputError(f"{name} has other times than r10m")
     for axis in ("y", "x"):
         if axis in array.coords and axis in fine.coords:

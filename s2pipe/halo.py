@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ import xarray as xr
 from dask.tokenize import tokenize
 
 from s2pipe import lattice, worker
-from s2pipe.bands import BANDS, GSDS
-from s2pipe.cube import band_names, encoding_of, nodes
+from s2pipe.bands import GSDS, bands_at
+from s2pipe.cube import bands_by_gsd, encoding_of, nodes
 from s2pipe.errors import S2PipeError
 from s2pipe.fill import fill_nodata
 from s2pipe.methods.base import Sharpener
@@ -83,7 +83,7 @@ def sharpen_chunks(cube: xr.DataTree, sharpener: Sharpener | None, bands_out: Se
     depth = 2 * halo
     task = Task(
         gsds=tuple(arrays),
-        bands=tuple(band_names(array) for array in arrays.values()),
+        bands=tuple(bands_by_gsd(cube).values()),
         bands_out=tuple(bands_out),
         encoding=encoding_of(cube),
         grid=(len(chunks[0]), len(chunks[1])),
@@ -134,39 +134,38 @@ def _sharpen_chunk(
     core = {gsd: array[(slice(None), *edges.core(array.shape, gsd // 10))] for gsd, array in numbers.items()}
     out = np.full((len(task.bands_out), *core[10].shape[1:]), task.encoding.nodata, dtype=task.encoding.dtype)
     copied = dict(zip(task.bands[0], core[10], strict=True))
+    asked = [band for band in task.bands_out if band not in copied]
+    fine = ~task.encoding.is_nodata(core[10]).any(axis=0)
+    unseen = _on_fine_grid(core, task, asked, task.encoding.is_nodata)
+    # a coarse band's result is valid where its own pixel and all 10 m bands were seen
+    valid = {band: fine & ~unseen[band] for band in asked}
+    sharpened = None
+    if sharpener is not None and any(valid[band].any() for band in asked):
+        sharpened = _sharpen_numbers(numbers, sharpener, task, edges)
+        saturated = _on_fine_grid(core, task, asked, task.encoding.is_saturated)
     for i, band in enumerate(task.bands_out):
         if band in copied:
             out[i] = copied[band]
-    asked = [band for band in task.bands_out if band not in copied]
-    if asked and sharpener is not None:
-        valid = _valid(core, task)
-        if any(valid[band].any() for band in asked):
-            sharpened = _sharpen_numbers(numbers, sharpener, task, edges)
-            saturated = _on_fine_grid(core, task, task.encoding.is_saturated)
-            for band in asked:
-                result = task.encoding.encode(sharpened[sharpener.bands_out.index(band)])
-                if saturated[band].any():
-                    result[saturated[band]] = SATURATED_DN
-                i = task.bands_out.index(band)
-                out[i] = np.where(valid[band], result, out[i])
+        elif sharpener is not None and sharpened is not None:
+            result = task.encoding.encode(sharpened[sharpener.bands_out.index(band)])
+            if saturated[band].any():
+                result[saturated[band]] = SATURATED_DN
+            out[i][valid[band]] = result[valid[band]]
     return out[None]
 
 
-def _valid(core: dict[int, npt.NDArray[Any]], task: Task) -> dict[str, npt.NDArray[np.bool_]]:
-    """Where each coarse band's result is valid: its own pixel and all 10 m bands were seen there."""
-    fine = ~task.encoding.is_nodata(core[10]).any(axis=0)
-    unseen = _on_fine_grid(core, task, task.encoding.is_nodata)
-    return {band: fine & ~holes for band, holes in unseen.items()}
-
-
-def _on_fine_grid(core: dict[int, npt.NDArray[Any]], task: Task, test: Any) -> dict[str, npt.NDArray[np.bool_]]:
-    """`test` of the numbers of every coarse band, repeated to 10 m."""
-    found = {}
-    for gsd, bands in zip(task.gsds, task.bands, strict=True):
-        if gsd > 10:
-            for band, array in zip(bands, core[gsd], strict=True):
-                found[band] = test(array).repeat(gsd // 10, axis=0).repeat(gsd // 10, axis=1)
-    return found
+def _on_fine_grid(
+    core: dict[int, npt.NDArray[Any]],
+    task: Task,
+    wanted: Sequence[str],
+    test: Callable[[npt.NDArray[Any]], npt.NDArray[np.bool_]],
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """`test` of the numbers of the coarse bands `wanted`, repeated to 10 m."""
+    return {
+        band: test(core[gsd][bands.index(band)]).repeat(gsd // 10, axis=0).repeat(gsd // 10, axis=1)
+        for gsd, bands in zip(task.gsds, task.bands, strict=True)
+        for band in bands_at(wanted, gsd)
+    }
 
 
 def _sharpen_numbers(
@@ -175,12 +174,12 @@ def _sharpen_numbers(
     """Reflectance of the Sharpener's bands over the chunk: decoded, filled, padded by the halo, sharpened."""
     padded: dict[int, npt.NDArray[np.float32] | None] = dict.fromkeys(GSDS)
     for gsd, bands in zip(task.gsds, task.bands, strict=True):
-        wanted = [band for band in sharpener.bands_in if BANDS[band].gsd == gsd]
+        wanted = bands_at(sharpener.bands_in, gsd)
         if wanted or gsd == 10:
             rows = [bands.index(band) for band in wanted] if wanted else list(range(len(bands)))
             ratio = gsd // 10
             filled = fill_nodata(task.encoding.decode(numbers[gsd][rows]), reach=sharpener.halo // ratio)
-            padded[gsd] = edges.pad(filled, halo=sharpener.halo // ratio, depth=task.depth // ratio)
+            padded[gsd] = edges.pad(filled, halo=sharpener.halo, ratio=ratio)
     fine = padded[10]
     assert fine is not None  # every cube has 10 m bands
     sharpened = worker.sharpen_padded(sharpener, fine, padded[20], padded[60], device=task.device)
@@ -203,20 +202,17 @@ class Edges:
         (row, column), (rows, columns) = block_id[2:], task.grid
         return cls(y=(row == 0, row == rows - 1), x=(column == 0, column == columns - 1), depth=task.depth)
 
-    def core(self, shape: tuple[int, ...], ratio: int) -> tuple[slice, slice]:
-        """The chunk's own rows and columns within an overlapping block of `shape` (band, y, x)."""
-        depth = self.depth // ratio
+    def core(self, shape: tuple[int, ...], ratio: int, *, halo: int = 0) -> tuple[slice, slice]:
+        """The chunk's own rows and columns within a block of `shape` (band, y, x), and `halo` 10 m pixels of its neighbours."""
+        cut = (self.depth - halo) // ratio
         rows, columns = (
-            slice(0 if first else depth, size if last else size - depth)
+            slice(0 if first else cut, size if last else size - cut)
             for (first, last), size in zip((self.y, self.x), shape[1:], strict=True)
         )
         return rows, columns
 
-    def pad(self, block: npt.NDArray[np.float32], *, halo: int, depth: int) -> npt.NDArray[np.float32]:
-        """The block with just `halo` pixels around its core: cut where it overlaps by `depth`, mirrored where the scene ends."""
-        cut = [
-            slice(0 if first else depth - halo, size if last else size - (depth - halo))
-            for (first, last), size in zip((self.y, self.x), block.shape[1:], strict=True)
-        ]
-        widths = [(halo if first else 0, halo if last else 0) for first, last in (self.y, self.x)]
-        return np.pad(block[:, cut[0], cut[1]], [(0, 0), *widths], mode="symmetric")
+    def pad(self, block: npt.NDArray[np.float32], *, halo: int, ratio: int) -> npt.NDArray[np.float32]:
+        """The block with just `halo` 10 m pixels around its core, mirrored where the scene ends."""
+        widths = [(halo // ratio * first, halo // ratio * last) for first, last in (self.y, self.x)]
+        kept = block[(slice(None), *self.core(block.shape, ratio, halo=halo))]
+        return np.pad(kept, [(0, 0), *widths], mode="symmetric")

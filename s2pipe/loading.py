@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pystac
 import xarray as xr
 
-from s2pipe.bands import BANDS, GSDS, node_name
+from s2pipe.bands import BANDS, GSDS, bands_at, node_name
 from s2pipe.checks import check_whole
 from s2pipe.cube import check_bands, check_cube, make_node
 from s2pipe.errors import InputError
@@ -84,8 +84,7 @@ def load(
     check_lattice(grid, names)
     nodes = {}
     for gsd in GSDS:
-        members = tuple(name for name in names if BANDS[name].gsd == gsd)
-        if members:
+        if members := bands_at(names, gsd):
             raw = read(scenes, members, grid, gsd, chunks * 10 // gsd, sign)
             nodes[node_name(gsd)] = _node(_to_present(raw, scenes), members, scenes, grid, gsd)
     return check_cube(xr.DataTree.from_dict(nodes))

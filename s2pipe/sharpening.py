@@ -12,7 +12,7 @@ import xarray as xr
 
 from s2pipe.bands import BANDS, node_name
 from s2pipe.checks import check_whole
-from s2pipe.cube import DIMS, PER_DATE_COORDS, as_cube, band_names, check_bands, encoding_of, nodes
+from s2pipe.cube import DIMS, PER_DATE_COORDS, as_cube, bands_by_gsd, check_bands, encoding_of, nodes
 from s2pipe.errors import InputError
 from s2pipe.halo import plan_axis, sharpen_chunks
 from s2pipe.methods import Method, Sharpener, get_method
@@ -156,7 +156,7 @@ def _check_chunks(cube: xr.DataTree, method: Method, sensor: Sensor) -> None:
 
 
 def _all_bands(cube: xr.DataTree) -> tuple[str, ...]:
-    present = {band for array in nodes(cube).values() for band in band_names(array)}
+    present = {band for bands in bands_by_gsd(cube).values() for band in bands}
     return tuple(band for band in BANDS if band in present)
 
 

@@ -31,7 +31,6 @@ MAX_WINDOWS = 8
 MIN_VALID = 0.25
 """Windows with a smaller share of seen pixels serve only where there are no better ones."""
 
-
 BRIGHTEST = 2.0
 """Median reflectance above which the numbers cannot be reflectance: fresh snow and clouds stay below 1.5."""
 
@@ -148,16 +147,13 @@ def _shares_seen(cube: xr.DataTree, places: Sequence[Place]) -> list[float]:
     """Share of pixels of each place of which some coarsest band was seen."""
     encoding = encoding_of(cube)
     gsd, array = max(nodes(cube).items())
-    parts = [array.data[date, :, _coarse(rows, gsd), _coarse(columns, gsd)] for date, rows, columns in places]
+    parts = [_cut(array, place, gsd) for place in places]
     return [float((~encoding.is_nodata(np.asarray(numbers))).any(axis=0).mean()) for numbers in dask.compute(*parts)]
 
 
 def _read_windows(cube: xr.DataTree, places: Sequence[Place]) -> list[Window]:
     encoding = encoding_of(cube)
-    parts = [
-        {gsd: array.data[date, :, _coarse(rows, gsd), _coarse(columns, gsd)] for gsd, array in nodes(cube).items()}
-        for date, rows, columns in places
-    ]
+    parts = [{gsd: _cut(array, place, gsd) for gsd, array in nodes(cube).items()} for place in places]
     decoded = [{gsd: encoding.decode(np.asarray(numbers)) for gsd, numbers in part.items()} for part in dask.compute(*parts)]
     return [
         Window(
@@ -168,8 +164,11 @@ def _read_windows(cube: xr.DataTree, places: Sequence[Place]) -> list[Window]:
     ]
 
 
-def _coarse(span: slice, gsd: int) -> slice:
-    return slice(span.start * 10 // gsd, span.stop * 10 // gsd)
+def _cut(array: xr.DataArray, place: Place, gsd: int) -> Any:
+    """The numbers (band, y, x) of a place, of the node of one resolution."""
+    date, *spans = place
+    rows, columns = (slice(span.start * 10 // gsd, span.stop * 10 // gsd) for span in spans)
+    return array.data[date, :, rows, columns]
 
 
 def unseen_bands(windows: Sequence[Window], names: Mapping[int, Sequence[str]]) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from s2pipe.bands import BANDS
 from s2pipe.lattice import round_up
 from s2pipe.progress import Progress
 from s2pipe.sensor import BICUBIC_REACH, Sensor
@@ -149,11 +148,6 @@ class TorchSharpener:
             self.halo,
             self.weights_sha256,
         )
-
-
-def coarse_bands(bands: tuple[str, ...], gsd: int) -> tuple[str, ...]:
-    """Those of `bands` whose native resolution is `gsd`."""
-    return tuple(band for band in bands if BANDS[band].gsd == gsd)
 
 
 def upsampling_reach(ratio: int) -> int:

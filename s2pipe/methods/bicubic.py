@@ -9,8 +9,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from s2pipe.cube import band_names, nodes
-from s2pipe.methods.base import TorchSharpener, coarse_bands, halo_of, upsampling_reach
+from s2pipe.bands import bands_at
+from s2pipe.cube import bands_by_gsd
+from s2pipe.methods.base import TorchSharpener, halo_of, upsampling_reach
 from s2pipe.progress import Progress
 from s2pipe.sensor import Sensor
 
@@ -25,7 +26,8 @@ class Bicubic:
 
     def fit(self, cube: xr.DataTree, *, sensor: Sensor, seed: int, device: str, progress: Progress | None) -> BicubicSharpener:
         """Nothing is read of the cube but its bands' names."""
-        coarse = tuple(band for gsd, array in nodes(cube).items() if gsd > 10 for band in band_names(array))
+        names = bands_by_gsd(cube)
+        coarse = tuple(band for gsd in names if gsd > 10 for band in names[gsd])
         return BicubicSharpener(
             method="bicubic",
             options={},
@@ -33,7 +35,7 @@ class Bicubic:
             sensor=sensor,
             bands_in=coarse,
             bands_out=coarse,
-            halo=self.halo(nodes(cube), sensor),
+            halo=self.halo(names, sensor),
         )
 
 
@@ -46,6 +48,6 @@ class BicubicSharpener(TorchSharpener):
             [
                 self.sensor.upsample(array, gsd // 10)
                 for gsd, array in ((20, r20m), (60, r60m))
-                if array is not None and coarse_bands(self.bands_out, gsd)
+                if array is not None and bands_at(self.bands_out, gsd)
             ]
         )

@@ -10,9 +10,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from s2pipe.bands import BANDS
-from s2pipe.cube import band_names, nodes
-from s2pipe.methods.base import TorchSharpener, coarse_bands, halo_of, upsampling_reach
+from s2pipe.bands import BANDS, bands_at
+from s2pipe.cube import bands_by_gsd
+from s2pipe.methods.base import TorchSharpener, halo_of, upsampling_reach
 from s2pipe.progress import Progress
 from s2pipe.sensor import Sensor
 from s2pipe.training import Window, sample_windows, unseen_bands
@@ -34,7 +34,7 @@ class Glp:
 
     def fit(self, cube: xr.DataTree, *, sensor: Sensor, seed: int, device: str, progress: Progress | None) -> GlpSharpener:
         """Regress on sampled windows of the cube."""
-        names = {gsd: band_names(array) for gsd, array in nodes(cube).items()}
+        names = bands_by_gsd(cube)
         coarse = tuple(band for gsd in names if gsd > 10 for band in names[gsd])
         windows = sample_windows(cube, seed=seed)
         unseen = unseen_bands(windows, names)
@@ -86,7 +86,7 @@ class GlpSharpener(TorchSharpener):
         """See `TorchSharpener.forward`."""
         sharpened = []
         for gsd, coarse in ((20, r20m), (60, r60m)):
-            bands = coarse_bands(self.bands_out, gsd)
+            bands = bands_at(self.bands_out, gsd)
             if coarse is None or not bands:
                 continue
             ratio = gsd // 10

@@ -14,11 +14,12 @@ import xarray as xr
 from scipy import ndimage
 from torch import Tensor
 
+from s2pipe.bands import bands_at
 from s2pipe.checks import check_whole
-from s2pipe.cube import band_names, nodes
+from s2pipe.cube import bands_by_gsd
 from s2pipe.errors import InputError
 from s2pipe.lattice import STEP
-from s2pipe.methods.base import TorchSharpener, coarse_bands, halo_of, upsampling_reach
+from s2pipe.methods.base import TorchSharpener, halo_of, upsampling_reach
 from s2pipe.networks import ssc_cnn
 from s2pipe.progress import Progress
 from s2pipe.sensor import Sensor
@@ -73,16 +74,18 @@ class SscCnn:
         InputError
             If the scene is too small, or has too few seen pixels, to cut one 20 m patch from.
         """
-        names = {gsd: band_names(array) for gsd, array in nodes(cube).items()}
+        names = bands_by_gsd(cube)
         windows = sample_windows(cube, seed=seed)
         bicubic = unseen_bands(windows, names)
         networks: dict[int, ScaledNetwork] = {}
         for gsd in sorted(set(names) - {10}):
             if set(names[gsd]) <= set(bicubic):
                 continue
-            places = _patch_places(windows, names, gsd, without=bicubic, margin=MARGIN[gsd])
+            # a window is degraded once more by the ratio of `gsd`, which must divide its sides
+            cropped = [part for window in windows if (part := window.crop_to_multiple(STEP * gsd // 10)) is not None]
+            places = _patch_places(cropped, names, gsd, without=bicubic, margin=MARGIN[gsd])
             if not places:  # a scene of a few patches has none to spare
-                places = _patch_places(windows, names, gsd, without=bicubic, margin=0)
+                places = _patch_places(cropped, names, gsd, without=bicubic, margin=0)
             if gsd == 60 and len(places) < BATCH:
                 log.warning("only %d patches to train on at 60 m: %s are interpolated", len(places), ", ".join(names[60]))
                 bicubic = tuple(dict.fromkeys((*bicubic, *names[60])))
@@ -93,7 +96,7 @@ class SscCnn:
                     "give a larger or clearer scene, or method='glp'"
                 )
             chosen = [places[k] for k in np.random.default_rng(seed).permutation(len(places))[: self.patches]]
-            pairs = _training_pairs(windows, chosen, names, gsd, sensor)
+            pairs = _training_pairs(cropped, chosen, names, gsd, sensor)
             networks[gsd] = self._train(gsd, names, pairs, seed=seed, device=device, progress=progress)
         coarse = tuple(band for gsd in sorted(names) if gsd > 10 for band in names[gsd])
         return SscCnnSharpener(
@@ -171,18 +174,18 @@ class SscCnnSharpener(TorchSharpener):
     def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
         """See `TorchSharpener.forward`."""
         arrays = {gsd: array for gsd, array in ((10, r10m), (20, r20m), (60, r60m)) if array is not None}
-        return torch.cat([self._sharpen(arrays, gsd) for gsd in (20, 60) if coarse_bands(self.bands_out, gsd)])
+        return torch.cat([self._sharpen(arrays, gsd) for gsd in (20, 60) if bands_at(self.bands_out, gsd)])
 
     def _sharpen(self, arrays: dict[int, Tensor], gsd: int) -> Tensor:
-        interpolated = self.sensor.upsample(arrays[gsd], gsd // 10)
         if gsd not in self.networks:
-            return interpolated
+            return self.sensor.upsample(arrays[gsd], gsd // 10)
         scaled = self.networks[gsd]
-        inputs = (_network_inputs(arrays, gsd, self.sensor) / scaled.scale)[None]
-        sharpened: Tensor = scaled.network(inputs.contiguous(memory_format=torch.channels_last))[0] * scaled.scale
-        for row, band in enumerate(coarse_bands(self.bands_out, gsd)):
+        channels = _network_inputs(arrays, gsd, self.sensor)  # the bands of `gsd`, interpolated, come first
+        inputs = (channels / scaled.scale)[None].contiguous(memory_format=torch.channels_last)
+        sharpened: Tensor = scaled.network(inputs)[0] * scaled.scale
+        for row, band in enumerate(bands_at(self.bands_out, gsd)):
             if band in self.bicubic_bands:
-                sharpened[row] = interpolated[row]
+                sharpened[row] = channels[row]
         return sharpened
 
 
@@ -204,18 +207,12 @@ def _patch_places(
     needed = {own: [i for i, band in enumerate(names[own]) if band not in without] for own in names if own <= gsd}
     places = []
     for i, window in enumerate(windows):
-        if (cropped := window.crop_to_multiple(_crop_step(gsd))) is not None:
-            usable = ndimage.minimum_filter(cropped.seen_at(gsd, needed), 2 * margin + 1, mode="constant", cval=0)
-            height, width = usable.shape
-            inner = usable[margin : height - margin, margin : width - margin]
-            corners = patch_corners(inner, size=PATCH, stride=STRIDE) + margin
-            places += [(i, y, x) for y, x in corners.tolist()]
+        usable = ndimage.minimum_filter(window.seen_at(gsd, needed), 2 * margin + 1, mode="constant", cval=0)
+        height, width = usable.shape
+        inner = usable[margin : height - margin, margin : width - margin]
+        corners = patch_corners(inner, size=PATCH, stride=STRIDE) + margin
+        places += [(i, y, x) for y, x in corners.tolist()]
     return places
-
-
-def _crop_step(gsd: int) -> int:
-    """What the sides of a window must be multiples of, in 10 m pixels, to be degraded once more by the ratio of `gsd`."""
-    return STEP * gsd // 10
 
 
 def _training_pairs(
@@ -225,9 +222,7 @@ def _training_pairs(
     resolutions = [own for own in sorted(names) if own <= gsd]
     inputs, targets = [], []
     for i in sorted({place[0] for place in places}):
-        cropped = windows[i].crop_to_multiple(_crop_step(gsd))
-        assert cropped is not None  # it has places
-        tensors = {own: torch.from_numpy(np.ascontiguousarray(cropped.reflectance[own])) for own in resolutions}
+        tensors = {own: torch.from_numpy(np.ascontiguousarray(windows[i].reflectance[own])) for own in resolutions}
         lower = {own: sensor.degrade(tensor, names[own], gsd // 10) for own, tensor in tensors.items()}
         channels, observed = _network_inputs(lower, gsd, sensor), tensors[gsd]
         for y, x in (place[1:] for place in places if place[0] == i):
