@@ -12,9 +12,13 @@ from s2pipe.errors import CatalogError, InputError, ReadError, S2PipeError, Stor
 
 if TYPE_CHECKING:
     from s2pipe.catalogs import group_items, search
+    from s2pipe.consistency import check_consistency
     from s2pipe.cube import from_arrays
+    from s2pipe.evaluation import evaluate
     from s2pipe.loading import load
     from s2pipe.methods import list_methods
+    from s2pipe.methods.saving import load_sharpener, save_sharpener
+    from s2pipe.registration import check_geometry, check_registration, repair_registration
     from s2pipe.sensor import Sensor
     from s2pipe.sharpening import fit, sharpen
     from s2pipe.store import open_zarr, to_zarr
@@ -28,12 +32,19 @@ __all__ = [
     "S2PipeError",
     "Sensor",
     "StoreError",
+    "check_consistency",
+    "check_geometry",
+    "check_registration",
+    "evaluate",
     "fit",
     "from_arrays",
     "group_items",
     "list_methods",
     "load",
+    "load_sharpener",
     "open_zarr",
+    "repair_registration",
+    "save_sharpener",
     "search",
     "sharpen",
     "to_zarr",
@@ -41,12 +52,19 @@ __all__ = [
 
 _HOME = {
     "Sensor": "sensor",
+    "check_consistency": "consistency",
+    "check_geometry": "registration",
+    "check_registration": "registration",
+    "evaluate": "evaluation",
     "fit": "sharpening",
     "from_arrays": "cube",
     "group_items": "catalogs",
     "list_methods": "methods",
     "load": "loading",
+    "load_sharpener": "methods.saving",
     "open_zarr": "store",
+    "repair_registration": "registration",
+    "save_sharpener": "methods.saving",
     "search": "catalogs",
     "sharpen": "sharpening",
     "to_zarr": "store",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -17,3 +18,9 @@ def check_whole(name: str, value: Any, *, least: int) -> int:
     if number < least or isinstance(value, bool):
         raise InputError(f"{name}={value!r} must be a whole number of at least {least}")
     return number
+
+
+def check_positive(name: str, value: Any) -> None:
+    """InputError, naming the argument `name`, unless `value` is a finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise InputError(f"{name}={value!r} must be a number above 0")

@@ -376,7 +376,7 @@ def demo(
     """Sharpen a simulated scene from catalog to store, offline, and compare the methods with its known truth."""
     with _clean_exit():
         from s2pipe.demo import run_demo
-        from s2pipe.methods.ssc_cnn import SscCnn
+        from s2pipe.methods.lower_scale import SscCnn
 
         start = time.perf_counter()
         result = run_demo(folder, size=size, steps=steps, seed=seed, console=out)

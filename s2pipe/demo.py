@@ -19,6 +19,7 @@ from s2pipe.bands import BANDS, BANDS_BY_GSD, GSDS
 from s2pipe.catalogs import search
 from s2pipe.job import sharpen_to_store
 from s2pipe.loading import load
+from s2pipe.metrics import sre
 from s2pipe.plot import COMPOSITES, save_comparison
 from s2pipe.radiometry import PRESENT_ENCODING
 from s2pipe.simulate import SimulatedScene, make_folder, simulate_scene, write_scene
@@ -47,12 +48,6 @@ class DemoResult:
     sre: pd.DataFrame
     store: Path
     picture: Path
-
-
-def sre(truth: npt.NDArray[Any], estimate: npt.NDArray[Any]) -> float:
-    """Signal to reconstruction error in dB, 10 log10(sum x^2 / sum (x - estimate)^2)."""
-    truth, estimate = truth.astype(np.float64), estimate.astype(np.float64)
-    return float(10 * np.log10((truth**2).sum() / ((truth - estimate) ** 2).sum()))
 
 
 def run_demo(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -17,6 +18,7 @@ from s2pipe.errors import InputError
 from s2pipe.halo import plan_axis, sharpen_chunks
 from s2pipe.methods import Method, Sharpener, get_method
 from s2pipe.progress import Progress, progress_bar
+from s2pipe.sampling import Sample
 from s2pipe.sensor import Sensor
 from s2pipe.worker import check_device, choose_device
 
@@ -29,6 +31,7 @@ def sharpen(
     bands: Sequence[str] | None = None,
     device: str = "auto",
     seed: int = 0,
+    checkpoint: str | Path | None = None,
     progress: Progress | None = None,
     **fit_options: Any,
 ) -> xr.DataArray:
@@ -52,7 +55,7 @@ def sharpen(
         ``"auto"`` (CUDA where the computing process has it, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     seed : int
         Everything random in the fit follows it: equal on one machine with one number of threads.
-    progress : callable, optional
+    checkpoint, progress
         See `fit`.
     **fit_options
         Options of the method, such as ``steps=500`` of ssc-cnn.
@@ -80,7 +83,11 @@ def sharpen(
         method = _as_method(method, fit_options)
         # a method sees the 60 m bands only where one is asked for
         part = _keep(cube, [gsd for gsd in nodes(cube) if gsd <= max((BANDS[band].gsd for band in coarse), default=10)])
-        sharpener = fit(part, method, sensor=sensor, seed=seed, device=device, progress=progress) if coarse else None
+        sharpener = (
+            fit(part, method, sensor=sensor, seed=seed, device=device, checkpoint=checkpoint, progress=progress)
+            if coarse
+            else None
+        )
     if sharpener is not None:
         _check_sharpener(sharpener, _all_bands(cube), coarse)
     used = {10} | {BANDS[band].gsd for band in (*wanted, *(sharpener.bands_in if sharpener else ()))}
@@ -96,6 +103,7 @@ def fit(
     sensor: Sensor | None = None,
     seed: int = 0,
     device: str = "auto",
+    checkpoint: str | Path | None = None,
     progress: Progress | None = None,
     **fit_options: Any,
 ) -> Sharpener:
@@ -105,6 +113,9 @@ def fit(
     ----------
     data, method, sensor, seed, device, **fit_options
         See `sharpen`.
+    checkpoint : path, optional
+        Folder in which a training saves its state every 100 steps, and whose state it goes on from if there is one. The
+        result is that of a training that was never interrupted; the same folder with more ``steps`` trains on.
     progress : callable, optional
         Called at every training step with (label, step, steps, loss); default: a progress bar on stderr.
 
@@ -118,15 +129,47 @@ def fit(
         If the data, a name or an option is not usable, or the data hold nodata only.
     """
     cube = as_cube(data)
-    device = choose_device(device)
-    seed = check_whole("seed", seed, least=0)
     method = _as_method(method, fit_options)
     sensor = _as_sensor(sensor)
     if not any(gsd > 10 for gsd in nodes(cube)):
         raise InputError("the data have 10 m bands only, so there is nothing to sharpen; add 20 m or 60 m bands")
-    _check_chunks(cube, method, sensor)
+    seed = check_whole("seed", seed, least=0)
+    check_fit(cube, method, sensor, device)
+    sample = Sample.of(cube, seed=seed)
+    return fit_sample(sample, method, sensor=sensor, seed=seed, device=device, checkpoint=checkpoint, progress=progress)
+
+
+def check_fit(cube: xr.DataTree, method: Method, sensor: Sensor, device: str) -> None:
+    """Refuse, before anything is read, a device that is not there, and chunks the method cannot work on.
+
+    A recipe from elsewhere may not know its halo yet.
+    """
+    choose_device(device)
+    halo = method.halo(nodes(cube), sensor) if hasattr(method, "halo") else 0
+    for axis in ("y", "x"):
+        plan_axis(nodes(cube)[10], axis, halo)
+
+
+def fit_sample(
+    sample: Sample,
+    method: Method,
+    *,
+    sensor: Sensor,
+    seed: int,
+    device: str,
+    checkpoint: str | Path | None,
+    progress: Progress | None,
+) -> Sharpener:
+    """Fit on windows in memory; see `fit`."""
     with progress_bar() if progress is None else nullcontext(progress) as report:
-        return method.fit(cube, sensor=sensor, seed=seed, device=device, progress=report)
+        return method.fit(
+            sample,
+            sensor=sensor,
+            seed=seed,
+            device=choose_device(device),
+            progress=report,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+        )
 
 
 def _as_method(method: Any, options: dict[str, Any]) -> Method:
@@ -146,13 +189,6 @@ def _as_sensor(sensor: Sensor | None) -> Sensor:
     if not isinstance(sensor, Sensor):
         raise InputError(f"sensor={sensor!r} is a {type(sensor).__name__}; give a Sensor, such as s2pipe.Sensor.named('corner')")
     return sensor
-
-
-def _check_chunks(cube: xr.DataTree, method: Method, sensor: Sensor) -> None:
-    """Refuse chunks the method cannot work on before it is fitted; a recipe from elsewhere may not know its halo yet."""
-    halo = method.halo(nodes(cube), sensor) if hasattr(method, "halo") else 0
-    for axis in ("y", "x"):
-        plan_axis(nodes(cube)[10], axis, halo)
 
 
 def _all_bands(cube: xr.DataTree) -> tuple[str, ...]:

@@ -1,279 +1,236 @@
-"""Training on the scene itself: windows read from a lazy cube, patches cut from them, and the loop."""
+"""Training a network: the loop, its checkpoints, and the stopping rule that needs no reference."""
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-import dask
-import numpy as np
-import numpy.typing as npt
+import safetensors
+import safetensors.torch
 import torch
-import xarray as xr
 from torch import Tensor, nn
 
-from s2pipe import lattice
-from s2pipe.cube import encoding_of, nodes
 from s2pipe.errors import InputError
-from s2pipe.fill import fill_nodata
 from s2pipe.progress import Progress
 
 log = logging.getLogger(__name__)
 
-WINDOW = 756
-"""Edge of a window in 10 m pixels: 126 pixels at 60 m, so that it can be degraded by 6 once more."""
+HELD_OUT_EVERY = 25
+"""Steps between two looks at what is held out."""
 
-MAX_WINDOWS = 8
+CHECKPOINT_EVERY = 100
+"""Steps between two checkpoints; the last step is saved too."""
 
-MIN_VALID = 0.25
-"""Windows with a smaller share of seen pixels serve only where there are no better ones."""
+Loss = Callable[[nn.Module, int], Tensor]
+"""The loss of a network at a step. What is random in it follows the step, so that a resumed training goes on as it would have."""
 
-BRIGHTEST = 2.0
-"""Median reflectance above which the numbers cannot be reflectance: fresh snow and clouds stay below 1.5."""
+HeldOut = Callable[[nn.Module], Tensor]
+"""The loss of a network on what no step trains on."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
-    """A piece of the scene in memory, at every resolution it has.
+class Checkpoint:
+    """Where a training is saved, and what it is a training of.
 
     Attributes
     ----------
-    reflectance : dict of int to ndarray, (band, y, x)
-        By GSD; float32, finite: what was not seen is filled.
-    seen : dict of int to ndarray, (band, y, x)
-        By GSD; where each band was seen.
+    path : Path
+        A safetensors file, written when a training begins there and taken up when it exists.
+    identity : str
+        Hash of the data and settings, but for the number of steps; a file with another one is refused.
     """
 
-    reflectance: dict[int, npt.NDArray[np.float32]]
-    seen: dict[int, npt.NDArray[np.bool_]]
+    path: Path
+    identity: str
 
-    def seen_at(self, gsd: int, needed: Mapping[int, Sequence[int]]) -> npt.NDArray[np.bool_]:
-        """Where, on the grid of `gsd`, the bands `needed` (positions by their GSD) were seen all over the pixel, (y, x)."""
-        height, width = self.seen[10].shape[1:]
-        everything: Any = np.ones((height, width), dtype=bool)
-        for own, positions in needed.items():
-            seen = self.seen[own][list(positions)].all(axis=0)
-            everything &= seen.repeat(own // 10, axis=0).repeat(own // 10, axis=1)
-        ratio = gsd // 10
-        result: npt.NDArray[np.bool_] = everything.reshape(height // ratio, ratio, width // ratio, ratio).all(axis=(1, 3))
-        return result
-
-    def crop_to_multiple(self, step: int) -> Window | None:
-        """The largest upper-left part whose sides are multiples of `step` 10 m pixels; None where there is none."""
-        height, width = (size // step * step for size in self.seen[10].shape[1:])
-        if not height or not width:
-            return None
-        kept = {gsd: (slice(None), slice(height * 10 // gsd), slice(width * 10 // gsd)) for gsd in self.seen}
-        return Window(
-            reflectance={gsd: array[kept[gsd]] for gsd, array in self.reflectance.items()},
-            seen={gsd: array[kept[gsd]] for gsd, array in self.seen.items()},
-        )
+    @classmethod
+    def within(cls, folder: Path | None, name: str, identity: str) -> Checkpoint | None:
+        """That of the training `name` in a folder of checkpoints; None without a folder."""
+        return None if folder is None else cls(path=folder / f"{name}.safetensors", identity=identity)
 
 
-def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:
-    """Read up to `MAX_WINDOWS` windows, spread at random over the ground and the dates of a cube.
+@dataclass
+class _State:
+    """Where a training stands."""
 
-    Candidates are looked at in their coarsest bands only, until enough with imagery are found; nothing else is read.
-
-    Parameters
-    ----------
-    cube : xarray.DataTree
-    seed : int
-        The same seed reads the same windows, however the cube is chunked.
-
-    Returns
-    -------
-    list of Window
-
-    Raises
-    ------
-    InputError
-        If the coarsest bands hold nodata only.
-    """
-    places = list(_window_places(nodes(cube)[10]))
-    np.random.default_rng(seed).shuffle(places)
-    found: list[tuple[float, Place]] = []
-    for start in range(0, len(places), MAX_WINDOWS):
-        batch = places[start : start + MAX_WINDOWS]
-        found += zip(_shares_seen(cube, batch), batch, strict=True)
-        if sum(share >= MIN_VALID for share, _ in found) >= MAX_WINDOWS:
-            break
-    full = [place for share, place in found if share >= MIN_VALID]
-    partial = [place for share, place in sorted(found, key=lambda pair: -pair[0]) if 0 < share < MIN_VALID]
-    chosen = (full or partial)[:MAX_WINDOWS]
-    if not chosen:
-        raise InputError("the data hold nodata only; choose another date, or a bbox with imagery")
-    windows = _read_windows(cube, chosen)
-    brightness = float(np.median([np.median(window.reflectance[10]) for window in windows]))
-    if brightness > BRIGHTEST:
-        log.warning(
-            "the median reflectance is %.4g, far above 1: DN seem to have been given as reflectance; give integers or scale=1e-4",
-            brightness,
-        )
-    return windows
-
-
-Place = tuple[int, slice, slice]
-"""Date, rows and columns, in 10 m pixels."""
-
-
-def _window_places(fine: xr.DataArray) -> Iterator[Place]:
-    """The windows a cube can be cut into.
-
-    They lie on a lattice of their own, so that a fit does not depend on the chunks it is read in, and within the default
-    chunks, so that a window costs one chunk.
-    """
-    spans = [list(_spans(lattice.regular_chunks(fine.sizes[axis], lattice.DEFAULT_CHUNK))) for axis in ("y", "x")]
-    for date in range(fine.sizes["time"]):
-        for rows in spans[0]:
-            for columns in spans[1]:
-                yield date, rows, columns
-
-
-def _spans(chunks: Sequence[int]) -> Iterator[slice]:
-    """Windows along an axis: one after another in each chunk, the last flush with the chunk's end."""
-    start = 0
-    for chunk in chunks:
-        edge = min(WINDOW, chunk)
-        for offset in sorted({*range(0, chunk - edge + 1, edge), chunk - edge}):
-            yield slice(start + offset, start + offset + edge)
-        start += chunk
-
-
-def _shares_seen(cube: xr.DataTree, places: Sequence[Place]) -> list[float]:
-    """Share of pixels of each place of which some coarsest band was seen."""
-    encoding = encoding_of(cube)
-    gsd, array = max(nodes(cube).items())
-    parts = [_cut(array, place, gsd) for place in places]
-    return [float((~encoding.is_nodata(np.asarray(numbers))).any(axis=0).mean()) for numbers in dask.compute(*parts)]
-
-
-def _read_windows(cube: xr.DataTree, places: Sequence[Place]) -> list[Window]:
-    encoding = encoding_of(cube)
-    parts = [{gsd: _cut(array, place, gsd) for gsd, array in nodes(cube).items()} for place in places]
-    decoded = [{gsd: encoding.decode(np.asarray(numbers)) for gsd, numbers in part.items()} for part in dask.compute(*parts)]
-    return [
-        Window(
-            reflectance={gsd: fill_nodata(array, reach=WINDOW) for gsd, array in part.items()},
-            seen={gsd: np.isfinite(array) for gsd, array in part.items()},
-        )
-        for part in decoded
-    ]
-
-
-def _cut(array: xr.DataArray, place: Place, gsd: int) -> Any:
-    """The numbers (band, y, x) of a place, of the node of one resolution."""
-    date, *spans = place
-    rows, columns = (slice(span.start * 10 // gsd, span.stop * 10 // gsd) for span in spans)
-    return array.data[date, :, rows, columns]
-
-
-def unseen_bands(windows: Sequence[Window], names: Mapping[int, Sequence[str]]) -> tuple[str, ...]:
-    """Coarse bands that no window shows where all 10 m bands were seen: nothing can be fitted for them.
-
-    Raises
-    ------
-    InputError
-        If a 10 m band was not seen at all, without which no result is valid; or none of the coarse bands.
-    """
-    fine = range(len(names[10]))
-    if not any(window.seen_at(10, {10: fine}).any() for window in windows):
-        dead = [band for i, band in enumerate(names[10]) if not any(window.seen[10][i].any() for window in windows)]
-        named = f"10 m bands {', '.join(dead)} hold" if dead else "no pixel was seen in all 10 m bands: they hold"
-        raise InputError(f"{named} nodata only, without which no result is valid; leave them out, or choose another date or bbox")
-    unseen = tuple(
-        band
-        for gsd, bands in names.items()
-        for i, band in enumerate(bands)
-        if gsd > 10 and not any(window.seen_at(gsd, {10: fine, gsd: [i]}).any() for window in windows)
-    )
-    if len(unseen) == sum(len(bands) for gsd, bands in names.items() if gsd > 10):
-        raise InputError(f"bands {', '.join(unseen)} hold nodata only; choose another date, or a bbox with imagery")
-    if unseen:
-        log.warning("bands %s hold nodata only in what was sampled: they are interpolated", ", ".join(unseen))
-    return unseen
-
-
-def patch_corners(usable: npt.NDArray[np.bool_], *, size: int, stride: int) -> npt.NDArray[np.intp]:
-    """Upper-left corners, (count, 2), of the `size` x `size` patches, `stride` apart, all of whose pixels are usable."""
-    if min(usable.shape) < size:
-        return np.empty((0, 2), dtype=np.intp)
-    patches = np.lib.stride_tricks.sliding_window_view(usable, (size, size))[::stride, ::stride]
-    return np.argwhere(patches.all(axis=(2, 3))) * stride
+    step: int = 0
+    best_step: int = 0
+    best_loss: float = math.inf
+    best: dict[str, Tensor] = field(default_factory=dict)
 
 
 def train(
     network: nn.Module,
-    inputs: Tensor,
-    targets: Tensor,
+    loss: Loss,
     *,
     steps: int,
-    batch: int,
     learning_rate: float,
-    seed: int,
     device: str,
     label: str,
     progress: Progress | None = None,
-) -> None:
-    """Train `network` in place to predict `targets` from `inputs`, by mean squared error and Adam.
+    checkpoint: Checkpoint | None = None,
+    held_out: HeldOut | None = None,
+) -> int:
+    """Train `network` in place by Adam.
 
     Parameters
     ----------
     network : torch.nn.Module
-    inputs, targets : Tensor, (patch, channel, y, x), float32
-    steps, batch : int
-        Optimiser steps, and patches in each; the patches are shuffled anew whenever all have been seen.
+    loss : callable
+        See `Loss`; called under autocast where bfloat16 is the faster of the two.
+    steps : int
+        Optimiser steps, those of the checkpoint included.
     learning_rate : float
-    seed : int
-        Of the shuffling.
     device : str
-        A torch device.
+        A torch device, where `loss` expects the network.
     label : str
-        Named to `progress`.
+        Named to `progress` and in errors.
     progress : callable, optional
         Called at every step with (label, step, steps, loss).
+    checkpoint : Checkpoint, optional
+        Saved every `CHECKPOINT_EVERY` steps and at the end; an existing one is taken up.
+    held_out : callable, optional
+        Looked at every `HELD_OUT_EVERY` steps: the weights with the smallest value are kept. Without it, the last are.
+
+    Returns
+    -------
+    int
+        The step whose weights the network has in the end.
 
     Raises
     ------
     InputError
-        If the loss is not finite in the end.
+        If the loss is not finite at some step, or the checkpoint is damaged or of another training.
     """
     kind = torch.device(device).type
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # missing in torch's stubs
-    inputs = inputs.to(device).contiguous(memory_format=torch.channels_last)
-    targets = targets.to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
-    order = _shuffled(len(inputs), batch, seed)
-    loss = torch.tensor(torch.nan)
-    for step in range(1, steps + 1):
-        chosen = next(order).to(device)
+    state = _State()
+    if checkpoint is not None and checkpoint.path.exists():
+        state = _load_checkpoint(checkpoint, network, optimiser)
+        if state.step > steps:
+            raise InputError(
+                f"the checkpoint {checkpoint.path} stands at step {state.step}, beyond steps={steps}; "
+                "give more steps, or another folder"
+            )
+    for step in range(state.step + 1, steps + 1):
         optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=_native_bfloat16(kind)):
-            predicted = network(inputs[chosen])
-        loss = nn.functional.mse_loss(predicted.float(), targets[chosen])
-        loss.backward()
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=bfloat16_is_faster(kind)):
+            current = loss(network, step)
+        value = current.item()
+        if not math.isfinite(value):
+            raise InputError(
+                f"the loss of {label} is {value} at step {step}; give a smaller learning_rate than {learning_rate:g}, "
+                "and look for numbers that cannot be reflectance"
+            )
+        current.backward()
         optimiser.step()
+        state.step = step
+        if held_out is not None and (step % HELD_OUT_EVERY == 0 or step == steps):
+            _keep_the_better(state, network, held_out, kind)
+        if checkpoint is not None and (step % CHECKPOINT_EVERY == 0 or step == steps):
+            _save_checkpoint(checkpoint, network, optimiser, state)
         if progress is not None:
-            progress(label, step, steps, loss.item())
-    if not torch.isfinite(loss):
-        raise InputError(f"the training of {label} diverged; give a smaller learning_rate than {learning_rate:g}")
+            progress(label, step, steps, value)
+    if held_out is not None:
+        network.load_state_dict(state.best)
     network.to("cpu").eval()
+    return state.best_step if held_out is not None else steps
 
 
-def _shuffled(count: int, batch: int, seed: int) -> Iterator[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        order = torch.randperm(count, generator=generator)
-        yield from order.split(batch)
+def _keep_the_better(state: _State, network: nn.Module, held_out: HeldOut, kind: str) -> None:
+    with torch.no_grad(), torch.autocast(kind, dtype=torch.bfloat16, enabled=bfloat16_is_faster(kind)):
+        loss = held_out(network).item()
+    if loss < state.best_loss or not state.best:
+        state.best_step, state.best_loss = state.step, loss
+        state.best = copy.deepcopy(network.state_dict())
 
 
-def _native_bfloat16(kind: str) -> bool:
+def _save_checkpoint(checkpoint: Checkpoint, network: nn.Module, optimiser: torch.optim.Adam, state: _State) -> None:
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
+    for i, moments in optimiser.state_dict()["state"].items():
+        tensors |= {f"adam.{i}.{name}": tensor for name, tensor in moments.items()}
+    metadata = {
+        "identity": checkpoint.identity,
+        "step": str(state.step),
+        "best_step": str(state.best_step),
+        "best_loss": repr(state.best_loss),
+    }
+    checkpoint.path.parent.mkdir(parents=True, exist_ok=True)
+    part = checkpoint.path.with_suffix(".part")
+    safetensors.torch.save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, part, metadata)
+    os.replace(part, checkpoint.path)  # whoever is killed meanwhile leaves the one before
+
+
+def _load_checkpoint(checkpoint: Checkpoint, network: nn.Module, optimiser: torch.optim.Adam) -> _State:
+    try:
+        with safetensors.safe_open(checkpoint.path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safe_open is no mapping
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"the checkpoint {checkpoint.path} cannot be read ({error}); delete it to start anew") from None
+    if metadata.get("identity") != checkpoint.identity:
+        raise InputError(
+            f"the checkpoint {checkpoint.path} is of a training on other data, or with other settings; "
+            "give another folder, or delete it"
+        )
+    network.load_state_dict(_part(tensors, "network."))
+    adam: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _part(tensors, "adam.").items():
+        i, _, moment = name.partition(".")
+        adam.setdefault(int(i), {})[moment] = tensor
+    optimiser.load_state_dict({"state": adam, "param_groups": optimiser.state_dict()["param_groups"]})
+    return _State(
+        step=int(metadata["step"]),
+        best_step=int(metadata["best_step"]),
+        best_loss=float(metadata["best_loss"]),
+        best=_part(tensors, "best."),
+    )
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def batch_of_step(count: int, batch: int, *, seed: int, step: int) -> Tensor:
+    """Which of `count` patches a step trains on: all are shuffled anew whenever all have been seen."""
+    epoch, position = divmod(step - 1, -(-count // batch))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed((seed << 32) + epoch))
+    return order[position * batch : (position + 1) * batch]
+
+
+@lru_cache
+def bfloat16_is_faster(kind: str) -> bool:
+    """Whether convolutions on a device of this kind are clearly faster in bfloat16 than in float32.
+
+    Having the instructions does not tell: with AMX they are several times faster, with AVX-512 alone they can be slower.
+    """
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    return kind == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if kind != "cpu" or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    return _seconds_of_a_convolution(torch.bfloat16) < 0.8 * _seconds_of_a_convolution(torch.float32)
+
+
+def _seconds_of_a_convolution(dtype: torch.dtype) -> float:
+    x = torch.zeros(1, 128, 64, 64, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    weight = torch.zeros(128, 128, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        nn.functional.conv2d(x, weight, padding=1)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 @contextmanager
@@ -282,3 +239,9 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
+
+
+def __getattr__(name: str) -> Any:  # TEMPORARY: names that moved to sampling
+    from s2pipe import sampling
+
+    return getattr(sampling, name)

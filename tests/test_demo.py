@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 import s2pipe
 from s2pipe.cli import DEMO_SIZE_MIN, app
-from s2pipe.demo import METHODS, run_demo, sre
+from s2pipe.demo import METHODS, run_demo
 from s2pipe.errors import InputError
+from s2pipe.metrics import sre
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +100,3 @@ def test_the_function_takes_small_scenes(tmp_path):
     assert list(result.sre.columns) == list(METHODS)
     assert result.store.exists()
     assert result.picture.exists()
-
-
-def test_sre_of_a_known_error():
-    truth = np.full((4, 4), 2.0)
-    assert sre(truth, truth + 0.2) == pytest.approx(20.0)

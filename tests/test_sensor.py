@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from s2pipe import InputError, Sensor
 from s2pipe.bands import BANDS, BANDS_BY_GSD
+from s2pipe.metrics import sre
 from s2pipe.sensor import gaussian_sigma
 
 COARSE = {2: BANDS_BY_GSD[20], 6: BANDS_BY_GSD[60]}
@@ -119,10 +120,9 @@ def test_bad_sensors_and_inputs_are_refused(make, message):
         make()
 
 
-def sre(truth, estimate):
-    crop = (slice(None), slice(2, -2), slice(2, -2))
-    truth, estimate = truth[crop], estimate[crop]
-    return float((10 * torch.log10((truth**2).sum((1, 2)) / ((truth - estimate) ** 2).sum((1, 2)))).mean())
+def mean_sre(truth, estimate):
+    """Over the bands, two pixels of the edge left out."""
+    return np.mean([sre(*pair) for pair in zip(truth[:, 2:-2, 2:-2], estimate[:, 2:-2, 2:-2], strict=True)])
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +136,6 @@ def test_bicubic_meets_the_measured_figures_on_iceland(iceland):
     # 21.49 dB on the scene as published, corner, interpolated at block centres as the published tables do
     repaired = iceland["y20"][:, 1:205, 1:205]
     centre, corner = Sensor.named("centre"), Sensor.named("corner")
-    assert sre(repaired, centre.upsample(centre.degrade(repaired, BANDS_BY_GSD[20], 2), 2)) == pytest.approx(22.99, abs=0.02)
+    assert mean_sre(repaired, centre.upsample(centre.degrade(repaired, BANDS_BY_GSD[20], 2), 2)) == pytest.approx(22.99, abs=0.02)
     raw = iceland["y20"]
-    assert sre(raw, centre.upsample(corner.degrade(raw, BANDS_BY_GSD[20], 2), 2)) == pytest.approx(21.49, abs=0.02)
+    assert mean_sre(raw, centre.upsample(corner.degrade(raw, BANDS_BY_GSD[20], 2), 2)) == pytest.approx(21.49, abs=0.02)

@@ -1,160 +1,98 @@
-import dask.array as da
-import numpy as np
+import math
+
 import pytest
+import safetensors.torch
 import torch
-import xarray as xr
-from scenes import random_arrays, random_cube, with_chunks, with_numbers
 
-import s2pipe
 from s2pipe import InputError
-from s2pipe.bands import BANDS_BY_GSD
-from s2pipe.training import (
-    MAX_WINDOWS,
-    WINDOW,
-    Window,
-    _window_places,
-    patch_corners,
-    sample_windows,
-    seeded,
-    train,
-    unseen_bands,
-)
+from s2pipe.training import HELD_OUT_EVERY, Checkpoint, batch_of_step, bfloat16_is_faster, seeded, train
+
+INPUTS = torch.rand(32, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+TARGETS = 0.5 * INPUTS[:, :1] + 0.25 * INPUTS[:, 1:]
 
 
-def test_windows_hold_reflectance_of_the_same_ground_at_every_resolution():
-    cube = random_cube(120, 96)
-    (window,) = sample_windows(cube, seed=0)
-    for gsd, array in window.reflectance.items():
-        numbers = cube[f"r{gsd}m"]["reflectance"].values[0]
-        np.testing.assert_allclose(array, numbers * 1e-4 - 0.1, atol=1e-6)
-        assert window.seen[gsd].all()
-
-
-def test_windows_follow_the_seed_and_not_the_chunks():
-    cube = random_cube(780, 96, dates=6)
-    whole, small = with_chunks(cube, 780, 96), with_chunks(cube, 60, 30)
-    first, again, other = (sample_windows(c, seed=seed) for c, seed in ((whole, 1), (small, 1), (whole, 2)))
-    assert len(first) == MAX_WINDOWS < 2 * 6
-    assert {window.seen[10].shape for window in first} == {(4, 756, 96)}
-    for a, b in zip(first, again, strict=True):
-        np.testing.assert_array_equal(a.reflectance[10], b.reflectance[10])
-    assert any(not np.array_equal(a.reflectance[10], b.reflectance[10]) for a, b in zip(first, other, strict=True))
-
-
-def test_no_more_is_read_than_the_windows():
-    read = []
-
-    def spy(block_id):
-        read.append(block_id)
-        return np.full((1, 4, 756, 756), 3000, "uint16")
-
-    numbers = da.map_blocks(
-        spy, chunks=((1,) * 40, (4,), (756,) * 2, (756,) * 2), dtype="uint16", meta=np.empty((0,) * 4, "uint16")
-    )
-    coarse = [
-        da.full((40, n, 1512 // r, 1512 // r), 3000, chunks=(1, n, 756 // r, 756 // r), dtype="uint16")
-        for n, r in ((6, 2), (2, 6))
-    ]
-    assert len(sample_windows(s2pipe.from_arrays(numbers, *coarse), seed=0)) == MAX_WINDOWS
-    assert len(set(read)) == len(read) == MAX_WINDOWS
-    assert WINDOW == 756
-
-
-def test_windows_reach_every_pixel_of_the_scene():
-    covered = np.zeros((1938, 1926), bool)
-    for _, rows, columns in _window_places(xr.DataArray(np.empty((1, 1, 1938, 1926), "u1"), dims=("time", "band", "y", "x"))):
-        covered[rows, columns] = True
-        assert (rows.stop - rows.start, columns.stop - columns.start) <= (WINDOW, WINDOW)
-    assert covered.all()
-
-
-def test_the_only_imagery_is_found_wherever_it_lies():
-    cube = random_cube(96, 96, dates=60)
-    numbers = {name: cube[name]["reflectance"].values for name in cube.children}
-    for array in numbers.values():
-        array[:-1] = 0
-    sparse = with_numbers(cube, **numbers)
-    for seed in range(5):
-        (window,) = sample_windows(sparse, seed=seed)
-        assert all(seen.all() for seen in window.seen.values())
-
-
-def test_windows_with_imagery_are_preferred_and_nodata_only_is_refused():
-    cube = random_cube(96, 96, dates=3)
-    numbers = {name: cube[name]["reflectance"].values for name in cube.children}
-    for array in numbers.values():
-        array[0] = 0
-        array[1, :, : array.shape[2] * 7 // 8] = 0
-    assert len(sample_windows(with_numbers(cube, **numbers), seed=0)) == 1
-    for array in numbers.values():
-        array[2] = 0
-    assert len(sample_windows(with_numbers(cube, **numbers), seed=0)) == 1
-    for array in numbers.values():
-        array[:] = 0
-    with pytest.raises(InputError, match="nodata only"):
-        sample_windows(with_numbers(cube, **numbers), seed=0)
-
-
-def test_seen_at_asks_the_bands_that_are_needed():
-    seen = {gsd: np.ones((2, 60 * 10 // gsd, 36 * 10 // gsd), bool) for gsd in (10, 20, 60)}
-    seen[10][0, 0, 35] = seen[20][1, 29, 0] = seen[60][:] = False
-    window = Window(reflectance={}, seen=seen)
-    assert np.argwhere(~window.seen_at(20, {10: [0, 1], 20: [0, 1]})).tolist() == [[0, 17], [29, 0]]
-    assert np.argwhere(~window.seen_at(60, {10: [0, 1], 20: [0]})).tolist() == [[0, 5]]
-    assert window.seen_at(10, {10: [1]}).all()
-
-
-def blank(cube, **bands):
-    """The cube with the bands at these positions of each node never seen."""
-    numbers = {name: cube[name]["reflectance"].values.copy() for name in bands}
-    for name, positions in bands.items():
-        numbers[name][:, positions] = 0
-    return with_numbers(cube, **numbers)
-
-
-def test_bands_that_were_never_seen_are_named(caplog):
-    cube = random_cube(96, 96)
-    names = {gsd: BANDS_BY_GSD[gsd] for gsd in (10, 20, 60)}
-    assert unseen_bands(sample_windows(blank(cube, r20m=[2], r60m=[1]), seed=0), names) == ("B07", "B09")
-    assert "B07, B09 hold nodata only" in caplog.text
-    with pytest.raises(InputError, match="10 m bands B03 hold nodata only"):
-        unseen_bands(sample_windows(blank(cube, r10m=[1]), seed=0), names)
-    without_fine = blank(cube, r20m=slice(None))
-    windows = sample_windows(without_fine, seed=0)
-    with pytest.raises(InputError, match=r"bands B05, B06, B07, B8A, B11, B12 hold nodata only"):
-        unseen_bands(windows, {10: names[10], 20: names[20]})
-
-
-def test_patches_are_cut_where_everything_is_usable():
-    usable = np.ones((32, 40), bool)
-    assert len(patch_corners(usable, size=16, stride=8)) == 3 * 4
-    usable[20, 3] = False
-    corners = patch_corners(usable, size=16, stride=8)
-    assert [8, 0] not in corners.tolist() and [16, 0] not in corners.tolist() and [16, 8] in corners.tolist()
-    assert patch_corners(np.ones((10, 40), bool), size=16, stride=8).shape == (0, 2)
-
-
-def fitted(seed):
-    inputs = torch.rand(32, 2, 8, 8, generator=torch.Generator().manual_seed(0))
-    targets = 0.5 * inputs[:, :1] + 0.25 * inputs[:, 1:]
-    steps = []
+def toy(seed):
     with seeded(seed):
-        network = torch.nn.Conv2d(2, 1, 1)
-    train(
-        network, inputs, targets, steps=150, batch=8, learning_rate=0.05, seed=seed, device="cpu", label="toy",
-        progress=lambda label, step, total, loss: steps.append((label, step, total, loss)),
+        return torch.nn.Conv2d(2, 1, 1)
+
+
+def loss_of(seed, blow_up_at=None):
+    def loss(network, step):
+        batch = batch_of_step(len(INPUTS), 8, seed=seed, step=step)
+        value = torch.nn.functional.mse_loss(network(INPUTS[batch]).float(), TARGETS[batch])
+        return value * math.nan if step == blow_up_at else value
+
+    return loss
+
+
+def trained(seed, steps=150, **options):
+    network, told = toy(seed), []
+    kept = train(
+        network, options.pop("loss", loss_of(seed)), steps=steps, learning_rate=0.05, device="cpu", label="toy",
+        progress=lambda *what: told.append(what), **options,
     )  # fmt: skip
-    return network, steps
+    return network, told, kept
 
 
 def test_training_learns_reports_and_is_reproducible():
-    network, steps = fitted(3)
-    assert steps[0][:3] == ("toy", 1, 150) and steps[-1][:3] == ("toy", 150, 150)
-    assert steps[-1][3] < 0.05 * steps[0][3]
-    again, _ = fitted(3)
-    torch.testing.assert_close(network.state_dict(), again.state_dict(), rtol=0, atol=0)
-    other, _ = fitted(4)
-    assert not torch.equal(network.weight, other.weight)
+    network, told, kept = trained(3)
+    assert told[0][:3] == ("toy", 1, 150) and told[-1][:3] == ("toy", 150, 150) and kept == 150
+    assert told[-1][3] < 0.05 * told[0][3]
+    torch.testing.assert_close(network.state_dict(), trained(3)[0].state_dict(), rtol=0, atol=0)
+    assert not torch.equal(network.weight, trained(4)[0].weight)
+
+
+def test_every_patch_is_seen_once_before_any_is_seen_again():
+    for epoch in range(3):
+        steps = [batch_of_step(20, 8, seed=1, step=3 * epoch + position) for position in (1, 2, 3)]
+        assert [len(batch) for batch in steps] == [8, 8, 4]
+        assert sorted(torch.cat(steps).tolist()) == list(range(20))
+    assert batch_of_step(20, 8, seed=1, step=1).tolist() != batch_of_step(20, 8, seed=1, step=4).tolist()
+
+
+def test_a_training_resumed_from_its_checkpoint_ends_as_one_that_was_never_interrupted(tmp_path):
+    checkpoint = Checkpoint(path=tmp_path / "new" / "toy.safetensors", identity="a")
+    whole, *_ = trained(3, steps=150)
+    _, first, _ = trained(3, steps=70, checkpoint=checkpoint)
+    resumed, second, _ = trained(3, steps=150, checkpoint=checkpoint)
+    assert len(first) == 70 and [step for _, step, *_ in second] == list(range(71, 151))
+    torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
+    again, told, _ = trained(3, steps=150, checkpoint=checkpoint)
+    assert not told
+    torch.testing.assert_close(again.state_dict(), whole.state_dict(), rtol=0, atol=0)
+
+
+def test_a_training_killed_between_checkpoints_goes_on_from_the_last(tmp_path):
+    checkpoint = Checkpoint(path=tmp_path / "toy.safetensors", identity="a")
+
+    class Killed(Exception):
+        pass
+
+    def die(network, step):
+        if step == 130:
+            raise Killed
+        return loss_of(3)(network, step)
+
+    with pytest.raises(Killed):
+        trained(3, loss=die, checkpoint=checkpoint)
+    resumed, told, _ = trained(3, checkpoint=checkpoint)
+    assert told[0][1] == 101
+    torch.testing.assert_close(resumed.state_dict(), trained(3)[0].state_dict(), rtol=0, atol=0)
+
+
+def test_what_is_held_out_decides_which_weights_are_kept(tmp_path):
+    looked_at = []
+
+    def held_out(network):
+        """Best at the second look."""
+        looked_at.append(network.weight.detach().clone())
+        return torch.tensor([3.0, 1.0, 2.0, 1.5][len(looked_at) - 1])
+
+    checkpoint = Checkpoint(path=tmp_path / "toy.safetensors", identity="a")
+    trained(3, steps=3 * HELD_OUT_EVERY, held_out=held_out, checkpoint=checkpoint)
+    network, _, kept = trained(3, steps=4 * HELD_OUT_EVERY, held_out=held_out, checkpoint=checkpoint)
+    assert kept == 2 * HELD_OUT_EVERY and len(looked_at) == 4
+    torch.testing.assert_close(network.weight, looked_at[1])
 
 
 def test_seeded_leaves_the_callers_random_numbers_alone():
@@ -166,17 +104,32 @@ def test_seeded_leaves_the_callers_random_numbers_alone():
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_a_training_that_diverges_is_refused():
-    inputs = torch.rand(16, 1, 4, 4)
-    with pytest.raises(InputError, match="training of toy diverged; give a smaller learning_rate than 1e"):
-        train(
-            torch.nn.Conv2d(1, 1, 1), inputs, inputs, steps=60, batch=8, learning_rate=1e30, seed=0, device="cpu", label="toy"
-        )  # fmt: skip
+def test_a_loss_that_is_not_finite_stops_the_training_at_its_step_with_the_cure(tmp_path):
+    checkpoint = Checkpoint(path=tmp_path / "toy.safetensors", identity="a")
+    with pytest.raises(InputError, match=r"loss of toy is nan at step 7; give a smaller learning_rate than 0\.05"):
+        trained(3, loss=loss_of(3, blow_up_at=7), checkpoint=checkpoint)
+    assert not checkpoint.path.exists()
 
 
-def test_dn_given_as_floats_are_noticed(caplog):
-    arrays = [cube_array.astype("float32") for cube_array in random_arrays(96, 96)]
-    sample_windows(s2pipe.from_arrays(*arrays, scale=1e-4), seed=0)
-    assert not caplog.text
-    sample_windows(s2pipe.from_arrays(*arrays), seed=0)
-    assert "DN seem to have been given as reflectance" in caplog.text
+def test_checkpoints_of_another_training_and_damaged_ones_are_refused(tmp_path):
+    path = tmp_path / "toy.safetensors"
+    trained(3, steps=20, checkpoint=Checkpoint(path=path, identity="a"))
+    with pytest.raises(InputError, match="of a training on other data, or with other settings"):
+        trained(3, checkpoint=Checkpoint(path=path, identity="b"))
+    with pytest.raises(InputError, match="stands at step 20, beyond steps=10"):
+        trained(3, steps=10, checkpoint=Checkpoint(path=path, identity="a"))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match="cannot be read"):
+        trained(3, checkpoint=Checkpoint(path=path, identity="a"))
+    torch.save({"step": 1}, path)
+    with pytest.raises(InputError, match="cannot be read"):
+        trained(3, checkpoint=Checkpoint(path=path, identity="a"))
+    safetensors.torch.save_file({"x": torch.ones(1)}, path)
+    with pytest.raises(InputError, match="of a training on other data"):
+        trained(3, checkpoint=Checkpoint(path=path, identity="a"))
+
+
+def test_the_precision_is_chosen_once_for_each_kind_of_device():
+    assert bfloat16_is_faster("cpu") in (True, False)
+    assert bfloat16_is_faster("cpu") == bfloat16_is_faster("cpu")
+    assert bfloat16_is_faster("mps") is False

@@ -8,10 +8,12 @@ from typing import Any
 import pandas as pd
 
 from s2pipe.errors import InputError
-from s2pipe.methods.base import Method, Sharpener
-from s2pipe.methods.bicubic import Bicubic
-from s2pipe.methods.glp import Glp
-from s2pipe.methods.ssc_cnn import SscCnn
+from s2pipe.methods.base import Method, Sharpener, TorchSharpener
+from s2pipe.methods.bicubic import Bicubic, BicubicSharpener
+from s2pipe.methods.dsen2 import Dsen2, Dsen2Sharpener
+from s2pipe.methods.glp import Glp, GlpSharpener
+from s2pipe.methods.lower_scale import LowerScaleSharpener, ResNet, SscCnn
+from s2pipe.methods.s2sucnn import S2sucnn, S2sucnnSharpener
 
 __all__ = ["METHODS", "Method", "Sharpener", "get_method", "list_methods"]
 
@@ -21,14 +23,31 @@ class Entry:
     """A row of the table of methods."""
 
     recipe: type[Any]
+    sharpener: type[TorchSharpener]
     trained: bool
     paper: str
 
 
 METHODS: dict[str, Entry] = {
-    "bicubic": Entry(recipe=Bicubic, trained=False, paper="Keys 1981, doi:10.1109/TASSP.1981.1163711"),
-    "glp": Entry(recipe=Glp, trained=False, paper="Aiazzi et al. 2002, doi:10.1109/TGRS.2002.803623"),
-    "ssc-cnn": Entry(recipe=SscCnn, trained=True, paper="Nguyen et al. 2020, doi:10.1109/IGARSS39084.2020.9323614"),
+    "bicubic": Entry(
+        recipe=Bicubic, sharpener=BicubicSharpener, trained=False, paper="Keys 1981, doi:10.1109/TASSP.1981.1163711"
+    ),
+    "glp": Entry(recipe=Glp, sharpener=GlpSharpener, trained=False, paper="Aiazzi et al. 2002, doi:10.1109/TGRS.2002.803623"),
+    "ssc-cnn": Entry(
+        recipe=SscCnn,
+        sharpener=LowerScaleSharpener,
+        trained=True,
+        paper="Nguyen et al. 2020, doi:10.1109/IGARSS39084.2020.9323614",
+    ),
+    "resnet": Entry(
+        recipe=ResNet, sharpener=LowerScaleSharpener, trained=True, paper="Palsson et al. 2018, doi:10.3390/rs10081290"
+    ),
+    "s2sucnn": Entry(
+        recipe=S2sucnn, sharpener=S2sucnnSharpener, trained=True, paper="Nguyen et al. 2021, doi:10.1109/JSTARS.2021.3092286"
+    ),
+    "dsen2": Entry(
+        recipe=Dsen2, sharpener=Dsen2Sharpener, trained=False, paper="Lanaras et al. 2018, doi:10.1016/j.isprsjprs.2018.09.018"
+    ),
 }
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import xarray as xr
 from torch import Tensor
 
+from s2pipe.bands import GSDS, bands_at
+from s2pipe.hashing import sha256_of
 from s2pipe.lattice import round_up
 from s2pipe.progress import Progress
+from s2pipe.sampling import Sample
 from s2pipe.sensor import BICUBIC_REACH, Sensor
 
 Array = npt.NDArray[np.float32]
@@ -27,8 +29,20 @@ class Method(Protocol):
         """Halo of the Sharpener it will make for bands of these resolutions, in 10 m pixels."""
         ...
 
-    def fit(self, cube: xr.DataTree, *, sensor: Sensor, seed: int, device: str, progress: Progress | None) -> Sharpener:
-        """Fit on sampled windows of `cube`, told the sensor that made it; everything random follows `seed`."""
+    def fit(
+        self,
+        sample: Sample,
+        *,
+        sensor: Sensor,
+        seed: int,
+        device: str,
+        progress: Progress | None,
+        checkpoint: Path | None,
+    ) -> Sharpener:
+        """Fit on windows of a scene, told the sensor that made it; everything random follows `seed`.
+
+        Methods that train save their state in the folder `checkpoint`, and go on from what they find there.
+        """
         ...
 
 
@@ -76,6 +90,8 @@ class TorchSharpener:
     seed : int
     bicubic_bands : tuple of str
         Those of `bands_out` that are interpolated because nothing could be fitted for them.
+    fingerprint : ndarray of uint64
+        Of the scene it was fitted on, `s2pipe.sampling.fingerprint`; empty where nothing of it was used.
     device : str
         Where `__call__` computes.
     """
@@ -88,6 +104,7 @@ class TorchSharpener:
     bands_out: tuple[str, ...]
     halo: int
     bicubic_bands: tuple[str, ...] = ()
+    fingerprint: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, dtype=np.uint64), repr=False)
     device: str = "cpu"
 
     def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
@@ -97,6 +114,14 @@ class TorchSharpener:
     def weights(self) -> dict[str, Tensor]:
         """Everything that fitting found, by name."""
         return {}
+
+    @classmethod
+    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+        """The Sharpener that had these `weights`; `fields` are its other attributes.
+
+        Raises KeyError or RuntimeError where the weights are those of something else.
+        """
+        raise NotImplementedError
 
     def __call__(self, r10m: Array, r20m: Array | None, r60m: Array | None) -> Array:
         """See `Sharpener`."""
@@ -115,12 +140,7 @@ class TorchSharpener:
     @property
     def weights_sha256(self) -> str:
         """Hash of `weights`, the same wherever it is computed."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.weights().items()):
-            digest.update(name.encode())
-            array = np.ascontiguousarray(tensor.detach().cpu().numpy())
-            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-        return digest.hexdigest()
+        return sha256_of({name: tensor.detach().cpu().numpy() for name, tensor in self.weights().items()})
 
     def provenance(self) -> dict[str, Any]:
         """What a store should say of how its pixels were made."""
@@ -158,3 +178,8 @@ def upsampling_reach(ratio: int) -> int:
 def halo_of(gsds: Collection[int], reach: Callable[[int], int]) -> int:
     """Halo of a method that depends on ``reach(ratio)`` 10 m pixels on either side for bands `ratio` times coarser."""
     return round_up(max((reach(gsd // 10) for gsd in gsds if gsd > 10), default=0))
+
+
+def count_by_gsd(bands: Iterable[str]) -> dict[int, int]:
+    """How many of `bands` there are at each resolution that has any."""
+    return {gsd: count for gsd in GSDS if (count := len(bands_at(bands, gsd)))}

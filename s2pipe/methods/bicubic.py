@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
 import torch
-import xarray as xr
 from torch import Tensor
 
 from s2pipe.bands import bands_at
-from s2pipe.cube import bands_by_gsd
 from s2pipe.methods.base import TorchSharpener, halo_of, upsampling_reach
 from s2pipe.progress import Progress
+from s2pipe.sampling import Sample
 from s2pipe.sensor import Sensor
 
 
@@ -24,23 +25,35 @@ class Bicubic:
         """See `Method.halo`."""
         return halo_of(gsds, upsampling_reach)
 
-    def fit(self, cube: xr.DataTree, *, sensor: Sensor, seed: int, device: str, progress: Progress | None) -> BicubicSharpener:
-        """Nothing is read of the cube but its bands' names."""
-        names = bands_by_gsd(cube)
-        coarse = tuple(band for gsd in names if gsd > 10 for band in names[gsd])
+    def fit(
+        self,
+        sample: Sample,
+        *,
+        sensor: Sensor,
+        seed: int,
+        device: str,
+        progress: Progress | None,
+        checkpoint: Path | None,
+    ) -> BicubicSharpener:
+        """Nothing is used of the sample but its bands' names."""
         return BicubicSharpener(
             method="bicubic",
             options={},
             seed=seed,
             sensor=sensor,
-            bands_in=coarse,
-            bands_out=coarse,
-            halo=self.halo(names, sensor),
+            bands_in=sample.targets,
+            bands_out=sample.targets,
+            halo=self.halo(sample.gsds, sensor),
         )
 
 
 class BicubicSharpener(TorchSharpener):
     """Interpolates `bands_in`."""
+
+    @classmethod
+    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+        """See `TorchSharpener.restore`."""
+        return cls(**fields)
 
     def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
         """See `TorchSharpener.forward`."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from s2pipe.bands import BANDS, bands_at
-from s2pipe.cube import bands_by_gsd
 from s2pipe.methods.base import TorchSharpener, halo_of, upsampling_reach
 from s2pipe.progress import Progress
+from s2pipe.sampling import Sample, Window
 from s2pipe.sensor import Sensor
-from s2pipe.training import Window, sample_windows, unseen_bands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,24 +32,32 @@ class Glp:
         """See `Method.halo`."""
         return halo_of(gsds, lambda ratio: upsampling_reach(ratio) + sensor.reach(ratio))
 
-    def fit(self, cube: xr.DataTree, *, sensor: Sensor, seed: int, device: str, progress: Progress | None) -> GlpSharpener:
-        """Regress on sampled windows of the cube."""
-        names = bands_by_gsd(cube)
-        coarse = tuple(band for gsd in names if gsd > 10 for band in names[gsd])
-        windows = sample_windows(cube, seed=seed)
-        unseen = unseen_bands(windows, names)
+    def fit(
+        self,
+        sample: Sample,
+        *,
+        sensor: Sensor,
+        seed: int,
+        device: str,
+        progress: Progress | None,
+        checkpoint: Path | None,
+    ) -> GlpSharpener:
+        """Regress each band on the sample."""
+        names = sample.bands
+        unseen = sample.unseen_targets()
         return GlpSharpener(
             method="glp",
             options={},
             seed=seed,
             sensor=sensor,
-            bands_in=names[10] + coarse,
-            bands_out=coarse,
+            bands_in=names[10] + sample.targets,
+            bands_out=sample.targets,
             bicubic_bands=unseen,
-            halo=self.halo(names, sensor),
+            halo=self.halo(sample.gsds, sensor),
+            fingerprint=sample.fingerprint(),
             coefficients={
-                band: torch.zeros(1 + len(names[10])) if band in unseen else _regress(band, names, windows, sensor)
-                for band in coarse
+                band: torch.zeros(1 + len(names[10])) if band in unseen else _regress(band, names, sample.windows, sensor)
+                for band in sample.targets
             },
         )
 
@@ -77,6 +85,12 @@ class GlpSharpener(TorchSharpener):
     """Fitted `Glp`: `coefficients` of each band, the intercept first."""
 
     coefficients: dict[str, Tensor] = field(repr=False)
+
+    @classmethod
+    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+        """See `TorchSharpener.restore`."""
+        unknowns = 1 + len(bands_at(fields["bands_in"], 10))
+        return cls(**fields, coefficients={band: weights[band].reshape(unknowns) for band in fields["bands_out"]})
 
     def weights(self) -> dict[str, Tensor]:
         """See `TorchSharpener.weights`."""

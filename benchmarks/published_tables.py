@@ -1,0 +1,420 @@
+"""The papers' tables, as published and under honest protocols, and the comparison that was not published.
+
+    python benchmarks/published_tables.py                 what is missing, in the order below, then the tables
+    python benchmarks/published_tables.py --only NAME ... these runs, or all whose names begin so
+    python benchmarks/published_tables.py --render        the tables only, from the results there are
+    python benchmarks/published_tables.py --list          all runs, and which have results
+
+    --minutes M           end the long run of S2SUCNN after so many minutes, whose result is then marked incomplete
+
+Every run leaves one JSON file in results/published_tables/, and goes on from its checkpoints in --work when it was interrupted.
+The data are those of `S2PIPE_DATA`. No run chooses anything by the reference; where a figure was picked with it, as published
+ones were, it is called the best step seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors
+import torch
+import xarray as xr
+
+import s2pipe
+from s2pipe import Sensor
+from s2pipe.bands import BANDS
+from s2pipe.cube import bands_by_gsd, encoding_of, nodes
+from s2pipe.evaluation import Reduced, reduce_scene, score
+from s2pipe.methods import Method, Sharpener, get_method
+from s2pipe.methods.lower_scale import LowerScaleCnn, LowerScaleSharpener, Pair, patch_places
+from s2pipe.methods.s2sucnn import S2sucnn, S2sucnnSharpener
+from s2pipe.sampling import Sample
+from s2pipe.scene_files import read_scene
+from s2pipe.sharpening import fit_sample
+from s2pipe.training import HELD_OUT_EVERY
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "published_tables"
+DATA = Path(os.environ.get("S2PIPE_DATA", HERE.parents[1] / "shared" / "data"))
+
+BUDGET_CORE_SECONDS = 360
+"""Of the comparison with equal budgets: three minutes on two cores, counted as time of the cores, for each network and scene."""
+BUDGET_SEGMENT = 25
+"""Steps between two looks at the budget."""
+
+DEADLINE = math.inf
+"""Of the long run, on the monotonic clock; `--minutes` sets it."""
+
+SCENES = {
+    "iceland-raw": "papers/iceland.mat",
+    "iceland": "papers/iceland.mat",
+    "usa": "papers/usa.mat",
+    "T33UUB": "papers/S2A_MSIL1C_20170527_T33UUB.mat",
+    "T48QUE": "crops/majortom_L2A_T48QUE_20200223",
+}
+REPAIRED = ("iceland", "usa")
+PAIRS = {"coastal": "papers/coastalA_cell_RR.mat", "reykjavik": "papers/reykjavik_cell_RR.mat"}
+PAIRS_SENSOR = Sensor.named("box")
+"""Degrading the reference of Coastal by it gives the pair's 20 m bands to 78 dB; by the other two, at most 36 dB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of the list: `measure` gives its rows."""
+
+    name: str
+    what: str
+    measure: Callable[[Path], list[dict[str, Any]]]
+    steps: int | None = None
+    """Of a run that `--minutes` can end before its last step."""
+
+
+def load_scene(name: str) -> xr.DataTree:
+    cube = read_scene(DATA / SCENES[name]).cube
+    return s2pipe.repair_registration(cube) if name in REPAIRED else cube
+
+
+def quiet(*_: Any) -> None:
+    """No progress bar in a log; the runs print what they have."""
+
+
+def told(label: str, done: int, total: int, loss: float | None) -> None:
+    if done % 100 == 0:
+        print(f"  {label}: step {done} of {total}, loss {loss:.3e}", flush=True)
+
+
+def fitted(sample: Sample, method: Method, sensor: Sensor, checkpoint: Path | None, progress: Any = told) -> Sharpener:
+    return fit_sample(sample, method, sensor=sensor, seed=0, device="auto", checkpoint=checkpoint, progress=progress)
+
+
+def rows_of(table: pd.DataFrame, **facts: Any) -> list[dict[str, Any]]:
+    return json.loads(table.assign(**facts).to_json(orient="records", double_precision=6))
+
+
+# S2SUCNN's Table III: raw Iceland, corner
+
+
+def in_sample_on_scene(scene: str, protocol: str, method: Method, checkpoint: Path) -> list[dict[str, Any]]:
+    """The papers' way: trained on the very pair it is scored on."""
+    cube, sensor = load_scene(scene), Sensor.named(protocol)
+    start = time.perf_counter()
+    sample = replace(Sample.of(cube, seed=0), gsds=(20,))
+    sharpener = fitted(sample, method, sensor, checkpoint)
+    seconds = time.perf_counter() - start
+    table = score(reduce_scene(cube, sensor, 20), [sharpener], sensor=sensor)
+    return rows_of(table, seconds=seconds, steps=method.steps)
+
+
+def honest_on_scene(scene: str, protocol: str, method: Method, checkpoint: Path) -> list[dict[str, Any]]:
+    """Trained one scale lower than it is scored on, as on a scene whose reference nobody has."""
+    sensor = Sensor.named(protocol)
+    reduced = reduce_scene(load_scene(scene), sensor, 20)
+    start = time.perf_counter()
+    sample = replace(Sample.of(reduced.cube, seed=0), gsds=(20,))
+    sharpener = fitted(sample, method, sensor, checkpoint)
+    seconds = time.perf_counter() - start
+    return rows_of(score(reduced, [sharpener], sensor=sensor), seconds=seconds, steps=method.steps)
+
+
+def s2sucnn_curve(scene: str, protocol: str, method: S2sucnn, checkpoint: Path) -> list[dict[str, Any]]:
+    """The whole schedule, looked at every so many steps: the last step, and the best one seen with the reference."""
+    sensor = Sensor.named(protocol)
+    reduced = reduce_scene(load_scene(scene), sensor, 20)
+    sample = replace(Sample.of(reduced.cube, seed=0), gsds=(20,))
+    rows = []
+    for table, facts in curve(reduced, sample, method, sensor, checkpoint):
+        rows += rows_of(table, **facts)
+        if time.monotonic() > DEADLINE:
+            break
+    return rows
+
+
+def curve(
+    reduced: Reduced, sample: Sample, method: S2sucnn, sensor: Sensor, checkpoint: Path
+) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
+    """The table of the weights at every `HELD_OUT_EVERY` steps, and what is known of that step without the reference.
+
+    A curve that was interrupted goes on where its checkpoint and its own file stand.
+    """
+    kept = checkpoint / "curve.json"
+    done: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
+    for entry in done:
+        yield pd.DataFrame(entry["table"]), entry["facts"]
+    seconds = done[-1]["facts"]["seconds_so_far"] if done else 0.0
+    first = done[-1]["facts"]["step"] if done else 0
+    for step in range(first + HELD_OUT_EVERY, method.steps + HELD_OUT_EVERY, HELD_OUT_EVERY):
+        step = min(step, method.steps)
+        start = time.perf_counter()
+        sharpener = fitted(sample, replace(method, steps=step), sensor, checkpoint, quiet)
+        seconds += time.perf_counter() - start
+        assert isinstance(sharpener, S2sucnnSharpener)
+        present, held_out = state_in(checkpoint / "s2sucnn.safetensors", sharpener)
+        table = score(reduced, [present], sensor=sensor)
+        facts = {"step": step, "kept_step": sharpener.kept_step, "best_held_out": held_out, "seconds_so_far": seconds}
+        sre = table.loc[table["band"] == "all", "sre_db"].item()
+        print(f"  step {step}: {sre:.2f} dB, kept {sharpener.kept_step}, {seconds:.0f} s", flush=True)
+        done.append({"table": rows_of(table), "facts": facts})
+        kept.write_text(json.dumps(done))
+        yield table, facts
+
+
+def state_in(path: Path, sharpener: S2sucnnSharpener) -> tuple[S2sucnnSharpener, float]:
+    """The sharpener with the weights of the checkpoint's last step, whatever was kept, and the best held-out loss so far."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        tensors = {name.removeprefix("network."): file.get_tensor(name) for name in file.keys() if name.startswith("network.")}  # noqa: SIM118
+        held_out = float(file.metadata()["best_loss"])
+    network = type(sharpener.network)(
+        {gsd: sum(BANDS[band].gsd == gsd for band in sharpener.bands_in) for gsd in (10, 20, 60)},
+        sharpener.options["variant"],
+    )
+    network.load_state_dict(tensors)
+    return replace(sharpener, network=network.eval().requires_grad_(False)), held_out
+
+
+# SSC-CNN's Table 1: pairs that came degraded, with their reference
+
+
+def load_pair(name: str) -> tuple[Reduced, dict[int, np.ndarray]]:
+    scene = read_scene(DATA / PAIRS[name])
+    encoding = encoding_of(scene.cube)
+    lower = {gsd: encoding.decode(np.asarray(array.data[0])) for gsd, array in nodes(scene.cube).items() if gsd <= 20}
+    cube = s2pipe.from_arrays(lower[10], lower[20])
+    return Reduced(cube=cube, reference=encoding.decode(scene.reference), gsd=20, protocol="box"), lower
+
+
+def in_sample_on_pair(name: str, method: LowerScaleCnn, checkpoint: Path) -> list[dict[str, Any]]:
+    reduced, lower = load_pair(name)
+    usable = np.ones(reduced.reference.shape[1:], dtype=bool)
+    pairs = [Pair(lower=lower, observed=reduced.reference, usable=usable)]
+    start = time.perf_counter()
+    network = method.train_on_pairs(
+        pairs, patch_places(pairs), 20, sensor=PAIRS_SENSOR, seed=0, device="auto", progress=told, checkpoint=checkpoint
+    )
+    bands = bands_by_gsd(reduced.cube)
+    sharpener = LowerScaleSharpener(
+        method=method.name, options={}, seed=0, sensor=PAIRS_SENSOR, bands_in=bands[10] + bands[20], bands_out=bands[20],
+        halo=method.halo((20,), PAIRS_SENSOR), networks={20: network},
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    table = score(reduced, [sharpener], sensor=PAIRS_SENSOR)
+    return rows_of(table, seconds=seconds, in_sample=True, steps=method.steps)
+
+
+def honest_on_pair(name: str, method: LowerScaleCnn, checkpoint: Path) -> list[dict[str, Any]]:
+    reduced, _ = load_pair(name)
+    start = time.perf_counter()
+    sharpener = fitted(replace(Sample.of(reduced.cube, seed=0), gsds=(20,)), method, PAIRS_SENSOR, checkpoint)
+    seconds = time.perf_counter() - start
+    return rows_of(score(reduced, [sharpener], sensor=PAIRS_SENSOR), seconds=seconds, steps=method.steps)
+
+
+# The comparison with equal budgets
+
+
+def within_budget(scene: str, protocol: str, name: str, checkpoint: Path) -> list[dict[str, Any]]:
+    """As many steps as the budget allows, with the package's defaults otherwise; for s2sucnn also the curve on the way."""
+    sensor = Sensor.named(protocol)
+    reduced = reduce_scene(load_scene(scene), sensor, 20)
+    sample = replace(Sample.of(reduced.cube, seed=0), gsds=(20,))
+    rows: list[dict[str, Any]] = []
+    used, steps, sharpener = 0.0, 0, None
+    while used < BUDGET_CORE_SECONDS:
+        steps += BUDGET_SEGMENT
+        start = time.process_time()
+        method = get_method(name, steps=steps)
+        sharpener = fitted(sample, method, sensor, checkpoint, quiet)
+        used += time.process_time() - start
+        if isinstance(sharpener, S2sucnnSharpener):
+            present, held_out = state_in(checkpoint / "s2sucnn.safetensors", sharpener)
+            table = score(reduced, [present], sensor=sensor)
+            facts = {"step": steps, "kept_step": sharpener.kept_step, "best_held_out": held_out, "seconds_so_far": used}
+            rows += rows_of(table[table["band"] == "all"], **facts)
+        print(f"  {steps} steps, {used:.0f} core seconds", flush=True)
+    assert sharpener is not None
+    return rows + rows_of(score(reduced, [sharpener], sensor=sensor), seconds=used, steps=steps)
+
+
+def untrained(scene: str, protocol: str, checkpoint: Path) -> list[dict[str, Any]]:
+    """The methods that need no training, for comparison."""
+    sensor = Sensor.named(protocol)
+    reduced = reduce_scene(load_scene(scene), sensor, 20)
+    return rows_of(score(reduced, [get_method("bicubic"), get_method("glp")], sensor=sensor))
+
+
+def all_runs() -> list[Run]:
+    """The full list, in the order of what matters most."""
+
+    def ssc(steps: int) -> Method:
+        return get_method("ssc-cnn", steps=steps)
+
+    def resnet(steps: int) -> Method:
+        return get_method("resnet", steps=steps)
+
+    # 200 epochs of the 24 x 24 patches of a 204 or 210 px image, 30 x 30 of a 256 px one, in batches of 64 or 48
+    iceland_ssc, coastal_ssc, reykjavik_ssc, coastal_resnet, reykjavik_resnet = 1800, 1800, 3000, 2400, 3800
+    runs = [
+        Run(
+            name="table3/ssc-cnn/in-sample",
+            what=f"SSC-CNN, raw Iceland, corner, trained on the pair it is scored on, {iceland_ssc} steps",
+            measure=lambda work: in_sample_on_scene("iceland-raw", "corner", ssc(iceland_ssc), work),
+        ),
+        Run(
+            name="table3/ssc-cnn/one-scale-lower",
+            what=f"SSC-CNN, raw Iceland, corner, trained one scale lower, {iceland_ssc} steps",
+            measure=lambda work: honest_on_scene("iceland-raw", "corner", ssc(iceland_ssc), work),
+        ),
+        Run(
+            name="table1/coastal/ssc-cnn/in-sample",
+            what=f"SSC-CNN, Coastal, trained on the pair it is scored on, {coastal_ssc} steps",
+            measure=lambda work: in_sample_on_pair("coastal", ssc(coastal_ssc), work),
+        ),
+        Run(
+            name="table1/coastal/ssc-cnn/one-scale-lower",
+            what=f"SSC-CNN, Coastal, trained one scale lower, {coastal_ssc} steps",
+            measure=lambda work: honest_on_pair("coastal", ssc(coastal_ssc), work),
+        ),
+        *comparison("centre"),
+        Run(
+            name="table1/coastal/resnet/in-sample",
+            what=f"ResNet, Coastal, trained on the pair it is scored on, {coastal_resnet} steps",
+            measure=lambda work: in_sample_on_pair("coastal", resnet(coastal_resnet), work),
+        ),
+        Run(
+            name="table1/coastal/resnet/one-scale-lower",
+            what=f"ResNet, Coastal, trained one scale lower, {coastal_resnet} steps",
+            measure=lambda work: honest_on_pair("coastal", resnet(coastal_resnet), work),
+        ),
+        Run(
+            name="table1/reykjavik/ssc-cnn/in-sample",
+            what=f"SSC-CNN, Reykjavik, trained on the pair it is scored on, {reykjavik_ssc} steps",
+            measure=lambda work: in_sample_on_pair("reykjavik", ssc(reykjavik_ssc), work),
+        ),
+        Run(
+            name="table1/reykjavik/ssc-cnn/one-scale-lower",
+            what=f"SSC-CNN, Reykjavik, trained one scale lower, {reykjavik_ssc} steps",
+            measure=lambda work: honest_on_pair("reykjavik", ssc(reykjavik_ssc), work),
+        ),
+        Run(
+            name="table1/reykjavik/resnet/in-sample",
+            what=f"ResNet, Reykjavik, trained on the pair it is scored on, {reykjavik_resnet} steps",
+            measure=lambda work: in_sample_on_pair("reykjavik", resnet(reykjavik_resnet), work),
+        ),
+        Run(
+            name="table1/reykjavik/resnet/one-scale-lower",
+            what=f"ResNet, Reykjavik, trained one scale lower, {reykjavik_resnet} steps",
+            measure=lambda work: honest_on_pair("reykjavik", resnet(reykjavik_resnet), work),
+        ),
+        *comparison("box"),
+        *comparison("corner"),
+        Run(
+            name="table3/s2sucnn",
+            what="S2SUCNN, raw Iceland, corner, whole image at every step, 10 010 steps",
+            measure=lambda work: s2sucnn_curve(
+                "iceland-raw", "corner", S2sucnn(steps=10_010, patch=None, variant="reduced", held_out=0), work
+            ),
+            steps=10_010,
+        ),
+    ]
+    return runs
+
+
+def comparison(protocol: str) -> list[Run]:
+    """Every network on every scene under one protocol, with equal budgets."""
+    runs = []
+    for scene in SCENES:
+        if scene == "iceland-raw":
+            continue
+        runs.append(
+            Run(
+                name=f"comparison/{protocol}/{scene}/untrained",
+                what=f"bicubic and GLP, {scene}, {protocol}",
+                measure=lambda work, scene=scene: untrained(scene, protocol, work),
+            )
+        )
+        runs += [
+            Run(
+                name=f"comparison/{protocol}/{scene}/{name}",
+                what=f"{name}, {scene}, {protocol}, {BUDGET_CORE_SECONDS} core seconds",
+                measure=lambda work, scene=scene, name=name: within_budget(scene, protocol, name, work),
+            )
+            for name in ("s2sucnn", "ssc-cnn", "resnet")
+        ]
+    return runs
+
+
+def is_done(run: Run) -> bool:
+    return result_path(run).exists() and json.loads(result_path(run).read_text())["complete"]
+
+
+def result_path(run: Run) -> Path:
+    return RESULTS / f"{run.name.replace('/', '-')}.json"
+
+
+def machine() -> str:
+    processor = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
+        platform.processor(),
+    )
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}{gpu}"
+
+
+def commit() -> str:
+    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=True)
+    return described.stdout.strip()
+
+
+def execute(run: Run, work: Path) -> None:
+    print(f"{run.name}: {run.what}", flush=True)
+    started = commit()
+    checkpoint = work / run.name.replace("/", "-")
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    rows = run.measure(checkpoint)
+    stated = {
+        "name": run.name,
+        "what": run.what,
+        "machine": machine(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "commit": started,
+    }
+    complete = run.steps is None or rows[-1]["step"] == run.steps
+    result_path(run).write_text(json.dumps(stated | {"complete": complete, "rows": rows}, indent=1) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="runs whose names begin so, in this order")
+    parser.add_argument("--work", type=Path, default=Path("published-tables-work"), help="folder of checkpoints")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end the long run after so many")
+    parser.add_argument("--render", action="store_true", help="only render the results there are")
+    parser.add_argument("--list", action="store_true", help="list the runs")
+    options = parser.parse_args(arguments)
+    runs = [run for name in options.only for run in all_runs() if run.name.startswith(name)]
+    global DEADLINE
+    DEADLINE = time.monotonic() + 60 * options.minutes
+    if options.list:
+        for run in runs:
+            print(f"{'done   ' if is_done(run) else 'missing'} {run.name}: {run.what}")
+        return
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    if not options.render:
+        for run in runs:
+            if not is_done(run):
+                execute(run, options.work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Consistency: whether sharpened bands, seen by the sensor once more, are what was observed."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+import xarray as xr
+from scipy import ndimage
+
+from s2pipe.bands import BANDS, bands_at, node_name
+from s2pipe.checks import check_whole
+from s2pipe.cube import DIMS, as_cube, band_names, bands_by_gsd, check_bands, nodes
+from s2pipe.errors import InputError
+from s2pipe.radiometry import Encoding
+from s2pipe.sampling import Sample, Window, sample_windows
+from s2pipe.sensor import Sensor
+
+
+def check_consistency(
+    sharp: xr.DataArray, data: xr.DataTree | xr.DataArray, *, sensor: Sensor | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """How far sharpened bands, degraded again, are from what was observed.
+
+    Measured on windows sampled from both; nothing else is computed. Pixels whose degradation reads beyond a window, or what
+    was not seen, are left out.
+
+    Parameters
+    ----------
+    sharp : xarray.DataArray, (time, band, y, x)
+        What `s2pipe.sharpen` returned.
+    data : xarray.DataTree or xarray.DataArray
+        The cube, or the 10 m DataArray, that it was made of.
+    sensor : Sensor, optional
+        What degraded the coarse bands; default: the block-centred MTF operator.
+    seed : int
+        Of the sampling.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each sharpened band, indexed by ``band``: ``gsd`` in metres; ``rmse`` and ``bias``, the mean of degraded
+        minus observed, in reflectance; ``pixels``, the coarse pixels compared. Without any, rmse and bias are NaN.
+
+    Raises
+    ------
+    InputError
+        If `sharp` is no sharpened scene, or not of `data`, or the data hold nodata only.
+    """
+    if sensor is not None and not isinstance(sensor, Sensor):
+        raise InputError(f"sensor={sensor!r} is a {type(sensor).__name__}; give a Sensor, such as s2pipe.Sensor.named('corner')")
+    sample = sample_sharpened(sharp, data, seed=seed)
+    tables = [
+        _consistency(sample, gsd, bands, sensor or Sensor())
+        for gsd in sample.bands
+        if gsd > 10 and (bands := bands_at(sample.bands[10], gsd))
+    ]
+    return pd.concat(tables)
+
+
+def _consistency(sample: Sample, gsd: int, bands: tuple[str, ...], sensor: Sensor) -> pd.DataFrame:
+    sharpened = [sample.bands[10].index(band) for band in bands]
+    observed = [sample.bands[gsd].index(band) for band in bands]
+    parts = [_residuals(window, gsd, sharpened, observed, bands, sensor) for window in sample.windows]
+    pixels = sum(usable.sum(axis=(1, 2)) for _, usable in parts)
+    with np.errstate(invalid="ignore"):  # without a pixel, NaN
+        bias = sum(residual.sum(axis=(1, 2)) for residual, _ in parts) / pixels
+        rmse = np.sqrt(sum((residual**2).sum(axis=(1, 2)) for residual, _ in parts) / pixels)
+    return pd.DataFrame({"gsd": gsd, "rmse": rmse, "bias": bias, "pixels": pixels}, index=pd.Index(bands, name="band"))
+
+
+def _residuals(
+    window: Window, gsd: int, sharpened: list[int], observed: list[int], bands: tuple[str, ...], sensor: Sensor
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Degraded minus observed (band, y, x), 0 where it cannot be told, and where it can."""
+    ratio = gsd // 10
+    degraded = sensor.degrade(torch.from_numpy(window.reflectance[10][sharpened]), bands, ratio).numpy()
+    usable = window.seen[gsd][observed] & _seen_around(window.seen[10][sharpened], ratio, sensor.reach(ratio))
+    return np.where(usable, degraded.astype(np.float64) - window.reflectance[gsd][observed], 0.0), usable
+
+
+def _seen_around(seen: npt.NDArray[np.bool_], ratio: int, reach: int) -> npt.NDArray[np.bool_]:
+    """Where, on the coarse grid, all fine pixels of a block and `reach` beyond it were seen, none of them outside the window."""
+    size = ratio + 2 * reach
+    # origin moves the even window that scipy centres on its right middle to one that starts `reach` before the pixel
+    whole = ndimage.minimum_filter(
+        seen, size=(1, size, size), origin=(0, reach - size // 2, reach - size // 2), mode="constant", cval=0
+    )
+    result: npt.NDArray[np.bool_] = whole[:, ::ratio, ::ratio]
+    return result
+
+
+def sample_sharpened(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | None, *, seed: int) -> Sample:
+    """Read windows of a sharpened scene and, at the same places, of the cube it was made of.
+
+    Parameters
+    ----------
+    sharp : xarray.DataArray, (time, band, y, x)
+    data : xarray.DataTree, xarray.DataArray or None
+    seed : int
+
+    Returns
+    -------
+    Sample
+        Its bands at 10 m are the native 10 m bands, of `data` where that is given, then the sharpened bands; with `data`, only
+        those that it has. The others are those of `data`.
+
+    Raises
+    ------
+    InputError
+        If `sharp` is no sharpened scene, or not of `data`, or the data hold nodata only.
+    """
+    check_whole("seed", seed, least=0)
+    if not isinstance(sharp, xr.DataArray) or sharp.dims != DIMS or "band" not in sharp.coords:
+        raise InputError(f"sharp is no DataArray with the dims {DIMS} and named bands; give what s2pipe.sharpen returned")
+    cube = xr.DataTree() if data is None else as_cube(data)
+    observed = nodes(cube)
+    known = [band for bands in bands_by_gsd(cube).values() for band in bands] or list(BANDS)
+    coarse = [band for band in band_names(sharp) if band in known and BANDS[band].gsd > 10]
+    fine = observed[10] if data is not None else sharp.sel(band=list(bands_at(check_bands(band_names(sharp)), 10)))
+    _check_same_grid(sharp, fine)
+    if not coarse or not fine.sizes["band"]:
+        raise InputError(
+            f"sharp has the bands {', '.join(band_names(sharp))}; needed are a sharpened one, and a 10 m band of it or of data="
+        )
+    at_10_m = xr.concat([fine, sharp.sel(band=coarse)], "band", coords="minimal", compat="override", combine_attrs="override")
+    finest = {node_name(10): at_10_m.transpose(*DIMS).to_dataset(name="reflectance")}
+    coarser = {node_name(gsd): array.to_dataset() for gsd, array in observed.items() if gsd > 10}
+    return Sample.of(xr.DataTree.from_dict(finest | coarser), seed=seed)
+
+
+def _check_same_grid(sharp: xr.DataArray, fine: xr.DataArray) -> None:
+    encodings = [repr(Encoding.from_attrs(array.dtype, array.attrs)) for array in (sharp, fine)]
+    same_labels = all(sharp.get_index(axis).equals(fine.get_index(axis)) for axis in ("time", "y", "x"))
+    if not same_labels or encodings[0] != encodings[1]:
+        raise InputError(
+            f"sharp has other times, coordinates or units than data: {dict(sharp.sizes)} as {encodings[0]} and "
+            f"{dict(fine.sizes)} as {encodings[1]}; give the cube that sharp was made of"
+        )

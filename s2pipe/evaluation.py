@@ -1,0 +1,301 @@
+"""Wald's protocol: the scene one scale lower, where what the sensor saw is the reference."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+import xarray as xr
+from affine import Affine
+
+from s2pipe import metrics
+from s2pipe.bands import node_name
+from s2pipe.checks import check_whole
+from s2pipe.cube import as_cube, bands_by_gsd, encoding_of, make_node, nodes
+from s2pipe.errors import InputError
+from s2pipe.fill import fill_nodata
+from s2pipe.lattice import STEP
+from s2pipe.methods import METHODS, Method, Sharpener, get_method
+from s2pipe.progress import Progress
+from s2pipe.radiometry import Encoding
+from s2pipe.registration import warn_if_misregistered
+from s2pipe.sampling import Sample, fingerprint
+from s2pipe.sensor import Protocol, Sensor
+from s2pipe.sharpening import check_fit, fit_sample, sharpen
+
+COLUMNS = (
+    "method", "protocol", "gsd", "band", "sre_db", "rmse", "ssim", "uiqi", "sam_deg", "ergas", "seconds", "in_sample",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduced:
+    """A scene one scale lower, and what the sensor saw there. What makes the estimates gets the cube only.
+
+    Attributes
+    ----------
+    cube : xarray.DataTree
+        The bands at each resolution, degraded by the ratio of `gsd`, float32 reflectance with NaN. Labels and resolutions are
+        those of the scene: what is called 10 m here is `gsd` in truth.
+    reference : ndarray, (band, y, x)
+        The observed bands of `gsd`, float32 reflectance with NaN, on the grid of the cube's 10 m node.
+    gsd : int
+        20 or 60.
+    protocol : str
+        What degraded the cube.
+    """
+
+    cube: xr.DataTree
+    reference: npt.NDArray[np.float32]
+    gsd: int
+    protocol: str
+
+
+def evaluate(
+    data: xr.DataTree | xr.DataArray,
+    methods: Sequence[str | Method | Sharpener],
+    *,
+    protocol: Protocol = "centre",
+    gsd: int = 20,
+    crop: int = 2,
+    sensor: Sensor | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+    **fit_options: Any,
+) -> pd.DataFrame:
+    """Sharpen the scene one scale lower, and hold the results against what was observed (Wald's protocol).
+
+    All bands are degraded by the ratio of `gsd`; the methods, fitted on these alone, sharpen them back. The 60 m
+    bands are fed where the scene has them. The scene is cropped right and bottom so that it can be degraded. Everything
+    is computed on reflectance, which a storage offset does not inflate, where both reference and estimate are valid.
+
+    Parameters
+    ----------
+    data : xarray.DataTree or xarray.DataArray
+        One date of a scene, as for `sharpen`.
+    methods : sequence of str, Method or Sharpener
+        Names and recipes are fitted on the degraded scene. A fitted Sharpener is used as it is; one that was fitted on this
+        very scene, and so has seen the reference, is marked in the column ``in_sample``.
+    protocol : {"centre", "corner", "box"}
+        What degrades the scene, see `Sensor`.
+    gsd : {20, 60}
+        Resolution of the bands that are judged.
+    crop : int
+        Pixels left out beside each edge of the reference.
+    sensor : Sensor, optional
+        What the methods are told of the degradation; default: the truth. Another shows what a wrong statement costs.
+    seed, device, progress
+        As for `sharpen`.
+    **fit_options
+        Options such as ``steps=500``, given to every method named here that has them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each method and band, and one with ``band="all"``. Columns: ``method``, ``protocol``, ``gsd``, ``band``,
+        ``sre_db`` (dB), ``rmse`` (reflectance), ``ssim``, ``uiqi``, ``sam_deg`` (degrees), ``ergas``, ``seconds`` (fit and
+        sharpening), ``in_sample``. On the rows of all bands SRE, SSIM and UIQI are means over the bands, RMSE is that of all
+        bands together; SAM and ERGAS stand there only.
+
+    Raises
+    ------
+    InputError
+        If an argument is not legal, the scene is too small, has several dates or no band of `gsd`, or a Sharpener was fitted
+        for another sensor.
+    """
+    cube = as_cube(data)
+    seed = check_whole("seed", seed, least=0)
+    operator = Sensor.named(protocol)
+    reduced = reduce_scene(cube, operator, gsd)
+    recipes = [_resolve(method, methods, fit_options) for method in methods]
+    _check_options(methods, fit_options)
+    sample = Sample.of(cube, seed=seed)
+    warn_if_misregistered(sample.windows, sample.bands)
+    return score(reduced, recipes, crop=crop, sensor=sensor or operator, seed=seed, device=device, progress=progress)
+
+
+def score(
+    reduced: Reduced,
+    methods: Sequence[Method | Sharpener],
+    *,
+    crop: int = 2,
+    sensor: Sensor,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """The table of `evaluate` for a scene that is reduced already."""
+    crop = check_whole("crop", crop, least=0)
+    height, width = reduced.reference.shape[1:]
+    if min(height, width) <= 2 * crop:
+        raise InputError(f"crop={crop} leaves nothing of a reference of {height} x {width} px; give less")
+    for method in methods:
+        _check_method(method, reduced, sensor, device)
+    known = _fingerprint_of_reference(reduced)
+    sample = replace(Sample.of(reduced.cube, seed=seed), gsds=(reduced.gsd,))
+    tables = []
+    for label, method in zip(_labels(methods), methods, strict=True):
+        start = time.perf_counter()
+        if isinstance(method, Sharpener):
+            sharpener = method
+        else:
+            sharpener = fit_sample(sample, method, sensor=sensor, seed=seed, device=device, checkpoint=None, progress=progress)
+        estimate = _estimate(reduced, sharpener, device)
+        seconds = time.perf_counter() - start
+        in_sample = bool(np.isin(getattr(sharpener, "fingerprint", ()), known).any())
+        table = compare(reduced, estimate, crop=crop)
+        tables.append(table.assign(method=label, seconds=seconds, in_sample=in_sample))
+    return pd.concat(tables, ignore_index=True)[list(COLUMNS)]
+
+
+def reduce_scene(cube: xr.DataTree, operator: Sensor, gsd: int) -> Reduced:
+    """Degrade every resolution of a scene of one date by the ratio of `gsd`, and keep its bands of `gsd` as the reference.
+
+    Raises
+    ------
+    InputError
+        If the scene has several dates, no band of `gsd`, or is too small.
+    """
+    if gsd not in (20, 60):
+        raise InputError(f"gsd={gsd!r} must be 20 or 60")
+    arrays, bands = nodes(cube), bands_by_gsd(cube)
+    if gsd not in arrays:
+        raise InputError(f"the data have no {gsd} m bands to judge; they have {', '.join(map(node_name, arrays))}")
+    if (dates := arrays[10].sizes["time"]) > 1:
+        raise InputError(f"the data have {dates} dates; evaluate one at a time, such as data.isel(time=[0])")
+    ratio = gsd // 10
+    step = STEP * ratio  # so that the coarsest band can be degraded once more
+    height, width = (arrays[10].sizes[axis] // step * step for axis in ("y", "x"))
+    if not height or not width:
+        raise InputError(
+            f"the scene has {arrays[10].sizes['y']} x {arrays[10].sizes['x']} px at 10 m; to be degraded by {ratio} "
+            f"it must have at least {step} x {step} px"
+        )
+    encoding = encoding_of(cube)
+    lower, reference = {}, np.empty(0, dtype=np.float32)
+    for own, array in arrays.items():
+        part = array.isel(time=0, y=slice(height * 10 // own), x=slice(width * 10 // own))
+        reflectance = encoding.decode(np.asarray(part.data))
+        if own == gsd:
+            reference = reflectance
+        lower[node_name(own)] = _node(_degrade(reflectance, operator, bands[own], ratio), bands[own], own)
+    return Reduced(cube=xr.DataTree.from_dict(lower), reference=reference, gsd=gsd, protocol=operator.protocol)
+
+
+def _degrade(reflectance: npt.NDArray[np.float32], operator: Sensor, bands: Sequence[str], ratio: int) -> npt.NDArray[np.float32]:
+    """What `operator` sees; NaN where any pixel of a block is."""
+    filled = fill_nodata(reflectance, reach=max(reflectance.shape))
+    degraded: npt.NDArray[np.float32] = operator.degrade(torch.from_numpy(np.ascontiguousarray(filled)), bands, ratio).numpy()
+    count, height, width = degraded.shape
+    unseen = np.isnan(reflectance).reshape(count, height, ratio, width, ratio).any(axis=(2, 4))
+    degraded[unseen] = np.nan
+    return degraded
+
+
+def _node(array: npt.NDArray[np.float32], bands: Sequence[str], gsd: int) -> xr.Dataset:
+    encoding = Encoding.default(array.dtype, scale=None, offset=0.0, nodata=None)
+    return make_node(array[None], bands, encoding=encoding, transform=Affine(gsd, 0, 0, 0, -gsd, 0))
+
+
+def _resolve(method: Any, methods: Sequence[Any], fit_options: Mapping[str, Any]) -> Any:
+    """The recipe of a name, with those of the options that it has; else what was given."""
+    if not isinstance(method, str):
+        return method
+    legal = {field.name for field in fields(METHODS[method].recipe)} if method in METHODS else set()
+    return get_method(method, **{name: value for name, value in fit_options.items() if name in legal})
+
+
+def _check_options(methods: Sequence[Any], fit_options: Mapping[str, Any]) -> None:
+    named = [method for method in methods if isinstance(method, str)]
+    legal = {field.name for name in named for field in fields(METHODS[name].recipe)}
+    if unknown := [name for name in fit_options if name not in legal]:
+        raise InputError(
+            f"none of the methods named ({', '.join(named) or 'none'}) has the option {', '.join(map(repr, unknown))}; "
+            f"their options are {', '.join(sorted(legal)) or 'none'}"
+        )
+
+
+def _check_method(method: Any, reduced: Reduced, sensor: Sensor, device: str) -> None:
+    if isinstance(method, type) or not (isinstance(method, Sharpener) or hasattr(method, "fit")):
+        raise InputError(f"got {method!r}; give a method's name, a Method (an instance, such as Glp()) or a Sharpener")
+    if not isinstance(method, Sharpener):
+        check_fit(reduced.cube, method, sensor, device)
+        return
+    if method.sensor != sensor:
+        raise InputError(
+            f"the Sharpener {_label(method)} was fitted for the sensor {method.sensor.protocol!r}, but the methods are told "
+            f"{sensor.protocol!r}; fit it anew, give another protocol=, or state its sensor= to measure what that costs"
+        )
+
+
+def _estimate(reduced: Reduced, sharpener: Sharpener, device: str) -> npt.NDArray[np.float32]:
+    """Reflectance (band, y, x) of the judged bands."""
+    sharpened = sharpen(reduced.cube, sharpener, bands=bands_by_gsd(reduced.cube)[reduced.gsd], device=device)
+    result: npt.NDArray[np.float32] = sharpened.compute().values[0]
+    return result
+
+
+def compare(reduced: Reduced, estimate: npt.NDArray[np.float32], *, crop: int) -> pd.DataFrame:
+    """The metrics of an estimate (band, y, x) in reflectance: a row for each band, and one for all."""
+    inner = (slice(None), *(slice(crop, size - crop) for size in estimate.shape[1:]))
+    reference, estimate = reduced.reference[inner], estimate[inner]
+    valid = np.isfinite(reference) & np.isfinite(estimate)
+    if not valid.all(axis=0).any():
+        raise InputError("no pixel is valid in all bands of both reference and estimate; choose another date or a clearer part")
+    names = bands_by_gsd(reduced.cube)[reduced.gsd]
+    rows = [_band_row(*parts) for parts in zip(names, reference, estimate, valid, strict=True)]
+    everywhere = valid.all(axis=0)
+    spectra = reference[:, everywhere], estimate[:, everywhere]
+    together = {"band": "all"} | {name: float(np.mean([row[name] for row in rows])) for name in ("sre_db", "ssim", "uiqi")}
+    together |= {
+        "rmse": metrics.rmse(*spectra),
+        "sam_deg": metrics.sam(*spectra),
+        "ergas": metrics.ergas(*spectra, reduced.gsd // 10),
+    }
+    return pd.DataFrame([*rows, together]).assign(protocol=reduced.protocol, gsd=reduced.gsd)
+
+
+def _band_row(
+    band: str, reference: npt.NDArray[np.float32], estimate: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]
+) -> dict[str, Any]:
+    pair = np.where(valid, reference, 0), np.where(valid, estimate, 0)
+    return {
+        "band": band,
+        "sre_db": metrics.sre(reference[valid], estimate[valid]),
+        "rmse": metrics.rmse(reference[valid], estimate[valid]),
+        "ssim": metrics.ssim(*pair, valid=valid),
+        "uiqi": metrics.uiqi(*pair, valid=valid),
+        "sam_deg": np.nan,
+        "ergas": np.nan,
+    }
+
+
+def _fingerprint_of_reference(reduced: Reduced) -> npt.NDArray[np.uint64]:
+    seen = np.isfinite(reduced.reference)
+    return fingerprint(np.where(seen, reduced.reference, 0), seen)
+
+
+def _label(method: Method | Sharpener) -> str:
+    """The name of the method, or that of its class where it has none in the table."""
+    if isinstance(method, Sharpener):
+        return str(getattr(method, "method", type(method).__name__))
+    return next((name for name, entry in METHODS.items() if entry.recipe is type(method)), type(method).__name__)
+
+
+def _labels(methods: Sequence[Method | Sharpener]) -> list[str]:
+    """A label for each, numbered where several are alike."""
+    labels = [_label(method) for method in methods]
+    many, counted = Counter(labels), Counter[str]()
+    numbered = []
+    for label in labels:
+        counted[label] += 1
+        numbered.append(f"{label} #{counted[label]}" if many[label] > 1 else label)
+    return numbered

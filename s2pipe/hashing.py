@@ -1,0 +1,22 @@
+"""One hash for arrays, the same wherever it is computed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def sha256_of(arrays: Mapping[str, npt.NDArray[Any]], *facts: object) -> str:
+    """Hash of arrays by name, whatever their order, and of facts by their repr, in their order."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(name.encode())
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+    for fact in facts:
+        digest.update(repr(fact).encode())
+    return digest.hexdigest()
