@@ -45,6 +45,7 @@ from s2pipe.sampling import Sample
 from s2pipe.scene_files import read_scene
 from s2pipe.sharpening import fit_sample
 from s2pipe.training import HELD_OUT_EVERY
+from s2pipe.worker import choose_device
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "published_tables"
@@ -201,7 +202,14 @@ def in_sample_on_pair(name: str, method: LowerScaleCnn, checkpoint: Path) -> lis
     pairs = [Pair(lower=lower, observed=reduced.reference, usable=usable)]
     start = time.perf_counter()
     network = method.train_on_pairs(
-        pairs, patch_places(pairs), 20, sensor=PAIRS_SENSOR, seed=0, device="auto", progress=told, checkpoint=checkpoint
+        pairs,
+        patch_places(pairs),
+        20,
+        sensor=PAIRS_SENSOR,
+        seed=0,
+        device=choose_device("auto"),
+        progress=told,
+        checkpoint=checkpoint,
     )
     bands = bands_by_gsd(reduced.cube)
     sharpener = LowerScaleSharpener(
