@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -30,13 +31,24 @@ class S2Accessor:
         bands: Sequence[str] | None = None,
         device: str = "auto",
         seed: int = 0,
+        checkpoint: str | Path | None = None,
         progress: Progress | None = None,
         **fit_options: Any,
     ) -> xr.DataArray:
         """See `s2pipe.sharpen`."""
         from s2pipe.sharpening import sharpen
 
-        return sharpen(self._obj, method, sensor=sensor, bands=bands, device=device, seed=seed, progress=progress, **fit_options)
+        return sharpen(
+            self._obj,
+            method,
+            sensor=sensor,
+            bands=bands,
+            device=device,
+            seed=seed,
+            checkpoint=checkpoint,
+            progress=progress,
+            **fit_options,
+        )
 
     def to_zarr(
         self, store: StoreLike, *, group: str | None = None, overwrite: bool = False, shards: bool = True, compute: bool = True

@@ -1,8 +1,9 @@
-"""The command line: search, sharpen, info, demo."""
+"""The command line: search, sharpen, fit, evaluate, info, demo."""
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pystac
     import xarray as xr
+
+    from s2pipe.methods import Sharpener
 
 # Whatever takes long to import (torch, dask, rasterio) is imported in the commands that use it: `--help` must be quick.
 
@@ -46,6 +50,26 @@ Collection = Annotated[
     str | None, typer.Option(help="Collection of the catalog; default: sentinel-2-l2a of an API, all of a local file.")
 ]
 MaxCloudCover = Annotated[float | None, typer.Option(help="Leave out scenes with more clouds than this, in percent.")]
+Scene = Annotated[
+    str,
+    typer.Argument(
+        help="A folder of Bxx_<resolution>m.tif, an .npz (r10m, r20m, r60m), one of the papers' .mat files, or a cube in a Zarr store."
+    ),
+]
+Scale = Annotated[
+    float | None, typer.Option(help="reflectance = number * SCALE + OFFSET; default: 1e-4, but 1 for floats; a Zarr store's own.")
+]
+Offset = Annotated[float | None, typer.Option(help="See --scale; default: 0.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Training steps, for methods that train.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random in the training.")]
+Device = Annotated[str, typer.Option(help="Where networks run: auto, cpu, cuda, cuda:1, mps.")]
+
+DEGRADED_BY = {
+    "centre": "a Gaussian matched to each band's MTF, centred on the block that a coarse pixel covers",
+    "corner": "a Gaussian matched to each band's MTF, centred on the upper-left pixel of that block",
+    "box": "a Gaussian of sigma 1/ratio and the block mean",
+}
+"""The sensors in words."""
 
 DEMO_SIZE_MIN = 504
 """A smaller scene has too few 60 m patches to train the demo's network on."""
@@ -136,11 +160,13 @@ def sharpen(
     bbox: Bbox = None,
     collection: Collection = None,
     max_cloud_cover: MaxCloudCover = None,
-    method: Annotated[str, typer.Option(help="Sharpening method; `s2pipe info` lists them.")] = "ssc-cnn",
+    method: Annotated[
+        str, typer.Option(help="Sharpening method, `s2pipe info` lists them; or weights that `s2pipe fit` wrote.")
+    ] = "ssc-cnn",
     bands: Annotated[list[str] | None, typer.Option(help="Bands to write, B05,B11 or repeated; default: all twelve.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps, for methods that train.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random in the training.")] = 0,
-    device: Annotated[str, typer.Option(help="Where networks run: auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    steps: Steps = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random in the training; default: 0.")] = None,
+    device: Device = "auto",
     scheduler: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS|local", help="A dask scheduler's address, or local for a cluster here; default: threads."),
@@ -165,8 +191,10 @@ def sharpen(
         from s2pipe.worker import check_device
 
         start = time.perf_counter()
-        fit_options: dict[str, Any] = {} if steps is None else {"steps": steps}
-        _check_method(method, fit_options)
+        fit_options = _given(steps=steps)
+        sharpener = _method_or_weights(method, **fit_options)
+        if not isinstance(sharpener, str) and (refused := _given(steps=steps, seed=seed)):
+            raise InputError(f"{method} is fitted already: leave out {', '.join(f'--{name}' for name in refused)}, or fit anew")
         wanted = _parse_bands(bands)
         check_device(device)
         check_chunk_edge(chunks)
@@ -180,7 +208,13 @@ def sharpen(
             check_store(store, group=group, overwrite=overwrite)
         cubes = {
             group: s2pipe.load(
-                members, bbox=bbox, bands=_bands_to_load(wanted), chunks=chunks, loader=loader, offset=offset, sign=sign
+                members,
+                bbox=bbox,
+                bands=_bands_to_load(wanted, sharpener),
+                chunks=chunks,
+                loader=loader,
+                offset=offset,
+                sign=sign,
             )
             for group, members in groups.items()
         }
@@ -191,10 +225,10 @@ def sharpen(
                     cube,
                     store,
                     group=group,
-                    method=method,
+                    method=sharpener,
                     bands=wanted,
                     device=device,
-                    seed=seed,
+                    seed=seed or 0,
                     overwrite=overwrite,
                     shards=not unsharded,
                     **fit_options,
@@ -203,10 +237,19 @@ def sharpen(
         _say(f"{_store_size(store)}{time.perf_counter() - start:.0f} s")
 
 
-def _check_method(name: str, options: dict[str, Any]) -> None:
-    from s2pipe.methods import get_method
+def _given(**options: int | None) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
-    get_method(name, **options)
+
+def _method_or_weights(given: str, **options: Any) -> str | Sharpener:
+    """The Sharpener in the file that `given` is the path of; else `given`, a method's name that has these options."""
+    from s2pipe.methods import get_method
+    from s2pipe.methods.saving import SUFFIX, load_sharpener
+
+    if given.endswith(SUFFIX):
+        return load_sharpener(given)
+    get_method(given, **options)
+    return given
 
 
 def _parse_bands(given: list[str] | None) -> tuple[str, ...] | None:
@@ -217,11 +260,12 @@ def _parse_bands(given: list[str] | None) -> tuple[str, ...] | None:
     return check_bands(name for part in given for name in map(str.strip, part.split(",")) if name)
 
 
-def _bands_to_load(wanted: tuple[str, ...] | None) -> list[str] | None:
-    """Every band at the resolutions asked for and finer: methods use them all."""
+def _bands_to_load(wanted: tuple[str, ...] | None, method: str | Sharpener) -> list[str] | None:
+    """Every band at the resolutions asked for and finer: methods use them all; and what a Sharpener was fitted with."""
     if wanted is None:
         return None
-    coarsest = max(BANDS[band].gsd for band in wanted)
+    used = (*wanted, *(() if isinstance(method, str) else method.bands_in))
+    coarsest = max(BANDS[band].gsd for band in used)
     return [band.name for band in BANDS.values() if band.gsd <= coarsest]
 
 
@@ -284,6 +328,155 @@ def _count(number: int, noun: str) -> str:
 def _store_size(store: str) -> str:
     files = [path for path in Path(store).rglob("*") if path.is_file()]
     return f"{sum(path.stat().st_size for path in files) / 1e6:.1f} MB, " if files else ""
+
+
+@app.command()
+def fit(
+    scene: Scene,
+    method: Annotated[str, typer.Option(help="Sharpening method; `s2pipe info` lists them.")],
+    weights: Annotated[Path, typer.Option("--out", help="File to write, ending in .safetensors; it serves as --method.")],
+    sensor: Annotated[
+        str, typer.Option("--sensor", "--protocol", help="What degraded the coarse bands: centre, corner or box.")
+    ] = "centre",
+    steps: Steps = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where a training saves its state, and from where one that was interrupted goes on."),
+    ] = None,
+    scale: Scale = None,
+    offset: Offset = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Fit a method on a scene, and write the weights to a file for `sharpen` and `evaluate`."""
+    with _clean_exit():
+        import s2pipe
+        from s2pipe.scene_files import read_scene
+
+        start = time.perf_counter()
+        _check_weights_path(weights, overwrite)
+        cube = read_scene(scene, scale=scale, offset=offset).cube
+        if checkpoint is not None:
+            _make_checkpoint_folder(checkpoint)
+        sharpener = s2pipe.fit(
+            cube,
+            method,
+            sensor=s2pipe.Sensor.named(sensor),
+            seed=seed,
+            device=device,
+            checkpoint=checkpoint,
+            **_given(steps=steps),
+        )
+        s2pipe.save_sharpener(sharpener, weights)
+        _say(f"weights: {weights}")
+        _say(f"method:  {method}")
+        _say(f"bands:   {' '.join(sharpener.bands_out)}, of {' '.join(sharpener.bands_in)}")
+        _say(f"halo:    {sharpener.halo} px at 10 m")
+        _say(f"sensor:  {sensor}")
+        _say(f"{time.perf_counter() - start:.0f} s")
+
+
+def _check_weights_path(path: Path, overwrite: bool) -> None:
+    """Refuse what cannot be written before a long training, not after it."""
+    from s2pipe.methods.saving import SUFFIX
+
+    if path.suffix != SUFFIX:
+        raise InputError(f"--out {path} must end in {SUFFIX}")
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise InputError(f"--out {path}: {path.parent} is no folder that can be written to")
+    if path.exists() and not (overwrite and path.is_file()):
+        raise InputError(f"--out {path} exists; give another, or --overwrite to replace a file")
+
+
+def _make_checkpoint_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--checkpoint {folder} cannot be made: {error.strerror}") from None
+
+
+@app.command()
+def evaluate(
+    scene: Scene,
+    method: Annotated[
+        list[str],
+        typer.Option(help="Sharpening method, `s2pipe info` lists them, or weights that `s2pipe fit` wrote; repeat to compare."),
+    ],
+    protocol: Annotated[str, typer.Option(help="What degrades the scene: centre, corner or box.")] = "centre",
+    gsd: Annotated[int, typer.Option(help="Resolution in metres of the bands that are judged, 20 or 60.")] = 20,
+    crop: Annotated[int, typer.Option(help="Pixels left out beside each edge of the reference.")] = 2,
+    sensor: Annotated[
+        str | None, typer.Option(help="What the methods are told instead of the truth: centre, corner or box.")
+    ] = None,
+    steps: Steps = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    scale: Scale = None,
+    offset: Offset = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a record for each method and band.")] = False,
+) -> None:
+    """Sharpen a scene one scale lower, where what was observed is the reference, and tell how well methods do.
+
+    A file of the papers that is degraded already, and holds its reference, is judged by that.
+    """
+    with _clean_exit():
+        import s2pipe
+        from s2pipe.scene_files import read_scene
+
+        methods = [_method_or_weights(name) for name in method]
+        read = read_scene(scene, scale=scale, offset=offset)
+        scores = s2pipe.evaluate(
+            read.cube,
+            methods,
+            protocol=protocol,  # type: ignore[arg-type]  # evaluate refuses others
+            gsd=gsd,
+            crop=crop,
+            sensor=None if sensor is None else s2pipe.Sensor.named(sensor),
+            reference=read.reference,
+            seed=seed,
+            device=device,
+            **_given(steps=steps),
+        )
+        if as_json:
+            typer.echo(scores.to_json(orient="records"))
+            return
+        degraded = "degraded when it came, taken for" if read.reference is not None else "degraded by"
+        judged = "the file's own reference" if read.reference is not None else "what was observed"
+        told = f"; the methods are told {sensor}" if sensor not in (None, protocol) else ""
+        title = (
+            f"{redact(read.name)}, protocol {protocol}, gsd {gsd}: all bands {degraded} {DEGRADED_BY[protocol]}{told}; "
+            f"the {gsd} m bands, sharpened back, are held against {judged}"
+        )
+        _print_scores(scores, title=title)
+
+
+def _print_scores(scores: pd.DataFrame, *, title: str) -> None:
+    """A row for each method, never cut: in a narrow terminal its lines wrap."""
+    table = Table("method", title=escape(title), title_justify="left", caption_justify="left", box=SIMPLE, padding=0)
+    table.caption = "SRE in dB, RMSE in reflectance, SAM in degrees; seconds of fit and sharpening"
+    bands = [band for band in scores["band"].unique() if band != "all"]
+    for column in (*(f"SRE\n{band}" for band in (*bands, "mean")), "RMSE", "SSIM", "UIQI", "SAM", "ERGAS", "seconds"):
+        table.add_column(column, justify="right")
+    if scores["in_sample"].any():
+        table.add_column()
+        table.caption += "; in-sample: fitted on this very scene, so it has seen the reference"
+    for name, rows in scores.groupby("method", sort=False):
+        sre = rows.set_index("band")["sre_db"]
+        mean = rows.loc[rows["band"] == "all"].iloc[0]
+        table.add_row(
+            str(name),
+            *(f"{sre[band]:.2f}" for band in (*bands, "all")),
+            f"{mean['rmse']:.5f}",
+            f"{mean['ssim']:.4f}",
+            f"{mean['uiqi']:.4f}",
+            f"{mean['sam_deg']:.2f}",
+            f"{mean['ergas']:.2f}",
+            f"{mean['seconds']:.1f}",
+            *(["in-sample"] if mean["in_sample"] else []),
+        )
+    table.width = out.measure(table, options=out.options.update(width=1000)).maximum
+    out.print(table, crop=False)
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -11,10 +13,10 @@ from scipy import ndimage
 
 from s2pipe.bands import BANDS, bands_at, node_name
 from s2pipe.checks import check_whole
-from s2pipe.cube import DIMS, as_cube, band_names, bands_by_gsd, check_bands, nodes
+from s2pipe.cube import DIMS, as_cube, band_names, check_bands, nodes
 from s2pipe.errors import InputError
 from s2pipe.radiometry import Encoding
-from s2pipe.sampling import Sample, Window, sample_windows
+from s2pipe.sampling import Sample, Window
 from s2pipe.sensor import Sensor
 
 
@@ -51,33 +53,32 @@ def check_consistency(
     if sensor is not None and not isinstance(sensor, Sensor):
         raise InputError(f"sensor={sensor!r} is a {type(sensor).__name__}; give a Sensor, such as s2pipe.Sensor.named('corner')")
     sample = sample_sharpened(sharp, data, seed=seed)
-    tables = [
-        _consistency(sample, gsd, bands, sensor or Sensor())
-        for gsd in sample.bands
-        if gsd > 10 and (bands := bands_at(sample.bands[10], gsd))
-    ]
-    return pd.concat(tables)
+    rows = []
+    for gsd in (20, 60):
+        bands = [band for band in bands_at(sample.bands[10], gsd) if band in sample.bands.get(gsd, ())]
+        if bands:
+            rows.append(_consistency(sample, gsd, bands, sensor or Sensor()))
+    return pd.concat(rows)
 
 
-def _consistency(sample: Sample, gsd: int, bands: tuple[str, ...], sensor: Sensor) -> pd.DataFrame:
-    sharpened = [sample.bands[10].index(band) for band in bands]
-    observed = [sample.bands[gsd].index(band) for band in bands]
+def _consistency(sample: Sample, gsd: int, bands: list[str], sensor: Sensor) -> pd.DataFrame:
+    sharpened, observed = ([sample.bands[grid].index(band) for band in bands] for grid in (10, gsd))
     parts = [_residuals(window, gsd, sharpened, observed, bands, sensor) for window in sample.windows]
-    pixels = sum(usable.sum(axis=(1, 2)) for _, usable in parts)
+    pixels, total, squares = (np.sum(each, axis=0) for each in zip(*parts, strict=True))
     with np.errstate(invalid="ignore"):  # without a pixel, NaN
-        bias = sum(residual.sum(axis=(1, 2)) for residual, _ in parts) / pixels
-        rmse = np.sqrt(sum((residual**2).sum(axis=(1, 2)) for residual, _ in parts) / pixels)
+        rmse, bias = np.sqrt(squares / pixels), total / pixels
     return pd.DataFrame({"gsd": gsd, "rmse": rmse, "bias": bias, "pixels": pixels}, index=pd.Index(bands, name="band"))
 
 
 def _residuals(
-    window: Window, gsd: int, sharpened: list[int], observed: list[int], bands: tuple[str, ...], sensor: Sensor
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Degraded minus observed (band, y, x), 0 where it cannot be told, and where it can."""
+    window: Window, gsd: int, sharpened: list[int], observed: list[int], bands: list[str], sensor: Sensor
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Of degraded minus observed, for each band: how many pixels, their sum and the sum of their squares."""
     ratio = gsd // 10
     degraded = sensor.degrade(torch.from_numpy(window.reflectance[10][sharpened]), bands, ratio).numpy()
     usable = window.seen[gsd][observed] & _seen_around(window.seen[10][sharpened], ratio, sensor.reach(ratio))
-    return np.where(usable, degraded.astype(np.float64) - window.reflectance[gsd][observed], 0.0), usable
+    residual = np.where(usable, degraded.astype(np.float64) - window.reflectance[gsd][observed], 0.0)
+    return usable.sum(axis=(1, 2)), residual.sum(axis=(1, 2)), (residual**2).sum(axis=(1, 2))
 
 
 def _seen_around(seen: npt.NDArray[np.bool_], ratio: int, reach: int) -> npt.NDArray[np.bool_]:
@@ -103,8 +104,8 @@ def sample_sharpened(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | Non
     Returns
     -------
     Sample
-        Its bands at 10 m are the native 10 m bands, of `data` where that is given, then the sharpened bands; with `data`, only
-        those that it has. The others are those of `data`.
+        At 10 m the bands of `sharp`, and before them the 10 m bands of `data` where `sharp` has none; at 20 m and 60 m what was
+        observed, those of `data`.
 
     Raises
     ------
@@ -114,18 +115,20 @@ def sample_sharpened(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | Non
     check_whole("seed", seed, least=0)
     if not isinstance(sharp, xr.DataArray) or sharp.dims != DIMS or "band" not in sharp.coords:
         raise InputError(f"sharp is no DataArray with the dims {DIMS} and named bands; give what s2pipe.sharpen returned")
-    cube = xr.DataTree() if data is None else as_cube(data)
-    observed = nodes(cube)
-    known = [band for bands in bands_by_gsd(cube).values() for band in bands] or list(BANDS)
-    coarse = [band for band in band_names(sharp) if band in known and BANDS[band].gsd > 10]
-    fine = observed[10] if data is not None else sharp.sel(band=list(bands_at(check_bands(band_names(sharp)), 10)))
-    _check_same_grid(sharp, fine)
-    if not coarse or not fine.sizes["band"]:
+    bands = check_bands(band_names(sharp))
+    observed = {} if data is None else nodes(as_cube(data))
+    if observed:
+        _check_same_grid(sharp, observed[10])
+    has_fine = bool(bands_at(bands, 10))
+    known = {band for array in observed.values() for band in band_names(array)} or set(bands)
+    if not any(BANDS[band].gsd > 10 and band in known for band in bands) or not (has_fine or observed):
         raise InputError(
-            f"sharp has the bands {', '.join(band_names(sharp))}; needed are a sharpened one, and a 10 m band of it or of data="
+            f"sharp has the bands {', '.join(bands)}; needed are a sharpened one (of those in data=), and a 10 m band here or there"
         )
-    at_10_m = xr.concat([fine, sharp.sel(band=coarse)], "band", coords="minimal", compat="override", combine_attrs="override")
-    finest = {node_name(10): at_10_m.transpose(*DIMS).to_dataset(name="reflectance")}
+    if not has_fine:
+        sharp = xr.concat([observed[10], sharp], "band", coords="minimal", compat="override", combine_attrs="override")
+        sharp = sharp.transpose(*DIMS)
+    finest = {node_name(10): sharp.to_dataset(name="reflectance")}
     coarser = {node_name(gsd): array.to_dataset() for gsd, array in observed.items() if gsd > 10}
     return Sample.of(xr.DataTree.from_dict(finest | coarser), seed=seed)
 

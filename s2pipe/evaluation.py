@@ -60,12 +60,13 @@ class Reduced:
 
 def evaluate(
     data: xr.DataTree | xr.DataArray,
-    methods: Sequence[str | Method | Sharpener],
+    methods: str | Method | Sharpener | Sequence[str | Method | Sharpener],
     *,
     protocol: Protocol = "centre",
     gsd: int = 20,
     crop: int = 2,
     sensor: Sensor | None = None,
+    reference: npt.NDArray[Any] | None = None,
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
@@ -81,7 +82,7 @@ def evaluate(
     ----------
     data : xarray.DataTree or xarray.DataArray
         One date of a scene, as for `sharpen`.
-    methods : sequence of str, Method or Sharpener
+    methods : str, Method, Sharpener, or a list or tuple of these
         Names and recipes are fitted on the degraded scene. A fitted Sharpener is used as it is; one that was fitted on this
         very scene, and so has seen the reference, is marked in the column ``in_sample``.
     protocol : {"centre", "corner", "box"}
@@ -92,6 +93,9 @@ def evaluate(
         Pixels left out beside each edge of the reference.
     sensor : Sensor, optional
         What the methods are told of the degradation; default: the truth. Another shows what a wrong statement costs.
+    reference : ndarray, (band, y, x), optional
+        For a scene that came degraded, by the ratio of `gsd` and as `protocol` says: its bands of `gsd` as observed, on the
+        grid of its 10 m bands and in its numbers. The scene is then neither degraded nor cropped.
     seed, device, progress
         As for `sharpen`.
     **fit_options
@@ -108,18 +112,20 @@ def evaluate(
     Raises
     ------
     InputError
-        If an argument is not legal, the scene is too small, has several dates or no band of `gsd`, or a Sharpener was fitted
-        for another sensor.
+        If an argument is not legal, the scene is too small, has several dates or no band of `gsd`, its reference has another
+        shape, or a Sharpener was fitted for another sensor.
     """
     cube = as_cube(data)
     seed = check_whole("seed", seed, least=0)
     operator = Sensor.named(protocol)
-    reduced = reduce_scene(cube, operator, gsd)
-    recipes = [_resolve(method, methods, fit_options) for method in methods]
-    _check_options(methods, fit_options)
+    told = operator if sensor is None else sensor
+    if not isinstance(told, Sensor):
+        raise InputError(f"sensor={sensor!r} is a {type(sensor).__name__}; give a Sensor, such as s2pipe.Sensor.named('corner')")
+    recipes = _recipes(list(methods) if isinstance(methods, (list, tuple)) else [methods], fit_options)
+    reduced = reduce_scene(cube, operator, gsd) if reference is None else with_reference(cube, reference, operator, gsd)
     sample = Sample.of(cube, seed=seed)
     warn_if_misregistered(sample.windows, sample.bands)
-    return score(reduced, recipes, crop=crop, sensor=sensor or operator, seed=seed, device=device, progress=progress)
+    return score(reduced, recipes, crop=crop, sensor=told, seed=seed, device=device, progress=progress)
 
 
 def score(
@@ -164,13 +170,7 @@ def reduce_scene(cube: xr.DataTree, operator: Sensor, gsd: int) -> Reduced:
     InputError
         If the scene has several dates, no band of `gsd`, or is too small.
     """
-    if gsd not in (20, 60):
-        raise InputError(f"gsd={gsd!r} must be 20 or 60")
-    arrays, bands = nodes(cube), bands_by_gsd(cube)
-    if gsd not in arrays:
-        raise InputError(f"the data have no {gsd} m bands to judge; they have {', '.join(map(node_name, arrays))}")
-    if (dates := arrays[10].sizes["time"]) > 1:
-        raise InputError(f"the data have {dates} dates; evaluate one at a time, such as data.isel(time=[0])")
+    arrays, bands = _nodes_to_judge(cube, gsd), bands_by_gsd(cube)
     ratio = gsd // 10
     step = STEP * ratio  # so that the coarsest band can be degraded once more
     height, width = (arrays[10].sizes[axis] // step * step for axis in ("y", "x"))
@@ -180,14 +180,45 @@ def reduce_scene(cube: xr.DataTree, operator: Sensor, gsd: int) -> Reduced:
             f"it must have at least {step} x {step} px"
         )
     encoding = encoding_of(cube)
-    lower, reference = {}, np.empty(0, dtype=np.float32)
-    for own, array in arrays.items():
-        part = array.isel(time=0, y=slice(height * 10 // own), x=slice(width * 10 // own))
-        reflectance = encoding.decode(np.asarray(part.data))
-        if own == gsd:
-            reference = reflectance
-        lower[node_name(own)] = _node(_degrade(reflectance, operator, bands[own], ratio), bands[own], own)
-    return Reduced(cube=xr.DataTree.from_dict(lower), reference=reference, gsd=gsd, protocol=operator.protocol)
+    observed = {
+        own: encoding.decode(np.asarray(array.data[0, :, : height * 10 // own, : width * 10 // own])) for own, array in arrays.items()
+    }
+    lower = {
+        node_name(own): _node(_degrade(array, operator, bands[own], ratio), bands[own], own) for own, array in observed.items()
+    }
+    return Reduced(cube=xr.DataTree.from_dict(lower), reference=observed[gsd], gsd=gsd, protocol=operator.protocol)
+
+
+def with_reference(cube: xr.DataTree, reference: npt.NDArray[Any], operator: Sensor, gsd: int) -> Reduced:
+    """A scene of one date that `operator` degraded before it came, and its bands of `gsd` as observed, in the cube's numbers.
+
+    Raises
+    ------
+    InputError
+        If the scene has several dates or no band of `gsd`, or the reference is not of these bands on the grid of the 10 m bands.
+    """
+    arrays, bands = _nodes_to_judge(cube, gsd), bands_by_gsd(cube)
+    expected = (len(bands[gsd]), arrays[10].sizes["y"], arrays[10].sizes["x"])
+    if reference.shape != expected:
+        raise InputError(
+            f"reference has the shape {reference.shape}; expected {expected}, the {gsd} m bands on the grid of the 10 m bands; "
+            "change reference= or gsd="
+        )
+    encoding = encoding_of(cube)
+    lower = {node_name(own): _node(encoding.decode(np.asarray(array.data[0])), bands[own], own) for own, array in arrays.items()}
+    return Reduced(cube=xr.DataTree.from_dict(lower), reference=encoding.decode(reference), gsd=gsd, protocol=operator.protocol)
+
+
+def _nodes_to_judge(cube: xr.DataTree, gsd: int) -> dict[int, xr.DataArray]:
+    """The nodes of a scene of one date that has bands of `gsd`."""
+    if gsd not in (20, 60):
+        raise InputError(f"gsd={gsd!r} must be 20 or 60")
+    arrays = nodes(cube)
+    if gsd not in arrays:
+        raise InputError(f"the data have no {gsd} m bands to judge; they have {', '.join(map(node_name, arrays))}")
+    if (dates := arrays[10].sizes["time"]) > 1:
+        raise InputError(f"the data have {dates} dates; evaluate one at a time, such as data.isel(time=[0])")
+    return arrays
 
 
 def _degrade(reflectance: npt.NDArray[np.float32], operator: Sensor, bands: Sequence[str], ratio: int) -> npt.NDArray[np.float32]:
@@ -205,22 +236,27 @@ def _node(array: npt.NDArray[np.float32], bands: Sequence[str], gsd: int) -> xr.
     return make_node(array[None], bands, encoding=encoding, transform=Affine(gsd, 0, 0, 0, -gsd, 0))
 
 
-def _resolve(method: Any, methods: Sequence[Any], fit_options: Mapping[str, Any]) -> Any:
-    """The recipe of a name, with those of the options that it has; else what was given."""
-    if not isinstance(method, str):
-        return method
-    legal = {field.name for field in fields(METHODS[method].recipe)} if method in METHODS else set()
-    return get_method(method, **{name: value for name, value in fit_options.items() if name in legal})
-
-
-def _check_options(methods: Sequence[Any], fit_options: Mapping[str, Any]) -> None:
+def _recipes(methods: Sequence[Any], fit_options: Mapping[str, Any]) -> list[Any]:
+    """What was given, but each name as its recipe, with those of the options that it has."""
+    if not methods:
+        raise InputError(f"methods is empty; give names, of {', '.join(METHODS)}, Methods or Sharpeners")
+    recipes = [_recipe(method, fit_options) if isinstance(method, str) else method for method in methods]
     named = [method for method in methods if isinstance(method, str)]
-    legal = {field.name for name in named for field in fields(METHODS[name].recipe)}
+    legal = {option for name in named for option in _options(name)}
     if unknown := [name for name in fit_options if name not in legal]:
         raise InputError(
             f"none of the methods named ({', '.join(named) or 'none'}) has the option {', '.join(map(repr, unknown))}; "
             f"their options are {', '.join(sorted(legal)) or 'none'}"
         )
+    return recipes
+
+
+def _recipe(name: str, fit_options: Mapping[str, Any]) -> Method:
+    return get_method(name, **{option: value for option, value in fit_options.items() if option in _options(name)})
+
+
+def _options(name: str) -> set[str]:
+    return {field.name for field in fields(METHODS[name].recipe)} if name in METHODS else set()
 
 
 def _check_method(method: Any, reduced: Reduced, sensor: Sensor, device: str) -> None:

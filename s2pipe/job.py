@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dask.delayed import Delayed
     from distributed import Client
 
-    from s2pipe.methods import Method
+    from s2pipe.methods import Method, Sharpener
     from s2pipe.store import StoreLike
 
 Draw = Callable[[int, int], object]
@@ -28,7 +28,7 @@ def sharpen_to_store(
     cube: xr.DataTree,
     store: StoreLike,
     *,
-    method: str | Method,
+    method: str | Method | Sharpener,
     group: str | None = None,
     bands: Sequence[str] | None = None,
     device: str = "auto",
@@ -37,7 +37,7 @@ def sharpen_to_store(
     shards: bool = True,
     **fit_options: Any,
 ) -> None:
-    """Fit a method on a cube, sharpen all of it and write the result, showing progress on stderr.
+    """Sharpen all of a cube by a method, fitted on it first, or by a Sharpener, and write it, showing progress on stderr.
 
     Parameters
     ----------

@@ -29,11 +29,14 @@ from s2pipe.sampling import Window, sample_windows
 
 log = logging.getLogger(__name__)
 
-REACH = 7
-"""Largest shift looked for, in 10 m pixels."""
+REACH = 8
+"""Largest shift looked at, in 10 m pixels: one more than the largest that is found, whose peak needs neighbours."""
 
 MOST_PIXELS = 16384
 """Pixels at which a band is compared, in all windows together; twice as many change no shift by more than 0.03 px."""
+
+MIN_PIXELS = 100
+"""Pixels below which nothing is said: unrelated bands resemble each other by chance there."""
 
 MIN_R2 = 0.2
 """Share of a band's gradients that the 10 m bands must explain for its shift to count."""
@@ -165,7 +168,7 @@ def _aligned_spans(sizes: Mapping[int, int], shifts: Mapping[int, int]) -> dict[
 
     `sizes` by GSD in own pixels, `shifts` by GSD of the coarse resolutions in 10 m pixels.
     """
-    # Pixel j of a resolution begins at the 10 m pixel ratio * j + shift. They are cut at the first place where one of each begins.
+    # Pixel j of a resolution begins at the 10 m pixel ratio * j + shift: they are cut where first one of each begins.
     shifts = {10: 0, **shifts}
     first = max(shifts.values())
     begin = next((at for at in range(first, first + STEP) if all((at - s) % (gsd // 10) == 0 for gsd, s in shifts.items())), None)
@@ -227,17 +230,20 @@ def check_geometry(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | None 
     sample = sample_sharpened(sharp, data, seed=seed)
     native = {gsd: bands_at(bands, gsd) for gsd, bands in sample.bands.items()}
     sharpened = {gsd: bands_at(sample.bands[10], gsd) for gsd in (20, 60)}
-    clear = [window for window in sample.windows if not _is_clouded(_native(window, len(native[10])))]
+    position = {band: i for i, band in enumerate(sample.bands[10])}
+    fine = [position[band] for band in native[10]]
+    observed = [_with_10_m_bands(window, fine) for window in sample.windows]
+    clear = [window for window, own in zip(sample.windows, observed, strict=True) if not _is_clouded(own)]
     pairs = {
-        gsd: [_sharpened_pair(window, [sample.bands[10].index(band) for band in bands], len(native[10]), gsd) for window in clear]
+        gsd: [_sharpened_pair(window, [position[band] for band in bands], fine, gsd) for window in clear]
         for gsd, bands in sharpened.items()
     }
-    table = _table(pairs, sharpened).drop(columns="error")  # which neighbouring pixels, blurred, would make far too small
+    table = _table(pairs, sharpened).drop(columns="error")  # neighbours are alike when blurred: it would be far too small
     if data is None:
         return table
-    observed = shifts_of([_native(window, len(native[10])) for window in sample.windows], native).loc[table.index, ["dy", "dx"]]
-    relative = table[["dy", "dx"]] - observed
-    return pd.concat([table, observed.add_prefix("observed_"), relative.add_prefix("relative_")], axis=1)
+    own_shift = shifts_of(observed, native)[["dy", "dx"]].reindex(table.index)
+    relative = table[["dy", "dx"]] - own_shift
+    return pd.concat([table, own_shift.add_prefix("observed_"), relative.add_prefix("relative_")], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,19 +275,23 @@ def _observed_pair(window: Window, gsd: int) -> _Pair:
     )
 
 
-def _sharpened_pair(window: Window, positions: Sequence[int], fine: int, gsd: int) -> _Pair:
-    """The bands at `positions` of a window's 10 m node beside its first `fine` ones, blurred alike."""
+def _sharpened_pair(window: Window, bands: Sequence[int], fine: Sequence[int], gsd: int) -> _Pair:
+    """The sharpened `bands` of a window's 10 m node beside its `fine` ones, by their positions, blurred alike."""
     sigma = gsd / 20  # half the GSD in 10 m pixels
     size = 2 * round(4 * sigma) + 1  # of the Gaussian, as scipy truncates it
-    blurred = ndimage.gaussian_filter(window.reflectance[10], (0, sigma, sigma))
-    seen = ndimage.minimum_filter(window.seen[10], size=(1, size, size), mode="constant", cval=0)
-    return _Pair(bands=blurred[positions], seen=seen[positions], fine=blurred[:fine], fine_seen=seen[:fine], ratio=1)
+    kept = [*fine, *bands]
+    blurred = ndimage.gaussian_filter(window.reflectance[10][kept], (0, sigma, sigma))
+    seen = ndimage.minimum_filter(window.seen[10][kept], size=(1, size, size), mode="constant", cval=0)
+    count = len(fine)
+    return _Pair(bands=blurred[count:], seen=seen[count:], fine=blurred[:count], fine_seen=seen[:count], ratio=1)
 
 
-def _native(window: Window, fine: int) -> Window:
-    """The window with the first `fine` bands at 10 m only."""
-    parts = ({**arrays, 10: arrays[10][:fine]} for arrays in (window.reflectance, window.seen))
-    return Window(reflectance=next(parts), seen=next(parts))
+def _with_10_m_bands(window: Window, positions: list[int]) -> Window:
+    """The window with only the bands at these positions at 10 m."""
+    return Window(
+        reflectance={**window.reflectance, 10: window.reflectance[10][positions]},
+        seen={**window.seen, 10: window.seen[10][positions]},
+    )
 
 
 def _is_clouded(window: Window) -> bool:
@@ -290,14 +300,8 @@ def _is_clouded(window: Window) -> bool:
     if even is None or len(even.seen[10]) < 2:
         return False
     fine, seen = even.reflectance[10], even.seen[10]
-    blocks = (1, fine.shape[1] // 2, 2, fine.shape[2] // 2, 2)
-    pair = _Pair(
-        bands=fine[:1].reshape(blocks).mean(axis=(2, 4)),
-        seen=seen[:1].reshape(blocks).all(axis=(2, 4)),
-        fine=_box_means(fine[1:], 2),
-        fine_seen=seen[1:],
-        ratio=2,
-    )
+    first = _box_means(fine[:1], 2)[:, ::2, ::2]
+    pair = _Pair(bands=first, seen=even.seen_at(20, {10: [0]})[None], fine=_box_means(fine[1:], 2), fine_seen=seen[1:], ratio=2)
     (shift,) = _shifts([pair], 1, reach=2, most=MOST_PIXELS // 4)
     return shift.r2 >= PARALLAX_R2 and not max(abs(shift.dy), abs(shift.dx)) <= PARALLAX  # NaN: farther than the reach
 
@@ -393,7 +397,7 @@ def _comparable(pair: _Pair, reach: int) -> list[tuple[list[int], npt.NDArray[np
 
 def _peak(r2: npt.NDArray[np.float64], values: int) -> _Shift:
     """The place of the maximum of a band's `r2` over (dy, dx), interpolated by a cubic spline to 0.01 px."""
-    if not np.isfinite(r2).all():
+    if values < 2 * MIN_PIXELS or not np.isfinite(r2).all():  # differences along y and along x
         return _Shift()
     reach = len(r2) // 2
     row, column = np.unravel_index(r2.argmax(), r2.shape)

@@ -6,6 +6,7 @@ import xarray as xr
 from dask.tokenize import tokenize
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quick import quick_options
 from scenes import random_cube, with_chunks, with_numbers
 from scipy import ndimage
 
@@ -13,8 +14,7 @@ import s2pipe
 from s2pipe import InputError, S2PipeError, Sensor, methods, worker
 from s2pipe.bands import BANDS
 
-QUICK = {"ssc-cnn": {"steps": 3, "patches": 64}}
-METHODS = {name: QUICK.get(name, {}) for name in methods.METHODS}
+METHODS = {name: quick_options(name) for name in methods.METHODS}
 SIZE = (276, 258)  # multiples of 6 whose remainders at most chunk sizes are ragged
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from quick import quick_options
 from scenes import random_cube, with_numbers
 
 import s2pipe
@@ -11,11 +12,9 @@ from s2pipe.methods import METHODS, Sharpener, get_method
 from s2pipe.methods.lower_scale import SscCnn
 from s2pipe.metrics import sre
 
-QUICK = {"ssc-cnn": {"steps": 3, "patches": 64}}
-
 
 def fit(cube, method, **options):
-    return s2pipe.fit(cube, method, progress=lambda *_: None, **QUICK.get(method, {}) | options)
+    return s2pipe.fit(cube, method, progress=lambda *_: None, **quick_options(method) | options)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +157,7 @@ def never_seen(cube, **bands):
     return with_numbers(cube, **numbers)
 
 
-@pytest.mark.parametrize("method", ["glp", "ssc-cnn"])
+@pytest.mark.parametrize("method", ["glp", "ssc-cnn", "resnet", "s2sucnn"])
 def test_a_band_that_was_never_seen_harms_no_other(method, cube):
     whole = fit(cube, method)
     holed = never_seen(cube, r60m=[1], r20m=[3])
@@ -207,7 +206,7 @@ def test_ssc_cnn_needs_room_for_one_patch():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("lanczos", {}, "unknown method 'lanczos'; legal methods are bicubic, glp, ssc-cnn"),
+        ("lanczos", {}, "unknown method 'lanczos'; legal methods are bicubic, glp, ssc-cnn, resnet, s2sucnn, dsen2"),
         ("ssc-cnn", {"epochs": 3, "size": 2}, "no option 'epochs', 'size'; its options are steps, patches, learning_rate"),
         ("bicubic", {"steps": 3}, "it has no options"),
         ("ssc-cnn", {"steps": 0}, "steps=0"),
@@ -224,5 +223,5 @@ def test_bad_names_and_options_are_refused(name, options, message):
 
 def test_the_table_lists_every_method():
     table = s2pipe.list_methods()
-    assert list(table.index) == ["bicubic", "glp", "ssc-cnn"]
+    assert list(table.index) == ["bicubic", "glp", "ssc-cnn", "resnet", "s2sucnn", "dsen2"]
     assert table.loc["ssc-cnn", "options"].startswith("steps=3200")

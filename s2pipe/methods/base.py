@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -180,6 +180,6 @@ def halo_of(gsds: Collection[int], reach: Callable[[int], int]) -> int:
     return round_up(max((reach(gsd // 10) for gsd in gsds if gsd > 10), default=0))
 
 
-def count_by_gsd(bands: Iterable[str]) -> dict[int, int]:
+def count_by_gsd(bands: Sequence[str]) -> dict[int, int]:
     """How many of `bands` there are at each resolution that has any."""
     return {gsd: count for gsd in GSDS if (count := len(bands_at(bands, gsd)))}

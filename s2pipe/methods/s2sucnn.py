@@ -107,9 +107,7 @@ class S2sucnn:
         scale = max(float(array.max()) for window in sample.windows for array in window.reflectance.values()) or 1.0
         scene = _Scene(sample, self, sensor=sensor, scale=scale, seed=seed, device=device)
         with seeded(seed):
-            network = s2sucnn.S2sucnnNetwork(
-                _network_bands(count_by_gsd(name for names in bands.values() for name in names)), self.variant
-            )
+            network = s2sucnn.S2sucnnNetwork(_network_bands({gsd: len(names) for gsd, names in bands.items()}), self.variant)
         pixels = {f"{i}.{gsd}": array for i, w in enumerate(sample.windows) for gsd, array in w.reflectance.items()}
         identity = sha256_of(pixels, asdict(self) | {"steps": None}, sensor, seed)
         kept = train(

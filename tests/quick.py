@@ -1,0 +1,33 @@
+"""Options that make every method quick to fit, for the tests of what all methods share."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from keras_files import kernel_shapes, random_weights, write_keras_weights
+
+from s2pipe.methods import METHODS
+
+QUICK: dict[str, dict[str, Any]] = {
+    "ssc-cnn": {"steps": 3, "patches": 64},
+    "resnet": {"steps": 2, "patches": 48, "blocks": 2},
+    "s2sucnn": {"steps": 2, "patch": 48, "batch": 1},
+}
+
+
+def quick_options(method: str) -> dict[str, Any]:
+    """Options of the method called `method`; weights are random."""
+    assert method in METHODS
+    return _dsen2_weights() if method == "dsen2" else QUICK.get(method, {})
+
+
+@cache
+def _dsen2_weights() -> dict[str, str]:
+    folder = Path(tempfile.mkdtemp())
+    shapes = {20: kernel_shapes(10, 6), 60: kernel_shapes(12, 2)}
+    return {
+        f"weights_{gsd}m": write_keras_weights(folder / f"{gsd}m.hdf5", random_weights(shape)) for gsd, shape in shapes.items()
+    }
