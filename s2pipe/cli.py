@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from s2pipe.methods import Sharpener
+    from s2pipe.scene_files import SceneFile
 
 # Whatever takes long to import (torch, dask, rasterio) is imported in the commands that use it: `--help` must be quick.
 
@@ -53,11 +54,15 @@ MaxCloudCover = Annotated[float | None, typer.Option(help="Leave out scenes with
 Scene = Annotated[
     str,
     typer.Argument(
-        help="A folder of Bxx_<resolution>m.tif, an .npz (r10m, r20m, r60m), one of the papers' .mat files, or a cube in a Zarr store."
+        metavar="SCENE",
+        help="Folder of Bxx_<resolution>m.tif, .npz (r10m, r20m, r60m), .mat file of the papers, or cube in a Zarr store.",
     ),
 ]
 Scale = Annotated[
-    float | None, typer.Option(help="reflectance = number * SCALE + OFFSET; default: 1e-4, but 1 for floats; a Zarr store's own.")
+    float | None,
+    typer.Option(
+        help="reflectance = number * SCALE + OFFSET; default: 1e-4 of integers and .mat files, else 1. Zarr states its own."
+    ),
 ]
 Offset = Annotated[float | None, typer.Option(help="See --scale; default: 0.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Training steps, for methods that train.")]
@@ -192,9 +197,11 @@ def sharpen(
 
         start = time.perf_counter()
         fit_options = _given(steps=steps)
-        sharpener = _method_or_weights(method, **fit_options)
-        if not isinstance(sharpener, str) and (refused := _given(steps=steps, seed=seed)):
-            raise InputError(f"{method} is fitted already: leave out {', '.join(f'--{name}' for name in refused)}, or fit anew")
+        chosen = _method_or_weights(method, **fit_options)
+        if not isinstance(chosen, str) and (refused := _given(steps=steps, seed=seed)):
+            raise InputError(
+                f"{method} is fitted already: leave out {' and '.join(f'--{name}' for name in refused)}, or fit anew"
+            )
         wanted = _parse_bands(bands)
         check_device(device)
         check_chunk_edge(chunks)
@@ -210,7 +217,7 @@ def sharpen(
             group: s2pipe.load(
                 members,
                 bbox=bbox,
-                bands=_bands_to_load(wanted, sharpener),
+                bands=_bands_to_load(wanted, chosen),
                 chunks=chunks,
                 loader=loader,
                 offset=offset,
@@ -225,7 +232,7 @@ def sharpen(
                     cube,
                     store,
                     group=group,
-                    method=sharpener,
+                    method=chosen,
                     bands=wanted,
                     device=device,
                     seed=seed or 0,
@@ -440,15 +447,20 @@ def evaluate(
         )
         if as_json:
             typer.echo(scores.to_json(orient="records"))
-            return
-        degraded = "degraded when it came, taken for" if read.reference is not None else "degraded by"
-        judged = "the file's own reference" if read.reference is not None else "what was observed"
-        told = f"; the methods are told {sensor}" if sensor not in (None, protocol) else ""
-        title = (
-            f"{redact(read.name)}, protocol {protocol}, gsd {gsd}: all bands {degraded} {DEGRADED_BY[protocol]}{told}; "
-            f"the {gsd} m bands, sharpened back, are held against {judged}"
-        )
-        _print_scores(scores, title=title)
+        else:
+            _print_scores(scores, title=_what_was_judged(read, protocol=protocol, gsd=gsd, told=sensor))
+
+
+def _what_was_judged(scene: SceneFile, *, protocol: str, gsd: int, told: str | None) -> str:
+    if scene.reference is None:
+        degraded, reference = "degraded by", "what was observed"
+    else:
+        degraded, reference = "degraded in the file already, supposedly by", "the file's own reference"
+    otherwise = "" if told in (None, protocol) else f"; the methods are told {told}"
+    return (
+        f"{redact(scene.name)}, protocol {protocol}, gsd {gsd}: all bands are {degraded} {DEGRADED_BY[protocol]}{otherwise}; "
+        f"the {gsd} m bands, sharpened back, are held against {reference}"
+    )
 
 
 def _print_scores(scores: pd.DataFrame, *, title: str) -> None:

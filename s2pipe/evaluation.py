@@ -154,7 +154,7 @@ def score(
             sharpener = method
         else:
             sharpener = fit_sample(sample, method, sensor=sensor, seed=seed, device=device, checkpoint=None, progress=progress)
-        estimate = _estimate(reduced, sharpener, device)
+        estimate = _judged_bands(reduced, sharpener, device).compute().values[0]
         seconds = time.perf_counter() - start
         in_sample = bool(np.isin(getattr(sharpener, "fingerprint", ()), known).any())
         table = compare(reduced, estimate, crop=crop)
@@ -181,7 +181,8 @@ def reduce_scene(cube: xr.DataTree, operator: Sensor, gsd: int) -> Reduced:
         )
     encoding = encoding_of(cube)
     observed = {
-        own: encoding.decode(np.asarray(array.data[0, :, : height * 10 // own, : width * 10 // own])) for own, array in arrays.items()
+        own: encoding.decode(np.asarray(array.data[0, :, : height * 10 // own, : width * 10 // own]))
+        for own, array in arrays.items()
     }
     lower = {
         node_name(own): _node(_degrade(array, operator, bands[own], ratio), bands[own], own) for own, array in observed.items()
@@ -266,17 +267,17 @@ def _check_method(method: Any, reduced: Reduced, sensor: Sensor, device: str) ->
         check_fit(reduced.cube, method, sensor, device)
         return
     if method.sensor != sensor:
+        other = " of another mtf" if method.sensor.protocol == sensor.protocol else ""
         raise InputError(
-            f"the Sharpener {_label(method)} was fitted for the sensor {method.sensor.protocol!r}, but the methods are told "
-            f"{sensor.protocol!r}; fit it anew, give another protocol=, or state its sensor= to measure what that costs"
+            f"the Sharpener {_label(method)} was fitted for the sensor {method.sensor.protocol!r}{other}, but the methods are "
+            f"told {sensor.protocol!r}; fit it anew, give another protocol=, or state its sensor= to measure what that costs"
         )
+    _judged_bands(reduced, method, device)  # which refuses a Sharpener of other bands, and computes nothing yet
 
 
-def _estimate(reduced: Reduced, sharpener: Sharpener, device: str) -> npt.NDArray[np.float32]:
-    """Reflectance (band, y, x) of the judged bands."""
-    sharpened = sharpen(reduced.cube, sharpener, bands=bands_by_gsd(reduced.cube)[reduced.gsd], device=device)
-    result: npt.NDArray[np.float32] = sharpened.compute().values[0]
-    return result
+def _judged_bands(reduced: Reduced, sharpener: Sharpener, device: str) -> xr.DataArray:
+    """The estimate (time, band, y, x) of the reference, lazily."""
+    return sharpen(reduced.cube, sharpener, bands=bands_by_gsd(reduced.cube)[reduced.gsd], device=device)
 
 
 def compare(reduced: Reduced, estimate: npt.NDArray[np.float32], *, crop: int) -> pd.DataFrame:
@@ -284,9 +285,13 @@ def compare(reduced: Reduced, estimate: npt.NDArray[np.float32], *, crop: int) -
     inner = (slice(None), *(slice(crop, size - crop) for size in estimate.shape[1:]))
     reference, estimate = reduced.reference[inner], estimate[inner]
     valid = np.isfinite(reference) & np.isfinite(estimate)
-    if not valid.all(axis=0).any():
-        raise InputError("no pixel is valid in all bands of both reference and estimate; choose another date or a clearer part")
     names = bands_by_gsd(reduced.cube)[reduced.gsd]
+    if not valid.all(axis=0).any():
+        dead = ", ".join(name for name, pixels in zip(names, valid, strict=True) if not pixels.any())
+        raise InputError(
+            f"no pixel is valid in {f'the bands {dead}' if dead else 'all bands at once'} of both reference and estimate; "
+            "choose another date or a clearer part, or leave such bands out"
+        )
     rows = [_band_row(*parts) for parts in zip(names, reference, estimate, valid, strict=True)]
     everywhere = valid.all(axis=0)
     spectra = reference[:, everywhere], estimate[:, everywhere]

@@ -238,7 +238,8 @@ def check_geometry(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | None 
         gsd: [_sharpened_pair(window, [position[band] for band in bands], fine, gsd) for window in clear]
         for gsd, bands in sharpened.items()
     }
-    table = _table(pairs, sharpened).drop(columns="error")  # neighbours are alike when blurred: it would be far too small
+    # Blurred neighbours are alike: more of them are needed, and their number does not tell the error.
+    table = _table(pairs, sharpened, most=4 * MOST_PIXELS).drop(columns="error")
     if data is None:
         return table
     own_shift = shifts_of(observed, native)[["dy", "dx"]].reindex(table.index)
@@ -275,15 +276,12 @@ def _observed_pair(window: Window, gsd: int) -> _Pair:
     )
 
 
-def _sharpened_pair(window: Window, bands: Sequence[int], fine: Sequence[int], gsd: int) -> _Pair:
+def _sharpened_pair(window: Window, bands: list[int], fine: list[int], gsd: int) -> _Pair:
     """The sharpened `bands` of a window's 10 m node beside its `fine` ones, by their positions, blurred alike."""
     sigma = gsd / 20  # half the GSD in 10 m pixels
-    size = 2 * round(4 * sigma) + 1  # of the Gaussian, as scipy truncates it
-    kept = [*fine, *bands]
-    blurred = ndimage.gaussian_filter(window.reflectance[10][kept], (0, sigma, sigma))
-    seen = ndimage.minimum_filter(window.seen[10][kept], size=(1, size, size), mode="constant", cval=0)
-    count = len(fine)
-    return _Pair(bands=blurred[count:], seen=seen[count:], fine=blurred[:count], fine_seen=seen[:count], ratio=1)
+    blurred = ndimage.gaussian_filter(window.reflectance[10], (0, sigma, sigma))
+    seen = window.seen[10]  # what was filled shows beyond, but as wide in both, and moves nothing
+    return _Pair(bands=blurred[bands], seen=seen[bands], fine=blurred[fine], fine_seen=seen[fine], ratio=1)
 
 
 def _with_10_m_bands(window: Window, positions: list[int]) -> Window:
@@ -322,11 +320,12 @@ class _Shift:
     r2: float = math.nan
 
 
-def _table(pairs: Mapping[int, Sequence[_Pair]], bands: Mapping[int, Sequence[str]]) -> pd.DataFrame:
+def _table(pairs: Mapping[int, Sequence[_Pair]], bands: Mapping[int, Sequence[str]], *, most: int = MOST_PIXELS) -> pd.DataFrame:
+    """One row for each of `bands`, by GSD: those of the pairs of that GSD, in their order."""
     rows = [
         {"band": band, "gsd": gsd, **asdict(shift)}
         for gsd, of_gsd in pairs.items()
-        for band, shift in zip(bands[gsd], _shifts(of_gsd, len(bands[gsd])), strict=True)
+        for band, shift in zip(bands[gsd], _shifts(of_gsd, len(bands[gsd]), most=most), strict=True)
     ]
     return pd.DataFrame(rows, columns=["band", "gsd", "dy", "dx", "error", "r2"]).set_index("band")
 

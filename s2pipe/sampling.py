@@ -70,8 +70,10 @@ class Window:
 
 
 FINGERPRINT_EDGE = 4
-FINGERPRINT_SHARE = 512
+FINGERPRINT_SHARE = 64
 """One in this many 4 x 4 pixel squares of a coarse band goes into a fingerprint."""
+FINGERPRINT_NUMBERS = 8
+"""Different numbers that such a square must have: water clipped to a few DN looks alike in all scenes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,7 @@ class Sample:
         parts = [
             fingerprint(window.reflectance[gsd], window.seen[gsd]) for window in self.windows for gsd in self.bands if gsd > 10
         ]
-        return np.unique(np.concatenate(parts)) if parts else np.empty(0, dtype=np.uint64)
+        return np.unique(np.concatenate(parts))
 
 
 def fingerprint(reflectance: npt.NDArray[np.float32], seen: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
@@ -122,7 +124,7 @@ def fingerprint(reflectance: npt.NDArray[np.float32], seen: npt.NDArray[np.bool_
     Parameters
     ----------
     reflectance, seen : ndarray, (band, y, x)
-        To 1e-4 in reflectance; squares with pixels that were not seen, and flat ones, which resemble each other, are left out.
+        To 1e-4 in reflectance; squares with pixels that were not seen, and nearly flat ones, are left out.
 
     Returns
     -------
@@ -140,9 +142,11 @@ def fingerprint(reflectance: npt.NDArray[np.float32], seen: npt.NDArray[np.bool_
         hashed = (hashed ^ part.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         hashed = (hashed ^ (hashed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         hashed ^= hashed >> np.uint64(27)
-    varied = np.maximum.reduce(parts) > np.minimum.reduce(parts)
     whole = np.lib.stride_tricks.sliding_window_view(seen, (edge, edge), axis=(1, 2)).all(axis=(3, 4))
-    return np.unique(hashed[varied & whole & (hashed % np.uint64(FINGERPRINT_SHARE) == 0)])
+    chosen = whole & (hashed % np.uint64(FINGERPRINT_SHARE) == 0)
+    squares = np.sort([part[chosen] for part in parts], axis=0)
+    different = 1 + (np.diff(squares, axis=0) > 0).sum(axis=0)
+    return np.unique(hashed[chosen][different >= FINGERPRINT_NUMBERS])
 
 
 def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:

@@ -18,6 +18,7 @@ from s2pipe.errors import InputError
 from s2pipe.halo import plan_axis, sharpen_chunks
 from s2pipe.methods import Method, Sharpener, get_method
 from s2pipe.progress import Progress, progress_bar
+from s2pipe.registration import warn_if_misregistered
 from s2pipe.sampling import Sample
 from s2pipe.sensor import Sensor
 from s2pipe.worker import check_device, choose_device
@@ -136,6 +137,7 @@ def fit(
     seed = check_whole("seed", seed, least=0)
     check_fit(cube, method, sensor, device)
     sample = Sample.of(cube, seed=seed)
+    warn_if_misregistered(sample.windows, sample.bands)
     return fit_sample(sample, method, sensor=sensor, seed=seed, device=device, checkpoint=checkpoint, progress=progress)
 
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -239,9 +238,3 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
-
-
-def __getattr__(name: str) -> Any:  # TEMPORARY: names that moved to sampling
-    from s2pipe import sampling
-
-    return getattr(sampling, name)

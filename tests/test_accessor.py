@@ -13,3 +13,8 @@ def test_the_accessor_forwards_and_holds_no_state(tmp_path):
     xr.testing.assert_equal(open_zarr(tmp_path / "sharp.zarr").compute(), sharp.compute())
     cube.s2.to_zarr(tmp_path / "cube.zarr")
     assert isinstance(open_zarr(tmp_path / "cube.zarr"), xr.DataTree)
+
+
+def test_the_accessor_passes_the_checkpoint_on(tmp_path):
+    random_cube(96, 96).s2.sharpen("ssc-cnn", steps=1, patches=64, checkpoint=tmp_path)
+    assert list(tmp_path.glob("*.safetensors"))

@@ -1,5 +1,7 @@
-"""The command line as a user types it, on simulated scenes in a local catalog."""
+"""The command line as a user types it, on simulated scenes in a local catalog or in files, and on real ones."""
 
+import json
+import pickle
 import shutil
 import signal
 import subprocess
@@ -7,16 +9,22 @@ import sys
 
 import dask
 import numpy as np
+import pandas as pd
 import pystac
 import pytest
+import scipy.io
 import zarr
 from typer.testing import CliRunner
 
 import s2pipe
+from s2pipe.bands import BANDS
 from s2pipe.cli import app
+from s2pipe.cube import nodes
+from s2pipe.evaluation import reduce_scene
 from s2pipe.simulate import simulate_scene, write_scene
 
 DAY = ["--datetime", "2026-06-21"]
+OFFSET = ["--offset", "-0.1"]
 
 
 def run(*arguments):
@@ -42,6 +50,27 @@ def private_archive(scene, tmp_path):
     return write_scene(scene, tmp_path / "archive")
 
 
+@pytest.fixture(scope="module")
+def cube(scene):
+    return s2pipe.from_arrays(scene.r10m, scene.r20m, scene.r60m, offset=-0.1)
+
+
+@pytest.fixture(scope="module")
+def npz(scene, tmp_path_factory):
+    """The scene in a file, which does not state its offset."""
+    path = tmp_path_factory.mktemp("scene") / "simulated.npz"
+    np.savez(path, r10m=scene.r10m, r20m=scene.r20m, r60m=scene.r60m)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(npz, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "glp.safetensors"
+    result = run("fit", npz, *OFFSET, "--method", "glp", "--out", path)
+    assert result.exit_code == 0, result.output
+    return path
+
+
 def one_line_error(result, code):
     """The text of an error that ended a command as it should: exit code, one line, no traceback."""
     assert result.exit_code == code, result.output
@@ -52,7 +81,7 @@ def one_line_error(result, code):
     return lines[-1]
 
 
-@pytest.mark.parametrize("command", ["", "search", "sharpen", "info", "demo"])
+@pytest.mark.parametrize("command", ["", "search", "sharpen", "fit", "evaluate", "info", "demo"])
 def test_help(command):
     result = run(*command.split(), "--help")
     assert result.exit_code == 0
@@ -265,16 +294,17 @@ def test_an_unreachable_scheduler(archive, tmp_path):
 
 
 @pytest.mark.parametrize("scheduler", [[], ["--scheduler", "local"]])
-def test_a_damaged_file_ends_the_job_in_one_line(scheduler, private_archive, tmp_path):
+def test_a_damaged_file_ends_the_job_in_one_line(scheduler, private_archive, weights, tmp_path):
     (path,) = private_archive.parent.rglob("B11.tif")
     path.write_bytes(path.read_bytes()[:2000])
     store = tmp_path / "out.zarr"
-    result = run("sharpen", "--catalog", private_archive, *DAY, "--method", "bicubic", *scheduler, "--out", store)
+    # weights, because a fit would read the file before anything is written
+    result = run("sharpen", "--catalog", private_archive, *DAY, "--method", weights, *scheduler, "--out", store)
     assert "B11" in one_line_error(result, 1)
     # What was begun says so, and can be replaced.
     assert "not written to its end" in run("info", store).output
     shutil.copy(path.with_name("B12.tif"), path)
-    again = run("sharpen", "--catalog", private_archive, *DAY, "--method", "bicubic", "--out", store, "--overwrite")
+    again = run("sharpen", "--catalog", private_archive, *DAY, "--method", weights, "--out", store, "--overwrite")
     assert again.exit_code == 0, again.output
 
 
@@ -288,6 +318,268 @@ def test_interrupting_leaves_no_traceback(archive, tmp_path):
     assert process.returncode == 130
     assert "interrupted" in rest
     assert "Traceback" not in rest
+
+
+def test_sharpen_with_weights_uses_them_as_they_are(archive, weights, tmp_path):
+    store = tmp_path / "out.zarr"
+    result = run("sharpen", "--catalog", archive, *DAY, "--method", weights, "--out", store)
+    assert result.exit_code == 0, result.output
+    loaded = s2pipe.load(s2pipe.search(archive, datetime="2026-06-21"))
+    expected = s2pipe.sharpen(loaded, s2pipe.load_sharpener(weights))
+    written = s2pipe.open_zarr(store, group="33TWM_32633")
+    np.testing.assert_array_equal(written.values, expected.values)
+    assert written.attrs["s2pipe_weights_sha256"] == s2pipe.load_sharpener(weights).weights_sha256
+
+
+def test_weights_get_the_bands_they_need_whatever_bands_are_written(archive, weights, tmp_path):
+    store = tmp_path / "out.zarr"
+    result = run("sharpen", "--catalog", archive, *DAY, "--method", weights, "--bands", "B05", "--out", store)
+    assert result.exit_code == 0, result.output
+    assert list(s2pipe.open_zarr(store, group="33TWM_32633")["band"].values) == ["B05"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--steps", 5], "leave out --steps"),
+        (["--seed", 0], "leave out --seed"),
+        (["--method", "gone.safetensors"], "no file gone.safetensors"),
+    ],
+)
+def test_weights_are_looked_at_before_the_search(arguments, named, weights, tmp_path):
+    catalog = "http://127.0.0.1:9/stac"  # nobody answers there
+    command = ["sharpen", "--catalog", catalog, *DAY, "--method", weights, "--out", tmp_path / "o.zarr", *arguments]
+    assert named in one_line_error(run(*command), 2)
+
+
+# ---- fit ----
+
+
+@pytest.mark.parametrize("option", ["--sensor", "--protocol"])
+def test_fit_writes_what_the_library_fits_and_tells_it(option, npz, cube, tmp_path):
+    path = tmp_path / "w.safetensors"
+    command = ["fit", npz, *OFFSET, "--method", "ssc-cnn", "--steps", 2, "--seed", 7, option, "corner", "--out", path]
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    expected = s2pipe.fit(cube, "ssc-cnn", steps=2, seed=7, sensor=s2pipe.Sensor.named("corner"))
+    assert s2pipe.load_sharpener(path).provenance() == expected.provenance()
+    for text in (str(path), "ssc-cnn", "B05 B06 B07 B8A B11 B12 B01 B09", f"{expected.halo} px", "corner"):
+        assert text in result.stdout
+
+
+def test_fit_goes_on_from_its_checkpoint(npz, tmp_path):
+    command = ["fit", npz, *OFFSET, "--method", "ssc-cnn"]
+    assert run(*command, "--steps", 2, "--checkpoint", tmp_path / "new" / "c", "--out", tmp_path / "a.safetensors").exit_code == 0
+    result = run(*command, "--steps", 1, "--checkpoint", tmp_path / "new" / "c", "--out", tmp_path / "b.safetensors")
+    assert "stands at step 2" in one_line_error(result, 2)
+
+
+def test_fit_replaces_weights_only_when_asked(npz, tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_text("dear")
+    command = ["fit", npz, *OFFSET, "--method", "glp", "--out", path]
+    assert "--overwrite" in one_line_error(run(*command), 2)
+    assert path.read_text() == "dear"
+    assert run(*command, "--overwrite").exit_code == 0
+    assert s2pipe.load_sharpener(path).method == "glp"
+
+
+@pytest.mark.parametrize(
+    ("weights", "named"),
+    [
+        ("there.safetensors", "--overwrite"),
+        ("folder.safetensors", "exists"),
+        ("w.pt", "must end in .safetensors"),
+        ("missing/w.safetensors", "missing is no folder"),
+        ("there.safetensors/w.safetensors", "there.safetensors is no folder"),
+    ],
+)
+def test_weights_that_cannot_be_written_are_told_before_anything_is_read(weights, named, tmp_path):
+    (tmp_path / "there.safetensors").touch()
+    (tmp_path / "folder.safetensors").mkdir()
+    result = run("fit", "/no/such/scene", "--method", "glp", "--out", tmp_path / weights)
+    assert named in one_line_error(result, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--method", "magic"], "s2sucnn"),
+        (["--method", "w.safetensors"], "s2sucnn"),
+        (["--method", "glp", "--steps", 5], "steps"),
+        (["--sensor", "middle"], "'middle'"),
+        (["--device", "tpu"], "'tpu'"),
+        (["--scale", 0], "scale"),
+        (["--checkpoint", __file__], "--checkpoint"),
+    ],
+)
+def test_fit_tells_bad_input(arguments, named, npz, tmp_path):
+    path = tmp_path / "w.safetensors"
+    assert named in one_line_error(run("fit", npz, "--method", "bicubic", "--out", path, *arguments), 2)
+    assert not path.exists()
+
+
+# ---- evaluate ----
+
+
+def figures(table):
+    """All of the table of `evaluate` but what differs from run to run."""
+    return pd.DataFrame(table).drop(columns="seconds")
+
+
+def row_of(method, output):
+    """The words of the line that a printed table has for a method."""
+    (line,) = (line for line in output.splitlines() if line.strip().startswith(method))
+    return line.split()
+
+
+def test_evaluate_prints_a_row_for_each_method(npz, cube):
+    result = run("evaluate", npz, *OFFSET, "--method", "bicubic", "--method", "glp")
+    assert result.exit_code == 0, result.output
+    expected = s2pipe.evaluate(cube, ["bicubic", "glp"])
+    for method, rows in expected.groupby("method"):
+        mean = rows.iloc[-1]
+        numbers = [
+            f"{mean['rmse']:.5f}",
+            f"{mean['ssim']:.4f}",
+            f"{mean['uiqi']:.4f}",
+            f"{mean['sam_deg']:.2f}",
+            f"{mean['ergas']:.2f}",
+        ]
+        words = row_of(method, result.stdout)
+        assert words[1:-1] == [f"{sre:.2f}" for sre in rows["sre_db"]] + numbers
+        assert float(words[-1]) >= 0  # seconds
+    told = " ".join(result.stdout.split())
+    for text in ("simulated, protocol centre, gsd 20", "degraded by a Gaussian matched to each band's MTF", "what was observed"):
+        assert text in told
+    assert "in-sample" not in told
+    assert "told" not in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ([], {}),
+        (["--protocol", "corner", "--crop", 5], {"protocol": "corner", "crop": 5}),
+        (["--gsd", 60, "--crop", 0], {"gsd": 60, "crop": 0}),
+        (["--sensor", "box"], {"sensor": s2pipe.Sensor.named("box")}),
+        (["--method", "ssc-cnn", "--steps", 2, "--seed", 7], {"steps": 2, "seed": 7}),
+    ],
+)
+def test_evaluate_gives_the_table_of_the_library_as_json(arguments, options, npz, cube):
+    result = run("evaluate", npz, *OFFSET, "--method", "bicubic", *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    records = json.loads(result.stdout)
+    assert records[0]["sam_deg"] is None
+    expected = s2pipe.evaluate(cube, ["bicubic", "ssc-cnn"] if "steps" in options else ["bicubic"], **options)
+    pd.testing.assert_frame_equal(figures(records), figures(expected), rtol=1e-6)
+
+
+def test_evaluate_says_what_the_methods_are_told_instead(npz):
+    result = run("evaluate", npz, *OFFSET, "--method", "glp", "--protocol", "box", "--sensor", "corner")
+    told = " ".join(result.stdout.split())
+    assert "sigma 1/ratio and the block mean; the methods are told corner" in told
+
+
+def test_weights_of_the_scene_itself_are_marked_in_sample(npz, weights):
+    command = ["evaluate", npz, *OFFSET, "--method", weights, "--method", "bicubic"]
+    printed = run(*command)
+    assert row_of("glp", printed.stdout)[-1] == "in-sample"
+    assert "in-sample" not in row_of("bicubic", printed.stdout)
+    records = json.loads(run(*command, "--json").stdout)
+    assert {(record["method"], record["in_sample"]) for record in records} == {("glp", True), ("bicubic", False)}
+
+
+def test_weights_of_another_scene_are_not_in_sample(weights, tmp_path):
+    other = simulate_scene(120, seed=5)
+    path = tmp_path / "other.npz"
+    np.savez(path, r10m=other.r10m, r20m=other.r20m, r60m=other.r60m)
+    records = json.loads(run("evaluate", path, *OFFSET, "--method", weights, "--json").stdout)
+    assert not any(record["in_sample"] for record in records)
+
+
+def test_a_scene_that_brings_its_reference_is_judged_by_it(npz, cube, tmp_path):
+    reduced = reduce_scene(cube, s2pipe.Sensor.named("box"), 20)
+    lower = {band: node.sel(band=band).values[0] for node in nodes(reduced.cube).values() for band in node["band"].values}
+    cells = np.empty(len(BANDS), dtype=object)
+    cells[:] = [lower[band] for band in BANDS]
+    pair = tmp_path / "pair.mat"
+    scipy.io.savemat(pair, {"Yim": cells, "Xm_im": np.moveaxis(reduced.reference, 0, -1)})
+
+    command = ["--method", "bicubic", "--method", "ssc-cnn", "--steps", 2, "--protocol", "box"]
+    degraded_here = json.loads(run("evaluate", npz, *OFFSET, *command, "--json").stdout)
+    came_degraded = json.loads(run("evaluate", pair, "--scale", 1, *command, "--json").stdout)
+    pd.testing.assert_frame_equal(figures(came_degraded), figures(degraded_here), rtol=1e-6)
+
+    told = " ".join(run("evaluate", pair, "--scale", 1, *command).stdout.split())
+    assert "pair, protocol box, gsd 20" in told
+    assert "degraded in the file already" in told
+    assert "the file's own reference" in told
+    assert "gsd" in one_line_error(run("evaluate", pair, "--scale", 1, *command, "--gsd", 60), 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--method", "magic"], "s2sucnn"),
+        (["--method", "gone.safetensors"], "no file gone.safetensors"),
+        (["--protocol", "middle"], "'middle'"),
+        (["--sensor", "middle"], "'middle'"),
+        (["--gsd", 30], "gsd=30"),
+        (["--crop", -1], "crop=-1"),
+        (["--crop", 30], "crop=30"),
+        (["--steps", 5], "steps"),
+        (["--device", "tpu"], "'tpu'"),
+    ],
+)
+def test_evaluate_tells_bad_input(arguments, named, npz):
+    result = run("evaluate", npz, "--method", "bicubic", *arguments, "--json")
+    assert named in one_line_error(result, 2)
+    assert result.stdout == ""
+
+
+def test_evaluate_tells_a_missing_scene():
+    assert "/no/such/scene" in one_line_error(run("evaluate", "/no/such/scene", "--method", "bicubic"), 2)
+
+
+def test_evaluate_wants_a_method(npz):
+    result = run("evaluate", npz)
+    assert result.exit_code == 2
+    assert "--method" in result.stderr
+
+
+def test_weights_for_another_sensor_are_refused_unless_it_is_stated(npz, weights):
+    command = ["evaluate", npz, *OFFSET, "--method", weights, "--protocol", "box"]
+    assert "fitted for the sensor 'centre'" in one_line_error(run(*command), 2)
+    assert run(*command, "--sensor", "centre").exit_code == 0
+
+
+def test_a_pickle_by_another_name_is_never_opened(npz, tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(pickle.dumps({"weights": 1}))
+    assert "is no safetensors file" in one_line_error(run("evaluate", npz, "--method", path), 2)
+
+
+def test_evaluate_on_a_real_scene(data_dir):
+    folder = data_dir / "crops" / "majortom_L2A_T48QUE_20200223"
+    records = json.loads(run("evaluate", folder, "--method", "bicubic", "--method", "glp", "--json").stdout)
+    table = pd.DataFrame(records).set_index(["method", "band"])
+    assert not table["in_sample"].any()
+    together = table.xs("all", level="band")
+    assert together.loc["bicubic", "sre_db"] == pytest.approx(20.52, abs=0.05)
+    assert together.loc["glp", "sre_db"] == pytest.approx(28.96, abs=0.3)
+    assert (together["sam_deg"] < 5).all()
+    assert (together["rmse"] < 0.03).all()
+    better = table.loc["glp"] > table.loc["bicubic"]
+    assert better[["sre_db", "ssim", "uiqi"]].all(axis=None)
+
+
+def test_evaluate_on_a_real_pair(data_dir):
+    pair = data_dir / "papers" / "coastalA_cell_RR.mat"
+    result = run("evaluate", pair, "--method", "bicubic", "--protocol", "box")
+    assert result.exit_code == 0, result.output
+    assert row_of("bicubic", result.stdout)[7] == "21.96"
+    assert "coastalA_cell_RR, protocol box" in result.stdout
 
 
 # ---- info ----

@@ -101,7 +101,7 @@ def test_import_loads_no_torch() -> None:
 
 def test_module_runs_as_the_command() -> None:
     shown = run_python("-m", "s2pipe", "--help")
-    assert all(command in shown for command in ("search", "sharpen", "info", "demo"))
+    assert all(command in shown for command in ("search", "sharpen", "fit", "evaluate", "info", "demo"))
 
 
 def test_version_is_the_same_everywhere(project: dict[str, Any], citation: dict[str, Any]) -> None:

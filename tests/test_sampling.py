@@ -1,13 +1,28 @@
+from dataclasses import replace
+
 import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 from scenes import random_arrays, random_cube, with_chunks, with_numbers
 
 import s2pipe
 from s2pipe import InputError
 from s2pipe.bands import BANDS_BY_GSD
-from s2pipe.sampling import MAX_WINDOWS, WINDOW, Window, _window_places, patch_corners, sample_windows, unseen_bands
+from s2pipe.sampling import (
+    FINGERPRINT_SHARE,
+    MAX_WINDOWS,
+    WINDOW,
+    Sample,
+    Window,
+    _window_places,
+    fingerprint,
+    patch_corners,
+    sample_windows,
+    unseen_bands,
+)
 
 
 def test_windows_hold_reflectance_of_the_same_ground_at_every_resolution():
@@ -129,3 +144,95 @@ def test_dn_given_as_floats_are_noticed(caplog):
     assert not caplog.text
     sample_windows(s2pipe.from_arrays(*arrays), seed=0)
     assert "DN seem to have been given as reflectance" in caplog.text
+
+
+def test_a_sample_tells_what_is_to_be_sharpened():
+    sample = Sample.of(random_cube(96, 96), seed=0)
+    assert sample.bands == BANDS_BY_GSD and sample.gsds == (20, 60)
+    assert sample.targets == BANDS_BY_GSD[20] + BANDS_BY_GSD[60]
+    assert replace(sample, gsds=(60,)).targets == BANDS_BY_GSD[60]
+    (window,), (expected,) = sample.windows, sample_windows(random_cube(96, 96), seed=0)
+    np.testing.assert_array_equal(window.reflectance[20], expected.reflectance[20])
+
+
+def test_only_targets_count_as_unseen():
+    sample = Sample.of(blank(random_cube(96, 96), r20m=[2], r60m=[1]), seed=0)
+    assert sample.unseen_targets() == ("B07", "B09")
+    assert replace(sample, gsds=(20,)).unseen_targets() == ("B07",)
+
+
+GROUND = np.random.default_rng(0).random((2, 60, 50), np.float32)
+
+
+def of_array(reflectance, seen=None):
+    return fingerprint(reflectance, np.ones(reflectance.shape, bool) if seen is None else seen)
+
+
+@given(st.integers(0, 40), st.integers(0, 30), st.integers(20, 60), st.integers(20, 50))
+def test_two_cuts_of_a_scene_share_the_hashes_of_the_ground_they_share(top, left, bottom, right):
+    one, two = GROUND[:, top:, left:], GROUND[:, :bottom, :right]
+    shared = np.intersect1d(of_array(one), of_array(two))
+    np.testing.assert_array_equal(shared, of_array(GROUND[:, top:bottom, left:right]))
+
+
+def test_a_fingerprint_holds_one_square_in_so_many_once_and_sorted():
+    reflectance = np.random.default_rng(1).random((3, 203, 203), np.float32)
+    hashes = of_array(reflectance)
+    assert hashes.dtype == np.uint64 and (np.diff(hashes) > 0).all()
+    assert len(hashes) == pytest.approx(3 * 200**2 / FINGERPRINT_SHARE, rel=0.1)
+    np.testing.assert_array_equal(of_array(np.concatenate([reflectance, reflectance[::-1]], axis=1)[:, :203]), hashes)
+
+
+def test_other_ground_another_order_or_sign_shares_nothing():
+    hashes = of_array(GROUND)
+    assert len(hashes) > 50
+    for other in (np.random.default_rng(1).random(GROUND.shape, np.float32), GROUND[:, ::-1], GROUND.swapaxes(1, 2), -GROUND):
+        assert not np.isin(of_array(np.ascontiguousarray(other)), hashes).any()
+
+
+def test_scenes_of_a_few_numbers_have_no_fingerprint():
+    rng = np.random.default_rng(0)
+    clipped = rng.integers(1, 4, (1, 300, 300)).astype(np.float32) * 1e-4
+    assert of_array(clipped).size == of_array(np.full((1, 300, 300), 0.3, np.float32)).size == 0
+    assert of_array(clipped * rng.integers(1, 100, clipped.shape).astype(np.float32)).size > 500
+
+
+def test_a_scene_smaller_than_a_square_has_no_fingerprint():
+    hashes = of_array(GROUND[:, :3])
+    assert hashes.size == 0 and hashes.dtype == np.uint64
+
+
+def test_squares_with_unseen_pixels_are_left_out():
+    seen = np.ones(GROUND.shape, bool)
+    seen[0, 30, 25] = seen[1, :, 10:12] = False
+    filled = np.where(seen, GROUND, 0.5)
+    hashes = of_array(filled, seen)
+    np.testing.assert_array_equal(hashes, of_array(np.where(seen, GROUND, 0.7), seen))
+    without_second = of_array(GROUND[1:, :, :10]), of_array(GROUND[1:, :, 12:])
+    around = of_array(GROUND[:1, 27:34, 22:29])
+    expected = np.setdiff1d(np.concatenate([of_array(GROUND[:1]), *without_second]), around)
+    np.testing.assert_array_equal(hashes, expected)
+
+
+def test_the_fingerprint_of_a_sample_is_that_of_its_coarse_bands():
+    cube = random_cube(96, 96)
+    hashes = Sample.of(cube, seed=0).fingerprint()
+    other = random_cube(96, 96, seed=1)
+    changed = {name: with_numbers(cube, **{name: other[name]["reflectance"].values}) for name in cube.children}
+    of_changed = {name: Sample.of(one, seed=0).fingerprint() for name, one in changed.items()}
+    np.testing.assert_array_equal(of_changed["r10m"], hashes)
+    assert 0 < np.isin(of_changed["r20m"], hashes).sum() < np.isin(of_changed["r60m"], hashes).sum() < len(hashes)
+
+
+def test_a_fingerprint_does_not_follow_how_reflectance_is_stored():
+    arrays = random_arrays(96, 96)
+    stored = [
+        s2pipe.from_arrays(*arrays, offset=-0.1),
+        s2pipe.from_arrays(*[array - np.uint16(1000) for array in arrays]),
+        s2pipe.from_arrays(*[(array * 1e-4 - 0.1).astype(np.float32) for array in arrays]),
+        with_chunks(s2pipe.from_arrays(*[array * 1e-4 - 0.1 for array in arrays]), 48, 48),
+    ]
+    first, *others = (Sample.of(cube, seed=0).fingerprint() for cube in stored)
+    assert len(first) > 50
+    for other in others:
+        np.testing.assert_array_equal(other, first)

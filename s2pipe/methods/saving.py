@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import safetensors.torch
 import torch
 
 from s2pipe.errors import InputError
+from s2pipe.methods import METHODS
 from s2pipe.methods.base import Sharpener, TorchSharpener
 from s2pipe.sensor import Sensor
 
@@ -34,10 +36,10 @@ def save_sharpener(sharpener: Sharpener, path: str | Path) -> None:
     Raises
     ------
     InputError
-        If the Sharpener is from elsewhere, or the file cannot be written.
+        If the Sharpener is from elsewhere, `path` ends otherwise, or the file cannot be written.
     """
     path = Path(path)
-    if not isinstance(sharpener, TorchSharpener):
+    if not isinstance(sharpener, TorchSharpener) or sharpener.method not in METHODS:
         raise InputError(f"a {type(sharpener).__name__} is no Sharpener of s2pipe's own methods and cannot be saved")
     if path.suffix != SUFFIX:
         raise InputError(f"path={str(path)!r} must end in {SUFFIX}")
@@ -52,13 +54,16 @@ def save_sharpener(sharpener: Sharpener, path: str | Path) -> None:
         "bands_out": sharpener.bands_out,
         "halo": sharpener.halo,
         "bicubic_bands": sharpener.bicubic_bands,
+        "weights_sha256": sharpener.weights_sha256,
     }
-    part = path.with_suffix(".part")
+    part = path.with_name(f"{path.name}.part")
     try:
         safetensors.torch.save_file(tensors, part, {"format": FORMAT, "sharpener": json.dumps(stated)})
         os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
+    except (OSError, safetensors.SafetensorError) as error:
+        with suppress(OSError):
+            part.unlink()
+        raise InputError(f"{path} cannot be written: {error}") from None
 
 
 def load_sharpener(path: str | Path) -> Sharpener:
@@ -75,11 +80,9 @@ def load_sharpener(path: str | Path) -> Sharpener:
     Raises
     ------
     InputError
-        If there is no such file, it is no safetensors file (pickles are never opened), not written by `save_sharpener`, or
-        its weights are those of another architecture than it says.
+        If there is no such file, it is no safetensors file (pickles are never opened), not written by `save_sharpener`,
+        damaged, or its weights are those of another architecture than it says.
     """
-    from s2pipe.methods import METHODS
-
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no file {path}; give weights that s2pipe fit, or s2pipe.save_sharpener, wrote")
@@ -97,11 +100,14 @@ def load_sharpener(path: str | Path) -> Sharpener:
     stated = json.loads(metadata["sharpener"])
     if stated["method"] not in METHODS:
         raise InputError(f"{path} is of the method {stated['method']!r}; legal methods are {', '.join(METHODS)}")
-    fingerprint = tensors.pop(FINGERPRINT).numpy()
     try:
-        return METHODS[stated["method"]].sharpener.restore(tensors, **_fields(stated), fingerprint=fingerprint)
-    except (KeyError, RuntimeError) as error:  # load_state_dict names the tensors
+        fingerprint = tensors.pop(FINGERPRINT).numpy()
+        sharpener = METHODS[stated["method"]].sharpener.restore(tensors, **_fields(stated), fingerprint=fingerprint)
+    except (KeyError, RuntimeError, TypeError) as error:  # load_state_dict names the tensors
         raise InputError(f"the weights in {path} are not those of {stated['method']} with {stated['options']}: {error}") from None
+    if sharpener.weights_sha256 != stated["weights_sha256"]:
+        raise InputError(f"{path} is damaged: its weights are not those that were written; fit anew, or copy the file again")
+    return sharpener
 
 
 def _fields(stated: Mapping[str, Any]) -> dict[str, Any]:
