@@ -32,6 +32,7 @@ import pandas as pd
 import safetensors
 import torch
 import xarray as xr
+from published_report import load_results, render
 
 import s2pipe
 from s2pipe import Sensor
@@ -422,6 +423,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for run in runs:
             if not is_done(run):
                 execute(run, options.work)
+    names = [run.name for run in all_runs()]
+    page = render(names, load_results(names, RESULTS), DATA.parent / "reference" / "measured_peers.csv")
+    RESULTS.with_suffix(".md").write_text(page)
 
 
 if __name__ == "__main__":

@@ -53,12 +53,12 @@ def check_consistency(
     if sensor is not None and not isinstance(sensor, Sensor):
         raise InputError(f"sensor={sensor!r} is a {type(sensor).__name__}; give a Sensor, such as s2pipe.Sensor.named('corner')")
     sample = sample_sharpened(sharp, data, seed=seed)
-    rows = []
+    tables = []
     for gsd in (20, 60):
         bands = [band for band in bands_at(sample.bands[10], gsd) if band in sample.bands.get(gsd, ())]
         if bands:
-            rows.append(_consistency(sample, gsd, bands, sensor or Sensor()))
-    return pd.concat(rows)
+            tables.append(_consistency(sample, gsd, bands, sensor or Sensor()))
+    return pd.concat(tables)
 
 
 def _consistency(sample: Sample, gsd: int, bands: list[str], sensor: Sensor) -> pd.DataFrame:
@@ -84,7 +84,7 @@ def _residuals(
 def _seen_around(seen: npt.NDArray[np.bool_], ratio: int, reach: int) -> npt.NDArray[np.bool_]:
     """Where, on the coarse grid, all fine pixels of a block and `reach` beyond it were seen, none of them outside the window."""
     size = ratio + 2 * reach
-    # origin moves the even window that scipy centres on its right middle to one that starts `reach` before the pixel
+    # scipy's window begins size // 2 before a pixel; origin has it begin `reach` before
     whole = ndimage.minimum_filter(
         seen, size=(1, size, size), origin=(0, reach - size // 2, reach - size // 2), mode="constant", cval=0
     )
@@ -123,7 +123,7 @@ def sample_sharpened(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | Non
     known = {band for array in observed.values() for band in band_names(array)} or set(bands)
     if not any(BANDS[band].gsd > 10 and band in known for band in bands) or not (has_fine or observed):
         raise InputError(
-            f"sharp has the bands {', '.join(bands)}; needed are a sharpened one (of those in data=), and a 10 m band here or there"
+            f"sharp has the bands {', '.join(bands)}; needed are a sharpened one, in data= too, and a 10 m band in either"
         )
     if not has_fine:
         sharp = xr.concat([observed[10], sharp], "band", coords="minimal", compat="override", combine_attrs="override")

@@ -33,7 +33,7 @@ REACH = 8
 """Largest shift looked at, in 10 m pixels: one more than the largest that is found, whose peak needs neighbours."""
 
 MOST_PIXELS = 16384
-"""Pixels at which a band is compared, in all windows together; twice as many change no shift by more than 0.03 px."""
+"""Pixels at which a band is compared, in all windows together; twice as many change those of real scenes by 0.07 px at most."""
 
 MIN_PIXELS = 100
 """Pixels below which nothing is said: unrelated bands resemble each other by chance there."""
@@ -344,8 +344,8 @@ def _shifts(pairs: Sequence[_Pair], count: int, *, reach: int = REACH, most: int
 def _explained(
     pair: _Pair, reach: int, most: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.intp]]:
-    """What the 10 m bands explain of each band at each whole shift, (band, dy, dx), and that it has, both as sums of squares; and
-    how many values that are.
+    """What the 10 m bands explain of each band's differences at each whole shift, (band, dy, dx), and all there is to explain,
+    both as sums of squares; and how many differences that are.
     """
     bands, fine = _differences(pair.bands, 1), _differences(pair.fine, pair.ratio)
     width, pixels = fine.shape[1], fine.reshape(-1, 2 * len(pair.fine))
@@ -409,7 +409,7 @@ def _peak(r2: npt.NDArray[np.float64], values: int) -> _Shift:
     near = surface(rows, columns)
     i, j = np.unravel_index(near.argmax(), near.shape)
     highest = min(float(near[i, j]), 1.0)
-    # Least squares: the variance of a shift is that of the residual over half the curvature of its sum of squares, twice.
+    # Of least squares: the variance of a shift is twice that of the residuals over the curvature of their sum of squares.
     curvature = min(-float(surface.ev(rows[i], columns[j], *order)) for order in ((2, 0), (0, 2)))
     error = math.sqrt(2 * (1 - highest) / (values * curvature)) if curvature > 0 else math.inf
     return _Shift(dy=float(rows[i]), dx=float(columns[j]), error=error, r2=highest)
