@@ -41,7 +41,7 @@ def render(names: Sequence[str], results: dict[str, Result], peers: Path) -> str
         *_comparison_parts(names, results, peers),
         "## Stopping without a reference\n",
         "S2SUCNN keeps the weights that meet held-out coarse pixels best, looked at every 25 steps; the reference shows "
-        "afterwards what that cost against the best step anyone could have picked.\n",
+        "afterwards, every 100 steps, what that cost against the best step anyone could have picked.\n",
         _markdown(_stopping_rows(results)),
         "## Runs\n",
         _markdown(_run_rows(names, results)),
@@ -152,16 +152,16 @@ def _stopping_rows(results: dict[str, Result]) -> Iterable[dict[str, str]]:
             continue
         table = pd.DataFrame(result["rows"])
         curve = table[(table["band"] == "all") & table["step"].notna()].set_index("step")["sre_db"]
-        kept = int(table["kept_step"].dropna().iloc[-1])
+        kept = table[(table["band"] == "all") & table["step"].isna()].iloc[-1]["sre_db"]
         yield {
             "scene": name.split("/")[2],
             "protocol": name.split("/")[1],
             "steps": f"{curve.index[-1]:.0f}",
-            "kept step": str(kept),
-            "its SRE dB": f"{curve[kept]:.2f}",
+            "kept step": f"{table['kept_step'].dropna().iloc[-1]:.0f}",
+            "its SRE dB": f"{kept:.2f}",
             "last step's": f"{curve.iloc[-1]:.2f}",
             "best step's": f"{curve.max():.2f} (step {curve.idxmax():.0f})",
-            "lost by the rule, dB": f"{curve.max() - curve[kept]:.2f}",
+            "lost by the rule, dB": f"{max(curve.max() - kept, 0):.2f}",
         }
 
 

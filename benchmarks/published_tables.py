@@ -54,8 +54,8 @@ DATA = Path(os.environ.get("S2PIPE_DATA", HERE.parents[1] / "shared" / "data"))
 
 BUDGET_CORE_SECONDS = 360
 """Of the comparison with equal budgets: three minutes on two cores, counted as time of the cores, for each network and scene."""
-BUDGET_SEGMENT = 25
-"""Steps between two looks at the budget."""
+BUDGET_SEGMENT = 100
+"""Steps between two looks at the budget, and at the curve of s2sucnn."""
 
 DEADLINE = math.inf
 """Of the long run, on the monotonic clock; `--minutes` sets it."""

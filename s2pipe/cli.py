@@ -65,6 +65,9 @@ Scale = Annotated[
     ),
 ]
 Offset = Annotated[float | None, typer.Option(help="See --scale; default: 0.")]
+Repair = Annotated[
+    bool, typer.Option("--repair", help="First crop a scene whose resolutions are shifted by whole pixels, so that they fit.")
+]
 Steps = Annotated[int | None, typer.Option(min=1, help="Training steps, for methods that train.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random in the training.")]
 Device = Annotated[str, typer.Option(help="Where networks run: auto, cpu, cuda, cuda:1, mps.")]
@@ -352,6 +355,7 @@ def fit(
         Path | None,
         typer.Option(metavar="FOLDER", help="Where a training saves its state, and from where one that was interrupted goes on."),
     ] = None,
+    repair: Repair = False,
     scale: Scale = None,
     offset: Offset = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
@@ -364,6 +368,8 @@ def fit(
         start = time.perf_counter()
         _check_weights_path(weights, overwrite)
         cube = read_scene(scene, scale=scale, offset=offset).cube
+        if repair:
+            cube = s2pipe.repair_registration(cube)
         if checkpoint is not None:
             _make_checkpoint_folder(checkpoint)
         sharpener = s2pipe.fit(
@@ -419,6 +425,7 @@ def evaluate(
     steps: Steps = None,
     seed: Seed = 0,
     device: Device = "auto",
+    repair: Repair = False,
     scale: Scale = None,
     offset: Offset = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a record for each method and band.")] = False,
@@ -433,8 +440,10 @@ def evaluate(
 
         methods = [_method_or_weights(name) for name in method]
         read = read_scene(scene, scale=scale, offset=offset)
+        if repair and read.reference is not None:
+            raise InputError("--repair would crop the scene, but not its own reference; leave it out")
         scores = s2pipe.evaluate(
-            read.cube,
+            s2pipe.repair_registration(read.cube) if repair else read.cube,
             methods,
             protocol=protocol,  # type: ignore[arg-type]  # evaluate refuses others
             gsd=gsd,

@@ -17,7 +17,7 @@ from s2pipe.cube import DIMS, as_cube, band_names, check_bands, nodes
 from s2pipe.errors import InputError
 from s2pipe.radiometry import Encoding
 from s2pipe.sampling import Sample, Window
-from s2pipe.sensor import Sensor
+from s2pipe.sensor import Sensor, as_sensor
 
 
 def check_consistency(
@@ -50,14 +50,13 @@ def check_consistency(
     InputError
         If `sharp` is no sharpened scene, or not of `data`, or the data hold nodata only.
     """
-    if sensor is not None and not isinstance(sensor, Sensor):
-        raise InputError(f"sensor={sensor!r} is a {type(sensor).__name__}; give a Sensor, such as s2pipe.Sensor.named('corner')")
+    sensor = as_sensor(sensor)
     sample = sample_sharpened(sharp, data, seed=seed)
     tables = []
     for gsd in (20, 60):
         bands = [band for band in bands_at(sample.bands[10], gsd) if band in sample.bands.get(gsd, ())]
         if bands:
-            tables.append(_consistency(sample, gsd, bands, sensor or Sensor()))
+            tables.append(_consistency(sample, gsd, bands, sensor))
     return pd.concat(tables)
 
 

@@ -27,7 +27,7 @@ from s2pipe.progress import Progress
 from s2pipe.radiometry import Encoding
 from s2pipe.registration import warn_if_misregistered
 from s2pipe.sampling import Sample, fingerprint
-from s2pipe.sensor import Protocol, Sensor
+from s2pipe.sensor import Protocol, Sensor, as_sensor
 from s2pipe.sharpening import check_fit, fit_sample, sharpen
 
 COLUMNS = (
@@ -118,9 +118,7 @@ def evaluate(
     cube = as_cube(data)
     seed = check_whole("seed", seed, least=0)
     operator = Sensor.named(protocol)
-    told = operator if sensor is None else sensor
-    if not isinstance(told, Sensor):
-        raise InputError(f"sensor={sensor!r} is a {type(sensor).__name__}; give a Sensor, such as s2pipe.Sensor.named('corner')")
+    told = as_sensor(sensor, default=operator)
     recipes = _recipes(list(methods) if isinstance(methods, (list, tuple)) else [methods], fit_options)
     reduced = reduce_scene(cube, operator, gsd) if reference is None else with_reference(cube, reference, operator, gsd)
     sample = Sample.of(cube, seed=seed)
@@ -212,7 +210,7 @@ def with_reference(cube: xr.DataTree, reference: npt.NDArray[Any], operator: Sen
 
 def _nodes_to_judge(cube: xr.DataTree, gsd: int) -> dict[int, xr.DataArray]:
     """The nodes of a scene of one date that has bands of `gsd`."""
-    if gsd not in (20, 60):
+    if check_whole("gsd", gsd, least=10) not in (20, 60):
         raise InputError(f"gsd={gsd!r} must be 20 or 60")
     arrays = nodes(cube)
     if gsd not in arrays:

@@ -17,6 +17,5 @@ def sha256_of(arrays: Mapping[str, npt.NDArray[Any]], *facts: object) -> str:
         digest.update(name.encode())
         array = np.ascontiguousarray(array)
         digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-    for fact in facts:
-        digest.update(repr(fact).encode())
+    digest.update(repr(facts).encode())
     return digest.hexdigest()

@@ -144,6 +144,21 @@ class Sensor:
         return _gaussian_taps(mtf, ratio, centred=self.protocol == "centre")
 
 
+def as_sensor(sensor: Sensor | None, default: Sensor | None = None) -> Sensor:
+    """`sensor`; where it is None, `default`, or the block-centred one.
+
+    Raises
+    ------
+    InputError
+        If it is something else, such as a sensor's name.
+    """
+    if sensor is None:
+        return default or Sensor()
+    if not isinstance(sensor, Sensor):
+        raise InputError(f"sensor={sensor!r} is a {type(sensor).__name__}; give a Sensor, such as s2pipe.Sensor.named('corner')")
+    return sensor
+
+
 def gaussian_sigma(mtf: float, ratio: int) -> float:
     """Sigma in fine pixels of the Gaussian whose transfer at the Nyquist frequency of a grid `ratio` times coarser is `mtf`."""
     return ratio * math.sqrt(-2 * math.log(mtf)) / math.pi

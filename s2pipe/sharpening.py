@@ -20,7 +20,7 @@ from s2pipe.methods import Method, Sharpener, get_method
 from s2pipe.progress import Progress, progress_bar
 from s2pipe.registration import warn_if_misregistered
 from s2pipe.sampling import Sample
-from s2pipe.sensor import Sensor
+from s2pipe.sensor import Sensor, as_sensor
 from s2pipe.worker import check_device, choose_device
 
 
@@ -131,7 +131,7 @@ def fit(
     """
     cube = as_cube(data)
     method = _as_method(method, fit_options)
-    sensor = _as_sensor(sensor)
+    sensor = as_sensor(sensor)
     if not any(gsd > 10 for gsd in nodes(cube)):
         raise InputError("the data have 10 m bands only, so there is nothing to sharpen; add 20 m or 60 m bands")
     seed = check_whole("seed", seed, least=0)
@@ -185,14 +185,6 @@ def _as_method(method: Any, options: dict[str, Any]) -> Method:
     return recipe
 
 
-def _as_sensor(sensor: Sensor | None) -> Sensor:
-    if sensor is None:
-        return Sensor()
-    if not isinstance(sensor, Sensor):
-        raise InputError(f"sensor={sensor!r} is a {type(sensor).__name__}; give a Sensor, such as s2pipe.Sensor.named('corner')")
-    return sensor
-
-
 def _all_bands(cube: xr.DataTree) -> tuple[str, ...]:
     present = {band for bands in bands_by_gsd(cube).values() for band in bands}
     return tuple(band for band in BANDS if band in present)
@@ -201,9 +193,10 @@ def _all_bands(cube: xr.DataTree) -> tuple[str, ...]:
 def _refuse_fit_arguments(sharpener: Sharpener, sensor: Sensor | None, fit_options: dict[str, Any]) -> None:
     if fit_options:
         raise InputError(f"options {', '.join(fit_options)} cannot be set on a fitted Sharpener; give them to s2pipe.fit")
-    if sensor is not None and _as_sensor(sensor) != sharpener.sensor:
+    if sensor is not None and as_sensor(sensor) != sharpener.sensor:
+        other = " of another mtf" if sensor.protocol == sharpener.sensor.protocol else ""
         raise InputError(
-            f"the Sharpener was fitted for the sensor {sharpener.sensor.protocol!r}, not {sensor.protocol!r}; fit again"
+            f"the Sharpener was fitted for the sensor {sharpener.sensor.protocol!r}{other}, not {sensor.protocol!r}; fit again"
         )
 
 

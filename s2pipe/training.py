@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 import os
 import time
@@ -18,10 +17,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from s2pipe.errors import InputError
+from s2pipe.errors import InputError, StoreError
 from s2pipe.progress import Progress
-
-log = logging.getLogger(__name__)
 
 HELD_OUT_EVERY = 25
 """Steps between two looks at what is held out."""
@@ -109,6 +106,8 @@ def train(
     ------
     InputError
         If the loss is not finite at some step, or the checkpoint is damaged or of another training.
+    StoreError
+        If the checkpoint cannot be written.
     """
     kind = torch.device(device).type
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # missing in torch's stubs
@@ -165,10 +164,13 @@ def _save_checkpoint(checkpoint: Checkpoint, network: nn.Module, optimiser: torc
         "best_step": str(state.best_step),
         "best_loss": repr(state.best_loss),
     }
-    checkpoint.path.parent.mkdir(parents=True, exist_ok=True)
     part = checkpoint.path.with_suffix(".part")
-    safetensors.torch.save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, part, metadata)
-    os.replace(part, checkpoint.path)  # whoever is killed meanwhile leaves the one before
+    try:
+        checkpoint.path.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, part, metadata)
+        os.replace(part, checkpoint.path)  # whoever is killed meanwhile leaves the one before
+    except (OSError, safetensors.SafetensorError) as error:
+        raise StoreError(f"the checkpoint {checkpoint.path} cannot be written: {error}; give another folder, or none") from None
 
 
 def _load_checkpoint(checkpoint: Checkpoint, network: nn.Module, optimiser: torch.optim.Adam) -> _State:

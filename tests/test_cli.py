@@ -580,6 +580,17 @@ def test_evaluate_on_a_real_pair(data_dir):
     assert result.exit_code == 0, result.output
     assert row_of("bicubic", result.stdout)[7] == "21.96"
     assert "coastalA_cell_RR, protocol box" in result.stdout
+    result = run("evaluate", pair, "--method", "bicubic", "--repair")
+    assert result.exit_code == 2 and "not its own reference" in result.stderr
+
+
+def test_a_shifted_scene_is_warned_of_and_repaired_on_request(data_dir, caplog):
+    scene = data_dir / "papers" / "iceland.mat"
+    shifted = run("evaluate", scene, "--method", "glp")
+    assert row_of("glp", shifted.stdout)[7] == "25.02" and "repair_registration" in caplog.text
+    caplog.clear()
+    repaired = run("evaluate", scene, "--method", "glp", "--repair")
+    assert row_of("glp", repaired.stdout)[7] == "30.85" and "repair_registration" not in caplog.text
 
 
 # ---- info ----

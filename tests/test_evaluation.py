@@ -394,6 +394,15 @@ def test_a_scene_is_cropped_right_and_bottom(gsd, edge):
     assert_frame_equal(without_seconds(larger), without_seconds(smaller))
 
 
+def test_a_scene_that_comes_degraded_with_its_reference_is_scored_alike(cube):
+    reduced = reduce_scene(cube, Sensor.named("box"), 20)
+    came, degraded = (
+        evaluate(scene, ["bicubic", "glp"], protocol="box", reference=reference)
+        for scene, reference in ((reduced.cube, reduced.reference), (cube, None))
+    )
+    assert_frame_equal(without_seconds(came), without_seconds(degraded))
+
+
 def test_the_60_m_bands_are_fed(cube):
     other = with_numbers(cube, r60m=random_cube(120, 96, seed=1)["r60m"]["reflectance"].values)
     recipe = METHODS["s2sucnn"].recipe(**quick_options("s2sucnn"))
@@ -474,6 +483,7 @@ def blank(cube, *gsds, band=slice(None)):
         (lambda c: evaluate(c, "glp", seed=-1), "seed=-1 must be a whole number"),
         (lambda c: evaluate(c, "glp", device="tpu"), "unknown device 'tpu'"),
         (lambda c: evaluate(c, "glp", sensor="corner"), r"sensor='corner' is a str; give a Sensor, such as .*named\('corner'\)"),
+        (lambda c: evaluate(c, "glp", reference=np.ones((6, 60, 48))), r"shape \(6, 60, 48\); expected \(6, 120, 96\)"),
         (lambda c: evaluate(c, []), "methods is empty; give names, of bicubic, glp, ssc-cnn"),
         (lambda c: evaluate(c, ["glp", "lanczos"]), "unknown method 'lanczos'; legal methods are bicubic"),
         (lambda c: evaluate(c, [Glp]), r"got <class .*Glp'>; give a method's name, a Method \(an instance"),

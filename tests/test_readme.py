@@ -34,9 +34,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_notebook_example(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(demo)
-    five_lines, stacked = blocks("python")
+    five_lines, stacked, judged = blocks("python")
     names: dict[str, Any] = {}
     exec(five_lines.replace("steps=100", "steps=3"), names)
+    exec(judged, names)
+    assert len(names["table"]) == 2 * 7 and names["shifts"]["dy_px"].eq(0).all() and len(names["residual"]) == 8
     exec(stacked, names)
     assert (names["sharp"].compute() > 0).all()
     stored = s2pipe.open_zarr("sharp.zarr")
@@ -46,9 +48,9 @@ def test_the_notebook_example(demo: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_command_lines(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(demo)
-    make, commands = blocks("bash")
+    make, *commands = blocks("bash")
     assert [line.split("#")[0].split() for line in make.splitlines()] == [["make", "demo"], ["make", "test"]]
-    for line in commands.splitlines():
+    for line in "".join(commands).splitlines():
         program, *arguments = shlex.split(line)
         assert program == "s2pipe"
         result = CliRunner().invoke(app, arguments)

@@ -63,9 +63,9 @@ class S2sucnn:
         Share of the coarse pixels that is kept out of the loss; 0 keeps the weights of the last step.
     """
 
-    steps: int = 600
-    patch: int | None = 96
-    batch: int = 2
+    steps: int = 2500
+    patch: int | None = 48
+    batch: int = 1
     learning_rate: float = 1e-3
     variant: s2sucnn.Variant = "full"
     held_out: float = 0.05
