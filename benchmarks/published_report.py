@@ -31,12 +31,12 @@ def render(names: Sequence[str], results: dict[str, Result], peers: Path) -> str
     """The page, in Markdown: `names` of all runs in their order, `results` by name of those that have any."""
     parts = [
         "# The papers' tables, measured here\n",
-        "Mean SRE in dB over the six 20 m bands, `crop=2`. Written by `python benchmarks/published_tables.py --render`; "
-        "docs/evaluation.md tells what each protocol measures.\n",
+        "Mean SRE in dB over the six 20 m bands, `crop=2`. Written by `python benchmarks/published_tables.py`, which lists what "
+        "was not run; docs/evaluation.md tells what each protocol measures.\n",
         "## As published, and honest\n",
         _markdown(_published_rows(results)),
-        "*In-sample*: trained on the very pair it is scored on, as both papers do. *One scale lower*: trained on that pair "
-        "degraded once more, as a user must, who has no reference.\n",
+        "*In-sample*: trained on the very pair it is scored on. *One scale lower*: trained on that pair degraded once more, as a "
+        "user must, who has no reference.\n",
         _s2sucnn_part(results.get("table3/s2sucnn")),
         *_comparison_parts(names, results, peers),
         "## Stopping without a reference\n",
