@@ -141,7 +141,7 @@ def _three_figures(result: Result | None, method: str) -> str:
 def _best_peer(measured: pd.DataFrame, protocol: str, scene: str) -> str:
     rows = measured[(measured["protocol"] == protocol) & (measured["scene"] == scene)]
     if rows.empty:
-        return ""
+        return "not measured"
     best = rows.loc[rows["msre_db"].idxmax()]
     return f"{best['msre_db']:.2f} / {best['sam_deg']:.3f} / {best['ergas']:.2f} ({best['method']})"
 
@@ -161,7 +161,7 @@ def _stopping_rows(results: dict[str, Result]) -> Iterable[dict[str, str]]:
             "its SRE dB": f"{kept:.2f}",
             "last step's": f"{curve.iloc[-1]:.2f}",
             "best step's": f"{curve.max():.2f} (step {curve.idxmax():.0f})",
-            "lost by the rule, dB": f"{max(curve.max() - kept, 0):.2f}",
+            "lost by the rule, dB": f"{curve.max() - kept:.2f}",
         }
 
 

@@ -7,7 +7,8 @@
 
     --minutes M           end the long run of S2SUCNN after so many minutes, whose result is then marked incomplete
 
-Every run leaves one JSON file in results/published_tables/, and goes on from its checkpoints in --work when it was interrupted.
+Every run leaves one JSON file in results/published_tables/. One that was interrupted goes on from its checkpoints in --work, but
+for those with a budget, which start anew.
 The data are those of `S2PIPE_DATA`. No run chooses anything by the reference; where a figure was picked with it, as published
 ones were, it is called the best step seen.
 """
@@ -15,10 +16,12 @@ ones were, it is called the best step seen.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +39,6 @@ from published_report import load_results, render
 
 import s2pipe
 from s2pipe import Sensor
-from s2pipe.bands import BANDS
 from s2pipe.cube import bands_by_gsd, encoding_of, nodes
 from s2pipe.evaluation import Reduced, reduce_scene, score
 from s2pipe.methods import Method, Sharpener, get_method
@@ -178,12 +180,9 @@ def state_in(path: Path, sharpener: S2sucnnSharpener) -> tuple[S2sucnnSharpener,
     with safetensors.safe_open(path, framework="pt") as file:
         tensors = {name.removeprefix("network."): file.get_tensor(name) for name in file.keys() if name.startswith("network.")}  # noqa: SIM118
         held_out = float(file.metadata()["best_loss"])
-    network = type(sharpener.network)(
-        {gsd: sum(BANDS[band].gsd == gsd for band in sharpener.bands_in) for gsd in (10, 20, 60)},
-        sharpener.options["variant"],
-    )
+    network = copy.deepcopy(sharpener.network)
     network.load_state_dict(tensors)
-    return replace(sharpener, network=network.eval().requires_grad_(False)), held_out
+    return replace(sharpener, network=network), held_out
 
 
 # SSC-CNN's Table 1: pairs that came degraded, with their reference
@@ -234,7 +233,11 @@ def honest_on_pair(name: str, method: LowerScaleCnn, checkpoint: Path) -> list[d
 
 
 def within_budget(scene: str, protocol: str, name: str, checkpoint: Path) -> list[dict[str, Any]]:
-    """As many steps as the budget allows, with the package's defaults otherwise; for s2sucnn also the curve on the way."""
+    """As many steps as the budget allows, with the package's defaults otherwise; for s2sucnn also the curve on the way.
+
+    What was used of the budget is not in a checkpoint, so an interrupted run starts anew.
+    """
+    shutil.rmtree(checkpoint)
     sensor = Sensor.named(protocol)
     reduced = reduce_scene(load_scene(scene), sensor, 20)
     sample = replace(Sample.of(reduced.cube, seed=0), gsds=(20,))
@@ -265,79 +268,52 @@ def untrained(scene: str, protocol: str, checkpoint: Path) -> list[dict[str, Any
 
 def all_runs() -> list[Run]:
     """The full list, in the order of what matters most."""
-
-    def ssc(steps: int) -> Method:
-        return get_method("ssc-cnn", steps=steps)
-
-    def resnet(steps: int) -> Method:
-        return get_method("resnet", steps=steps)
-
     # 200 epochs of the 24 x 24 patches of a 204 or 210 px image, 30 x 30 of a 256 px one, in batches of 64 or 48
-    iceland_ssc, coastal_ssc, reykjavik_ssc, coastal_resnet, reykjavik_resnet = 1800, 1800, 3000, 2400, 3800
-    runs = [
+    iceland = get_method("ssc-cnn", steps=1800)
+    return [
         Run(
             name="table3/ssc-cnn/in-sample",
-            what=f"SSC-CNN, raw Iceland, corner, trained on the pair it is scored on, {iceland_ssc} steps",
-            measure=lambda work: in_sample_on_scene("iceland-raw", "corner", ssc(iceland_ssc), work),
+            what="ssc-cnn, raw Iceland, corner, trained on the pair it is scored on, 1800 steps",
+            measure=lambda work: in_sample_on_scene("iceland-raw", "corner", iceland, work),
         ),
         Run(
             name="table3/ssc-cnn/one-scale-lower",
-            what=f"SSC-CNN, raw Iceland, corner, trained one scale lower, {iceland_ssc} steps",
-            measure=lambda work: honest_on_scene("iceland-raw", "corner", ssc(iceland_ssc), work),
+            what="ssc-cnn, raw Iceland, corner, trained one scale lower, 1800 steps",
+            measure=lambda work: honest_on_scene("iceland-raw", "corner", iceland, work),
         ),
-        Run(
-            name="table1/coastal/ssc-cnn/in-sample",
-            what=f"SSC-CNN, Coastal, trained on the pair it is scored on, {coastal_ssc} steps",
-            measure=lambda work: in_sample_on_pair("coastal", ssc(coastal_ssc), work),
-        ),
-        Run(
-            name="table1/coastal/ssc-cnn/one-scale-lower",
-            what=f"SSC-CNN, Coastal, trained one scale lower, {coastal_ssc} steps",
-            measure=lambda work: honest_on_pair("coastal", ssc(coastal_ssc), work),
-        ),
+        *table1("coastal", "ssc-cnn", 1800),
         *comparison("centre"),
-        Run(
-            name="table1/coastal/resnet/in-sample",
-            what=f"ResNet, Coastal, trained on the pair it is scored on, {coastal_resnet} steps",
-            measure=lambda work: in_sample_on_pair("coastal", resnet(coastal_resnet), work),
-        ),
-        Run(
-            name="table1/coastal/resnet/one-scale-lower",
-            what=f"ResNet, Coastal, trained one scale lower, {coastal_resnet} steps",
-            measure=lambda work: honest_on_pair("coastal", resnet(coastal_resnet), work),
-        ),
-        Run(
-            name="table1/reykjavik/ssc-cnn/in-sample",
-            what=f"SSC-CNN, Reykjavik, trained on the pair it is scored on, {reykjavik_ssc} steps",
-            measure=lambda work: in_sample_on_pair("reykjavik", ssc(reykjavik_ssc), work),
-        ),
-        Run(
-            name="table1/reykjavik/ssc-cnn/one-scale-lower",
-            what=f"SSC-CNN, Reykjavik, trained one scale lower, {reykjavik_ssc} steps",
-            measure=lambda work: honest_on_pair("reykjavik", ssc(reykjavik_ssc), work),
-        ),
-        Run(
-            name="table1/reykjavik/resnet/in-sample",
-            what=f"ResNet, Reykjavik, trained on the pair it is scored on, {reykjavik_resnet} steps",
-            measure=lambda work: in_sample_on_pair("reykjavik", resnet(reykjavik_resnet), work),
-        ),
-        Run(
-            name="table1/reykjavik/resnet/one-scale-lower",
-            what=f"ResNet, Reykjavik, trained one scale lower, {reykjavik_resnet} steps",
-            measure=lambda work: honest_on_pair("reykjavik", resnet(reykjavik_resnet), work),
-        ),
+        *table1("coastal", "resnet", 2400),
+        *table1("reykjavik", "ssc-cnn", 3000),
+        *table1("reykjavik", "resnet", 3800),
         *comparison("box"),
         *comparison("corner"),
         Run(
             name="table3/s2sucnn",
-            what="S2SUCNN, raw Iceland, corner, whole image at every step, 10 010 steps",
+            what="s2sucnn, raw Iceland, corner, whole image at every step, 10 010 steps",
             measure=lambda work: s2sucnn_curve(
                 "iceland-raw", "corner", S2sucnn(steps=10_010, patch=None, variant="reduced", held_out=0), work
             ),
             steps=10_010,
         ),
     ]
-    return runs
+
+
+def table1(pair: str, name: str, steps: int) -> list[Run]:
+    """A network on one of SSC-CNN's pairs, trained both ways."""
+    method: Any = get_method(name, steps=steps)
+    return [
+        Run(
+            name=f"table1/{pair}/{name}/in-sample",
+            what=f"{name}, {pair.capitalize()}, trained on the pair it is scored on, {steps} steps",
+            measure=lambda work: in_sample_on_pair(pair, method, work),
+        ),
+        Run(
+            name=f"table1/{pair}/{name}/one-scale-lower",
+            what=f"{name}, {pair.capitalize()}, trained one scale lower, {steps} steps",
+            measure=lambda work: honest_on_pair(pair, method, work),
+        ),
+    ]
 
 
 def comparison(protocol: str) -> list[Run]:

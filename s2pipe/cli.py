@@ -68,6 +68,8 @@ Offset = Annotated[float | None, typer.Option(help="See --scale; default: 0.")]
 Repair = Annotated[
     bool, typer.Option("--repair", help="First crop a scene whose resolutions are shifted by whole pixels, so that they fit.")
 ]
+Weights20m = Annotated[str | None, typer.Option("--weights-20m", help="Of dsen2: its authors' HDF5 file for the 20 m bands.")]
+Weights60m = Annotated[str | None, typer.Option("--weights-60m", help="Of dsen2: its authors' HDF5 file for the 60 m bands.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Training steps, for methods that train.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random in the training.")]
 Device = Annotated[str, typer.Option(help="Where networks run: auto, cpu, cuda, cuda:1, mps.")]
@@ -247,7 +249,7 @@ def sharpen(
         _say(f"{_store_size(store)}{time.perf_counter() - start:.0f} s")
 
 
-def _given(**options: int | None) -> dict[str, Any]:
+def _given(**options: int | str | None) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -349,6 +351,8 @@ def fit(
         str, typer.Option("--sensor", "--protocol", help="What degraded the coarse bands: centre, corner or box.")
     ] = "centre",
     steps: Steps = None,
+    weights_20m: Weights20m = None,
+    weights_60m: Weights60m = None,
     seed: Seed = 0,
     device: Device = "auto",
     checkpoint: Annotated[
@@ -379,7 +383,7 @@ def fit(
             seed=seed,
             device=device,
             checkpoint=checkpoint,
-            **_given(steps=steps),
+            **_given(steps=steps, weights_20m=weights_20m, weights_60m=weights_60m),
         )
         s2pipe.save_sharpener(sharpener, weights)
         _say(f"weights: {weights}")
@@ -423,6 +427,8 @@ def evaluate(
         str | None, typer.Option(help="What the methods are told instead of the truth: centre, corner or box.")
     ] = None,
     steps: Steps = None,
+    weights_20m: Weights20m = None,
+    weights_60m: Weights60m = None,
     seed: Seed = 0,
     device: Device = "auto",
     repair: Repair = False,
@@ -452,7 +458,7 @@ def evaluate(
             reference=read.reference,
             seed=seed,
             device=device,
-            **_given(steps=steps),
+            **_given(steps=steps, weights_20m=weights_20m, weights_60m=weights_60m),
         )
         if as_json:
             typer.echo(scores.to_json(orient="records"))
@@ -479,9 +485,13 @@ def _print_scores(scores: pd.DataFrame, *, title: str) -> None:
     bands = [band for band in scores["band"].unique() if band != "all"]
     for column in (*(f"SRE\n{band}" for band in (*bands, "mean")), "RMSE", "SSIM", "UIQI", "SAM", "ERGAS", "seconds"):
         table.add_column(column, justify="right")
-    if scores["in_sample"].any():
+    remarked = bool(scores[["in_sample", "interpolated"]].any(axis=None))
+    if remarked:
         table.add_column()
+    if scores["in_sample"].any():
         table.caption += "; in-sample: fitted on this very scene, so it has seen the reference"
+    if scores["interpolated"].any():
+        table.caption += "; interpolated: too little to be fitted on"
     for name, rows in scores.groupby("method", sort=False):
         sre = rows.set_index("band")["sre_db"]
         mean = rows.loc[rows["band"] == "all"].iloc[0]
@@ -494,10 +504,16 @@ def _print_scores(scores: pd.DataFrame, *, title: str) -> None:
             f"{mean['sam_deg']:.2f}",
             f"{mean['ergas']:.2f}",
             f"{mean['seconds']:.1f}",
-            *(["in-sample"] if mean["in_sample"] else []),
+            *([_remark(rows)] if remarked else []),
         )
     table.width = out.measure(table, options=out.options.update(width=1000)).maximum
     out.print(table, crop=False)
+
+
+def _remark(rows: pd.DataFrame) -> str:
+    interpolated = rows.loc[rows["interpolated"] & (rows["band"] != "all"), "band"]
+    remarks = ["in-sample"] if rows["in_sample"].any() else []
+    return ", ".join([*remarks, *([f"{' '.join(interpolated)} interpolated"] if len(interpolated) else [])])
 
 
 @app.command()

@@ -32,6 +32,7 @@ from s2pipe.sharpening import check_fit, fit_sample, sharpen
 
 COLUMNS = (
     "method", "protocol", "gsd", "band", "sre_db", "rmse", "ssim", "uiqi", "sam_deg", "ergas", "seconds", "in_sample",
+    "interpolated",
 )  # fmt: skip
 
 
@@ -84,7 +85,8 @@ def evaluate(
         One date of a scene, as for `sharpen`.
     methods : str, Method, Sharpener, or a list or tuple of these
         Names and recipes are fitted on the degraded scene. A fitted Sharpener is used as it is; one that was fitted on this
-        very scene, and so has seen the reference, is marked in the column ``in_sample``.
+        very scene, and so has seen the reference, is marked in the column ``in_sample``. Bands for which a method found too
+        little to be fitted on, and which it therefore interpolated, are marked in the column ``interpolated``.
     protocol : {"centre", "corner", "box"}
         What degrades the scene, see `Sensor`.
     gsd : {20, 60}
@@ -106,8 +108,8 @@ def evaluate(
     pandas.DataFrame
         A row for each method and band, and one with ``band="all"``. Columns: ``method``, ``protocol``, ``gsd``, ``band``,
         ``sre_db`` (dB), ``rmse`` (reflectance), ``ssim``, ``uiqi``, ``sam_deg`` (degrees), ``ergas``, ``seconds`` (fit and
-        sharpening), ``in_sample``. On the rows of all bands SRE, SSIM and UIQI are means over the bands, RMSE is that of all
-        bands together; SAM and ERGAS stand there only.
+        sharpening), ``in_sample``, ``interpolated``. On the rows of all bands SRE, SSIM and UIQI are means over the bands, RMSE
+        is that of all bands together; SAM and ERGAS stand there only.
 
     Raises
     ------
@@ -143,7 +145,6 @@ def score(
         raise InputError(f"crop={crop} leaves nothing of a reference of {height} x {width} px; give less")
     for method in methods:
         _check_method(method, reduced, sensor, device)
-    known = _fingerprint_of_reference(reduced)
     sample = replace(Sample.of(reduced.cube, seed=seed), gsds=(reduced.gsd,))
     tables = []
     for label, method in zip(_labels(methods), methods, strict=True):
@@ -154,9 +155,12 @@ def score(
             sharpener = fit_sample(sample, method, sensor=sensor, seed=seed, device=device, checkpoint=None, progress=progress)
         estimate = _judged_bands(reduced, sharpener, device).compute().values[0]
         seconds = time.perf_counter() - start
-        in_sample = bool(np.isin(getattr(sharpener, "fingerprint", ()), known).any())
+        seen = getattr(sharpener, "fingerprint", ())
+        in_sample = len(seen) > 0 and bool(np.isin(seen, _fingerprint_of_reference(reduced)).any())
         table = compare(reduced, estimate, crop=crop)
-        tables.append(table.assign(method=label, seconds=seconds, in_sample=in_sample))
+        interpolated = table["band"].isin(getattr(sharpener, "bicubic_bands", ()))
+        interpolated |= (table["band"] == "all") & interpolated.any()
+        tables.append(table.assign(method=label, seconds=seconds, in_sample=in_sample, interpolated=interpolated))
     return pd.concat(tables, ignore_index=True)[list(COLUMNS)]
 
 
@@ -275,7 +279,8 @@ def _check_method(method: Any, reduced: Reduced, sensor: Sensor, device: str) ->
 
 def _judged_bands(reduced: Reduced, sharpener: Sharpener, device: str) -> xr.DataArray:
     """The estimate (time, band, y, x) of the reference, lazily."""
-    return sharpen(reduced.cube, sharpener, bands=bands_by_gsd(reduced.cube)[reduced.gsd], device=device)
+    bands = bands_by_gsd(reduced.cube)[reduced.gsd]
+    return sharpen(reduced.cube, sharpener, sensor=sharpener.sensor, bands=bands, device=device)
 
 
 def compare(reduced: Reduced, estimate: npt.NDArray[np.float32], *, crop: int) -> pd.DataFrame:

@@ -105,6 +105,11 @@ class Sample:
         """The bands to be sharpened, those at 20 m first."""
         return tuple(band for gsd in self.gsds for band in self.bands[gsd])
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """All bands at the resolutions of `targets` and finer."""
+        return tuple(band for gsd in self.bands if gsd <= max(self.gsds) for band in self.bands[gsd])
+
     def unseen_targets(self) -> tuple[str, ...]:
         """Those of `targets` for which nothing can be fitted, see `unseen_bands`."""
         unseen = unseen_bands(self.windows, self.bands)
@@ -130,23 +135,29 @@ def fingerprint(reflectance: npt.NDArray[np.float32], seen: npt.NDArray[np.bool_
     -------
     ndarray of uint64, sorted
     """
-    edge = FINGERPRINT_EDGE
-    if min(reflectance.shape[1:]) < edge:
+    if min(reflectance.shape[1:]) < FINGERPRINT_EDGE:
         return np.empty(0, dtype=np.uint64)
+    return np.unique(np.concatenate([_hashed_squares(*band) for band in zip(reflectance, seen, strict=True)]))
+
+
+def _hashed_squares(reflectance: npt.NDArray[np.float32], seen: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+    """The hashes of one band (y, x)."""
+    edge = FINGERPRINT_EDGE
     numbers = np.round(reflectance * 1e4).astype(np.int64)
-    rows, columns = (size - edge + 1 for size in numbers.shape[1:])
-    parts = [numbers[:, y : y + rows, x : x + columns] for y in range(edge) for x in range(edge)]
-    hashed = np.zeros(parts[0].shape, dtype=np.uint64)
+    rows, columns = (size - edge + 1 for size in numbers.shape)
+    parts = [numbers[y : y + rows, x : x + columns] for y in range(edge) for x in range(edge)]
+    hashed = np.zeros((rows, columns), dtype=np.uint64)
     for part in parts:
         # the mixing step of splitmix64 (Steele et al. 2014, doi:10.1145/2660193.2660195), once for each pixel
         hashed = (hashed ^ part.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         hashed = (hashed ^ (hashed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         hashed ^= hashed >> np.uint64(27)
-    whole = np.lib.stride_tricks.sliding_window_view(seen, (edge, edge), axis=(1, 2)).all(axis=(3, 4))
+    whole = np.lib.stride_tricks.sliding_window_view(seen, (edge, edge)).all(axis=(2, 3))
     chosen = whole & (hashed % np.uint64(FINGERPRINT_SHARE) == 0)
     squares = np.sort([part[chosen] for part in parts], axis=0)
     different = 1 + (np.diff(squares, axis=0) > 0).sum(axis=0)
-    return np.unique(hashed[chosen][different >= FINGERPRINT_NUMBERS])
+    result: npt.NDArray[np.uint64] = hashed[chosen][different >= FINGERPRINT_NUMBERS]
+    return result
 
 
 def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
@@ -22,6 +23,8 @@ from s2pipe.registration import warn_if_misregistered
 from s2pipe.sampling import Sample
 from s2pipe.sensor import Sensor, as_sensor
 from s2pipe.worker import check_device, choose_device
+
+log = logging.getLogger(__name__)
 
 
 def sharpen(
@@ -55,7 +58,7 @@ def sharpen(
     device : str
         ``"auto"`` (CUDA where the computing process has it, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     seed : int
-        Everything random in the fit follows it: equal on one machine with one number of threads.
+        Everything random in the fit follows it: equal on one CPU with one number of threads, nearly so on a GPU.
     checkpoint, progress
         See `fit`.
     **fit_options
@@ -78,7 +81,7 @@ def sharpen(
     wanted = check_bands(bands if bands is not None else _all_bands(cube), _all_bands(cube))
     coarse = [band for band in wanted if BANDS[band].gsd > 10]
     if not isinstance(method, type) and isinstance(method, Sharpener):
-        _refuse_fit_arguments(method, sensor, fit_options)
+        _refuse_fit_arguments(method, sensor, checkpoint, fit_options)
         sharpener = method if coarse else None
     else:
         method = _as_method(method, fit_options)
@@ -190,9 +193,17 @@ def _all_bands(cube: xr.DataTree) -> tuple[str, ...]:
     return tuple(band for band in BANDS if band in present)
 
 
-def _refuse_fit_arguments(sharpener: Sharpener, sensor: Sensor | None, fit_options: dict[str, Any]) -> None:
-    if fit_options:
-        raise InputError(f"options {', '.join(fit_options)} cannot be set on a fitted Sharpener; give them to s2pipe.fit")
+def _refuse_fit_arguments(
+    sharpener: Sharpener, sensor: Sensor | None, checkpoint: str | Path | None, fit_options: dict[str, Any]
+) -> None:
+    if options := [*fit_options, *(["checkpoint"] if checkpoint is not None else [])]:
+        raise InputError(f"options {', '.join(options)} cannot be set on a fitted Sharpener; give them to s2pipe.fit")
+    if sensor is None and sharpener.sensor.protocol != "centre":
+        log.warning(
+            "the Sharpener was fitted for the sensor %r, which is not what Sentinel-2's own pixels come from; results may be "
+            "shifted: say sensor= to state that you mean it",
+            sharpener.sensor.protocol,
+        )
     if sensor is not None and as_sensor(sensor) != sharpener.sensor:
         other = " of another mtf" if sensor.protocol == sharpener.sensor.protocol else ""
         raise InputError(

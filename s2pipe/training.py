@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -30,7 +31,7 @@ Loss = Callable[[nn.Module, int], Tensor]
 """The loss of a network at a step. What is random in it follows the step, so that a resumed training goes on as it would have."""
 
 HeldOut = Callable[[nn.Module], Tensor]
-"""The loss of a network on what no step trains on."""
+"""The loss of a network on what is kept out of the loss of every step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ def train(
     ----------
     network : torch.nn.Module
     loss : callable
-        See `Loss`; called under autocast where bfloat16 is the faster of the two.
+        See `Loss`.
     steps : int
         Optimiser steps, those of the checkpoint included.
     learning_rate : float
@@ -109,7 +110,6 @@ def train(
     StoreError
         If the checkpoint cannot be written.
     """
-    kind = torch.device(device).type
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # missing in torch's stubs
     optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
     state = _State()
@@ -122,8 +122,7 @@ def train(
             )
     for step in range(state.step + 1, steps + 1):
         optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=bfloat16_is_faster(kind)):
-            current = loss(network, step)
+        current = loss(network, step)
         value = current.item()
         if not math.isfinite(value):
             raise InputError(
@@ -133,8 +132,8 @@ def train(
         current.backward()
         optimiser.step()
         state.step = step
-        if held_out is not None and (step % HELD_OUT_EVERY == 0 or step == steps):
-            _keep_the_better(state, network, held_out, kind)
+        if held_out is not None and (step % HELD_OUT_EVERY == 0 or (step == steps and not state.best)):
+            _keep_the_better(state, network, held_out)
         if checkpoint is not None and (step % CHECKPOINT_EVERY == 0 or step == steps):
             _save_checkpoint(checkpoint, network, optimiser, state)
         if progress is not None:
@@ -145,8 +144,8 @@ def train(
     return state.best_step if held_out is not None else steps
 
 
-def _keep_the_better(state: _State, network: nn.Module, held_out: HeldOut, kind: str) -> None:
-    with torch.no_grad(), torch.autocast(kind, dtype=torch.bfloat16, enabled=bfloat16_is_faster(kind)):
+def _keep_the_better(state: _State, network: nn.Module, held_out: HeldOut) -> None:
+    with torch.no_grad():
         loss = held_out(network).item()
     if loss < state.best_loss or not state.best:
         state.best_step, state.best_loss = state.step, loss
@@ -206,8 +205,13 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def batch_of_step(count: int, batch: int, *, seed: int, step: int) -> Tensor:
     """Which of `count` patches a step trains on: all are shuffled anew whenever all have been seen."""
     epoch, position = divmod(step - 1, -(-count // batch))
-    order = torch.randperm(count, generator=torch.Generator().manual_seed((seed << 32) + epoch))
-    return order[position * batch : (position + 1) * batch]
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    return torch.from_numpy(order[position * batch : (position + 1) * batch])
+
+
+def faster_precision(device: torch.device) -> torch.autocast:
+    """Context in which a network, and nothing that is measured by it, computes in bfloat16 where that is faster."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16_is_faster(device.type))
 
 
 @lru_cache

@@ -3,10 +3,10 @@ import pytest
 import scipy.io
 import torch
 from quick import quick_options
-from scenes import random_cube, with_numbers
+from scenes import random_arrays, random_cube, with_numbers
 
 import s2pipe
-from s2pipe import InputError, Sensor
+from s2pipe import InputError, Sensor, training
 from s2pipe.bands import BANDS
 from s2pipe.methods import METHODS, Sharpener, get_method
 from s2pipe.methods.lower_scale import SscCnn
@@ -91,6 +91,16 @@ def test_glp_finds_a_band_that_is_a_mixture_of_the_10_m_bands(cube):
     interpolated = s2pipe.sharpen(scene, "bicubic", bands=["B05", "B06", "B07", "B8A", "B11", "B12"]).compute().values[0]
     # the regression is exact only where every band has one MTF; theirs differ slightly
     assert np.abs(result - truth).mean() < 0.1 * np.abs(interpolated - truth).mean()
+
+
+@pytest.mark.parametrize("method", ["ssc-cnn", "resnet", "s2sucnn"])
+def test_networks_train_in_bfloat16_too(method, cube, monkeypatch):
+    in_float32 = fit(cube, method)
+    monkeypatch.setattr(training, "bfloat16_is_faster", lambda kind: True)
+    in_bfloat16 = fit(cube, method)
+    assert in_bfloat16.weights_sha256 != in_float32.weights_sha256
+    arrays = [array[0].astype(np.float32) * 1e-4 for array in random_arrays(60, 72)]
+    np.testing.assert_allclose(in_bfloat16(*arrays), in_float32(*arrays), atol=0.2)
 
 
 def mean_sre(truth, estimate):

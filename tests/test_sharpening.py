@@ -197,6 +197,7 @@ def test_the_corner_phase_shows_the_published_shift(simulated):
         (lambda c, *_: s2pipe.sharpen(c, Glp(), steps=3), "set them on the Glp"),
         (lambda c, *_: s2pipe.sharpen(c, 7), "got 7"),
         (lambda c, glp, _: s2pipe.sharpen(c, glp, steps=3), "cannot be set on a fitted Sharpener"),
+        (lambda c, glp, _: s2pipe.sharpen(c, glp, checkpoint="here"), "options checkpoint cannot be set on a fitted Sharpener"),
         (
             lambda c, glp, _: s2pipe.sharpen(c, glp, sensor=Sensor.named("box")),
             "fitted for the sensor 'centre', not 'box'",
@@ -220,6 +221,24 @@ def test_bad_input_is_refused_before_any_work(call, message, cube):
     glp = s2pipe.fit(cube, "glp"), s2pipe.fit(without(cube, "r60m"), "glp")
     with dask.config.set(scheduler=explode), pytest.raises(InputError, match=message):
         call(with_chunks(cube, 60, 60), *glp)
+
+
+def test_a_sharpener_for_another_sensor_than_the_satellites_is_warned_of_unless_meant(cube, caplog):
+    sharpener = s2pipe.fit(cube, "glp", sensor=Sensor.named("corner"))
+    s2pipe.sharpen(cube, sharpener, sensor=Sensor.named("corner"))
+    assert not caplog.text
+    s2pipe.sharpen(cube, sharpener)
+    assert "fitted for the sensor 'corner'" in caplog.text
+
+
+def test_shifted_bands_are_warned_of_when_a_method_is_fitted(caplog):
+    scene = simulate_scene(240, seed=3)
+    cube = s2pipe.from_arrays(scene.r10m[:, 6:, 6:], scene.r20m[:, :-3, :-3], scene.r60m[:, 1:, 1:], offset=-0.1)
+    s2pipe.sharpen(cube, "glp")
+    assert "those of 20 m by (-6.0, -6.0)" in caplog.text and "s2pipe.repair_registration(data)" in caplog.text
+    caplog.clear()
+    s2pipe.sharpen(s2pipe.from_arrays(scene.r10m, scene.r20m, scene.r60m, offset=-0.1), "glp")
+    assert not caplog.text
 
 
 def test_nodata_only_is_refused_at_the_fit(cube):

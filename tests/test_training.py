@@ -95,6 +95,19 @@ def test_what_is_held_out_decides_which_weights_are_kept(tmp_path):
     torch.testing.assert_close(network.weight, looked_at[1])
 
 
+def test_more_steps_look_at_what_is_held_out_when_an_uninterrupted_training_would(tmp_path):
+    def held_out(network):
+        return network.weight.abs().sum().detach()
+
+    checkpoint = Checkpoint(path=tmp_path / "toy.safetensors", identity="a")
+    trained(3, steps=60, held_out=held_out, checkpoint=checkpoint)
+    resumed, _, kept = trained(3, steps=150, held_out=held_out, checkpoint=checkpoint)
+    whole, _, expected = trained(3, steps=150, held_out=held_out)
+    assert kept == expected
+    torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
+    assert trained(3, steps=10, held_out=held_out)[2] == 10
+
+
 def test_seeded_leaves_the_callers_random_numbers_alone():
     torch.manual_seed(7)
     expected = torch.rand(1)

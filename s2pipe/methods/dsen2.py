@@ -117,10 +117,10 @@ class Dsen2:
             log.warning("dsen2 has no weights for bands %s, or not all it needs: they are interpolated", ", ".join(interpolated))
         return Dsen2Sharpener(
             method="dsen2",
-            options=asdict(self),
+            options={name: path and Path(path).name for name, path in asdict(self).items()},
             seed=seed,
             sensor=sensor,
-            bands_in=tuple(band for gsd in names if gsd <= max(sample.gsds) for band in names[gsd]),
+            bands_in=sample.inputs,
             bands_out=sample.targets,
             bicubic_bands=interpolated,
             halo=self.halo(sample.gsds, sensor),

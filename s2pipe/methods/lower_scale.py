@@ -24,7 +24,7 @@ from s2pipe.networks import resnet, ssc_cnn
 from s2pipe.progress import Progress
 from s2pipe.sampling import Sample, Window, patch_corners
 from s2pipe.sensor import Sensor
-from s2pipe.training import Checkpoint, batch_of_step, seeded, train
+from s2pipe.training import Checkpoint, batch_of_step, faster_precision, seeded, train
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class LowerScaleCnn:
             options=asdict(self),
             seed=seed,
             sensor=sensor,
-            bands_in=tuple(band for gsd in names if gsd <= max(sample.gsds) for band in names[gsd]),
+            bands_in=sample.inputs,
             bands_out=sample.targets,
             bicubic_bands=bicubic,
             halo=self.halo(sample.gsds, sensor),
@@ -166,7 +166,9 @@ class LowerScaleCnn:
 
         def loss(network: nn.Module, step: int) -> Tensor:
             batch = batch_of_step(len(inputs), self.batch, seed=seed, step=step).to(device)
-            return nn.functional.mse_loss(network(inputs[batch]).float(), targets[batch])
+            with faster_precision(inputs.device):
+                predicted = network(inputs[batch])
+            return nn.functional.mse_loss(predicted.float(), targets[batch])
 
         identity = sha256_of(
             {"inputs": inputs.cpu().numpy(), "targets": targets.cpu().numpy()}, asdict(self) | {"steps": None}, scale, seed

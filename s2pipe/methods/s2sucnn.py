@@ -23,7 +23,7 @@ from s2pipe.networks import s2sucnn
 from s2pipe.progress import Progress
 from s2pipe.sampling import Sample, Window, patch_corners
 from s2pipe.sensor import Sensor
-from s2pipe.training import Checkpoint, seeded, train
+from s2pipe.training import Checkpoint, faster_precision, seeded, train
 
 SMALLEST_PATCH = 30
 """Edge in 10 m pixels below which nothing of a patch is left once the degradation by 6 has no neighbours to read."""
@@ -43,7 +43,7 @@ class S2sucnn:
     the observed bands. The paper optimises on the whole image at once (``patch=None``), for 10 010 steps of the network with
     ``variant="reduced"`` in its reduced-resolution tables and 1510 steps of ``variant="full"`` at full resolution. By default
     steps see random patches instead, so that one network, fitted in minutes, serves all of a scene. Some coarse pixels
-    are kept out of the loss; the weights that meet these best are kept.
+    are kept out of the loss, though not out of the input; the weights that meet these best are kept.
 
     The output lies between 0 and the brightest reflectance of the sample, whatever is brighter elsewhere.
 
@@ -108,8 +108,7 @@ class S2sucnn:
         scene = _Scene(sample, self, sensor=sensor, scale=scale, seed=seed, device=device)
         with seeded(seed):
             network = s2sucnn.S2sucnnNetwork(_network_bands({gsd: len(names) for gsd, names in bands.items()}), self.variant)
-        pixels = {f"{i}.{gsd}": array for i, w in enumerate(sample.windows) for gsd, array in w.reflectance.items()}
-        identity = sha256_of(pixels, asdict(self) | {"steps": None}, sensor, seed)
+        identity = _identity(sample, asdict(self) | {"steps": None}, sensor, seed)
         kept = train(
             network,
             scene.loss,
@@ -181,6 +180,17 @@ class S2sucnnSharpener(TorchSharpener):
         return torch.stack(sharpened)
 
 
+def _identity(sample: Sample, *settings: object) -> str:
+    """What a training is of: pixels, which of them were seen, and settings."""
+    arrays = {
+        f"{kind} {i} {gsd}": array
+        for i, window in enumerate(sample.windows)
+        for kind, by_gsd in (("reflectance", window.reflectance), ("seen", window.seen))
+        for gsd, array in by_gsd.items()
+    }
+    return sha256_of(arrays, sample.bands, *settings)
+
+
 def _network_bands(counts: dict[int, int]) -> dict[int, int]:
     """Bands of the network by GSD: those of the scene, or as many as at 10 m where it has none at 20 m."""
     return {20: counts[10]} | counts
@@ -222,32 +232,56 @@ class _Scene:
         self.places = _places(windows, self.edge)
         random = np.random.default_rng(seed)
         self.pieces = [_piece(window, recipe.held_out, scale, random, device) for window in windows]
+        self.held_out_places = self._places_with_held_out() if recipe.held_out else []
 
     def loss(self, network: nn.Module, step: int) -> Tensor:
         """Sum over the resolutions of the mean absolute error in what is not held out."""
-        random = np.random.default_rng((self.seed, step))
-        return self._loss(network, random.integers(len(self.places), size=self.batch), held_out=False)
+        chosen = np.random.default_rng((self.seed, step)).integers(len(self.places), size=self.batch)
+        errors = self._errors(network, chosen, held_out=False)
+        return torch.stack([error / count.clamp(min=1) for error, count in errors.values()]).sum()
 
     def held_out_loss(self, network: nn.Module) -> Tensor:
         """The same of what is held out, on places that are the same at every call."""
-        chosen = np.random.default_rng(self.seed).permutation(len(self.places))[:HELD_OUT_PATCHES]
-        return torch.stack([self._loss(network, [k], held_out=True) for k in chosen]).mean()
+        looks = [self._errors(network, [k], held_out=True) for k in self.held_out_places]
+        means = []
+        for gsd in looks[0]:
+            errors, counts = (torch.stack([look[gsd][part] for look in looks]).sum() for part in (0, 1))
+            means.append(errors / counts.clamp(min=1))
+        return torch.stack(means).sum()
 
-    def _loss(self, network: nn.Module, chosen: Iterable[int], *, held_out: bool) -> Tensor:
+    def _places_with_held_out(self) -> list[int]:
+        chosen = []
+        for k in np.random.default_rng(self.seed).permutation(len(self.places)):
+            masks = self._patches([piece.held_out for piece in self.pieces], [self.places[k]])
+            if any(self._inner(mask, gsd).any() for gsd, mask in masks.items()):
+                chosen.append(int(k))
+            if len(chosen) == HELD_OUT_PATCHES:
+                break
+        if not chosen:
+            raise InputError(
+                "no pixel of so small a scene is held out; give a larger held_out=, or 0 to keep the last step's weights"
+            )
+        return chosen
+
+    def _errors(self, network: nn.Module, chosen: Iterable[int], *, held_out: bool) -> dict[int, tuple[Tensor, Tensor]]:
+        """Sum of the absolute errors at some places, and the number of pixels in it, by GSD."""
         places = [self.places[k] for k in chosen]
         numbers = self._patches([piece.numbers for piece in self.pieces], places)
         counted = self._patches([piece.held_out if held_out else piece.trained for piece in self.pieces], places)
-        output = _run(network, numbers)
-        losses = []
+        with faster_precision(numbers[10].device):
+            output = _run(network, numbers)
+        errors = {}
         for gsd, mask in counted.items():
-            ratio = gsd // 10
-            seen_by_sensor = self.sensor.degrade(output[gsd], self.bands[gsd], ratio) if ratio > 1 else output[gsd]
-            errors = (seen_by_sensor - numbers[gsd]).abs() * mask
-            # beside a patch's edge the degradation reads beyond it
-            margin = -(-self.sensor.reach(ratio) // ratio) if self.edge and ratio > 1 else 0
-            rows, columns = (slice(margin, size - margin) for size in mask.shape[-2:])
-            losses.append(errors[..., rows, columns].sum() / mask[..., rows, columns].sum().clamp(min=1))
-        return torch.stack(losses).sum()
+            seen_by_sensor = self.sensor.degrade(output[gsd], self.bands[gsd], gsd // 10) if gsd > 10 else output[gsd]
+            error = (seen_by_sensor - numbers[gsd]).abs() * mask
+            errors[gsd] = self._inner(error, gsd).sum(), self._inner(mask, gsd).sum()
+        return errors
+
+    def _inner(self, array: Tensor, gsd: int) -> Tensor:
+        """Without what the degradation reads beyond a patch's edge."""
+        margin = -(-self.sensor.reach(gsd // 10) // (gsd // 10)) if self.edge and gsd > 10 else 0
+        rows, columns = (slice(margin, size - margin) for size in array.shape[-2:])
+        return array[..., rows, columns]
 
     def _patches(self, arrays: Sequence[dict[int, Tensor]], places: Sequence[tuple[int, int, int]]) -> dict[int, Tensor]:
         """Patches (patch, band, y, x) at these places of what the pieces hold, by GSD."""
