@@ -239,9 +239,9 @@ def test_bad_options_are_refused(options, message):
         get_method("s2sucnn", **options)
 
 
-def test_a_scene_of_which_nothing_is_held_out_is_refused_before_training():
-    with pytest.raises(InputError, match="no pixel of so small a scene is held out; give a larger held_out="):
-        s2pipe.fit(random_cube(60, 60), "s2sucnn", progress=quiet, steps=1, held_out=1e-9)
+def test_where_nothing_can_be_held_out_the_last_step_is_kept_and_that_is_said(caplog):
+    sharpener = s2pipe.fit(random_cube(60, 60), "s2sucnn", progress=quiet, steps=26, patch=30, batch=1, held_out=1e-9)
+    assert sharpener.kept_step == 26 and "the weights of the last step are kept" in caplog.text
 
 
 def test_a_scene_smaller_than_any_patch_is_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from s2pipe.progress import Progress
 from s2pipe.sampling import Sample, Window, patch_corners
 from s2pipe.sensor import Sensor
 from s2pipe.training import Checkpoint, faster_precision, seeded, train
+
+log = logging.getLogger(__name__)
 
 SMALLEST_PATCH = 30
 """Edge in 10 m pixels below which nothing of a patch is left once the degradation by 6 has no neighbours to read."""
@@ -106,6 +109,8 @@ class S2sucnn:
         bicubic = sample.unseen_targets()
         scale = max(float(array.max()) for window in sample.windows for array in window.reflectance.values()) or 1.0
         scene = _Scene(sample, self, sensor=sensor, scale=scale, seed=seed, device=device)
+        if self.held_out and not scene.held_out_places:
+            log.warning("no pixel of so small a scene is held out: the weights of the last step are kept")
         with seeded(seed):
             network = s2sucnn.S2sucnnNetwork(_network_bands({gsd: len(names) for gsd, names in bands.items()}), self.variant)
         identity = _identity(sample, asdict(self) | {"steps": None}, sensor, seed)
@@ -118,7 +123,7 @@ class S2sucnn:
             label="s2sucnn",
             progress=progress,
             checkpoint=Checkpoint.within(checkpoint, "s2sucnn", identity),
-            held_out=scene.held_out_loss if self.held_out else None,
+            held_out=scene.held_out_loss if scene.held_out_places else None,
         )
         return S2sucnnSharpener(
             method="s2sucnn",
@@ -257,10 +262,6 @@ class _Scene:
                 chosen.append(int(k))
             if len(chosen) == HELD_OUT_PATCHES:
                 break
-        if not chosen:
-            raise InputError(
-                "no pixel of so small a scene is held out; give a larger held_out=, or 0 to keep the last step's weights"
-            )
         return chosen
 
     def _errors(self, network: nn.Module, chosen: Iterable[int], *, held_out: bool) -> dict[int, tuple[Tensor, Tensor]]:
