@@ -255,10 +255,11 @@ def _given(**options: int | str | None) -> dict[str, Any]:
 
 def _method_or_weights(given: str, **options: Any) -> str | Sharpener:
     """The Sharpener in the file that `given` is the path of; else `given`, a method's name that has these options."""
-    from s2pipe.methods import get_method
-    from s2pipe.methods.saving import SUFFIX, load_sharpener
+    from s2pipe.methods import METHODS, get_method
+    from s2pipe.methods.saving import load_sharpener
+    from s2pipe.tensor_files import SUFFIX
 
-    if given.endswith(SUFFIX):
+    if given.endswith(SUFFIX) or (given not in METHODS and Path(given).is_file()):
         return load_sharpener(given)
     get_method(given, **options)
     return given
@@ -396,7 +397,7 @@ def fit(
 
 def _check_weights_path(path: Path, overwrite: bool) -> None:
     """Refuse what cannot be written before a long training, not after it."""
-    from s2pipe.methods.saving import SUFFIX
+    from s2pipe.tensor_files import SUFFIX
 
     if path.suffix != SUFFIX:
         raise InputError(f"--out {path} must end in {SUFFIX}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def check_consistency(
     data : xarray.DataTree or xarray.DataArray
         The cube, or the 10 m DataArray, that it was made of.
     sensor : Sensor, optional
-        What degraded the coarse bands; default: the block-centred MTF operator.
+        What degraded the coarse bands; default: what `sharp` says it was sharpened for, else the block-centred MTF operator.
     seed : int
         Of the sampling.
 
@@ -50,7 +51,7 @@ def check_consistency(
     InputError
         If `sharp` is no sharpened scene, or not of `data`, or the data hold nodata only.
     """
-    sensor = as_sensor(sensor)
+    sensor = as_sensor(sensor, default=_stated_sensor(sharp))
     sample = sample_sharpened(sharp, data, seed=seed)
     tables = []
     for gsd in (20, 60):
@@ -58,6 +59,12 @@ def check_consistency(
         if bands:
             tables.append(_consistency(sample, gsd, bands, sensor))
     return pd.concat(tables)
+
+
+def _stated_sensor(sharp: Any) -> Sensor:
+    attrs = getattr(sharp, "attrs", {})
+    mtf = json.loads(attrs["s2pipe_mtf"]) if "s2pipe_mtf" in attrs else dict(Sensor().mtf)
+    return Sensor(protocol=attrs.get("s2pipe_sensor", "centre"), mtf=tuple(mtf.items()))
 
 
 def _consistency(sample: Sample, gsd: int, bands: list[str], sensor: Sensor) -> pd.DataFrame:

@@ -201,6 +201,7 @@ def with_reference(cube: xr.DataTree, reference: npt.NDArray[Any], operator: Sen
         If the scene has several dates or no band of `gsd`, or the reference is not of these bands on the grid of the 10 m bands.
     """
     arrays, bands = _nodes_to_judge(cube, gsd), bands_by_gsd(cube)
+    reference = np.asarray(reference)
     expected = (len(bands[gsd]), arrays[10].sizes["y"], arrays[10].sizes["x"])
     if reference.shape != expected:
         raise InputError(
@@ -208,6 +209,8 @@ def with_reference(cube: xr.DataTree, reference: npt.NDArray[Any], operator: Sen
             "change reference= or gsd="
         )
     encoding = encoding_of(cube)
+    if (reference.dtype.kind == "f") == encoding.is_integer:
+        raise InputError(f"reference is {reference.dtype}, and the scene holds {encoding.dtype}; give both in the same numbers")
     lower = {node_name(own): _node(encoding.decode(np.asarray(array.data[0])), bands[own], own) for own, array in arrays.items()}
     return Reduced(cube=xr.DataTree.from_dict(lower), reference=encoding.decode(reference), gsd=gsd, protocol=operator.protocol)
 

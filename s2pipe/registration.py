@@ -135,6 +135,7 @@ def repair_registration(data: xr.DataTree | xr.DataArray) -> xr.DataTree:
     cube = as_cube(data)
     shifts = _common_shifts(check_registration(cube))
     if not any(any(shift) for shift in shifts.values()):
+        log.info("nothing is cropped: no resolution is shifted by a whole pixel, and a fraction of one stays as it is")
         return cube
     arrays = nodes(cube)
     rows, columns = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,17 +12,17 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from s2pipe.errors import InputError, StoreError
+from s2pipe.errors import InputError
 from s2pipe.progress import Progress
+from s2pipe.tensor_files import SUFFIX, read_tensors, tensors_below, write_tensors
 
 HELD_OUT_EVERY = 25
 """Steps between two looks at what is held out."""
 
+CHECKPOINT_KIND = "checkpoint of an s2pipe training"
 CHECKPOINT_EVERY = 100
 """Steps between two checkpoints; the last step is saved too."""
 
@@ -51,8 +50,14 @@ class Checkpoint:
 
     @classmethod
     def within(cls, folder: Path | None, name: str, identity: str) -> Checkpoint | None:
-        """That of the training `name` in a folder of checkpoints; None without a folder."""
-        return None if folder is None else cls(path=folder / f"{name}.safetensors", identity=identity)
+        """That of the training `name` in a folder of checkpoints, made if missing; None without a folder."""
+        if folder is None:
+            return None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"checkpoint={str(folder)!r} is no folder that can be made: {error.strerror}") from None
+        return cls(path=folder / f"{name}{SUFFIX}", identity=identity)
 
 
 @dataclass
@@ -106,9 +111,7 @@ def train(
     Raises
     ------
     InputError
-        If the loss is not finite at some step, or the checkpoint is damaged or of another training.
-    StoreError
-        If the checkpoint cannot be written.
+        If the loss is not finite at some step, or the checkpoint is damaged, of another training, or cannot be written.
     """
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # missing in torch's stubs
     optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
@@ -138,6 +141,10 @@ def train(
             _save_checkpoint(checkpoint, network, optimiser, state)
         if progress is not None:
             progress(label, step, steps, value)
+    if not all(torch.isfinite(parameter).all() for parameter in network.parameters()):
+        raise InputError(
+            f"the weights of {label} are not finite after step {steps}; give a smaller learning_rate than {learning_rate:g}"
+        )
     if held_out is not None:
         network.load_state_dict(state.best)
     network.to("cpu").eval()
@@ -157,49 +164,34 @@ def _save_checkpoint(checkpoint: Checkpoint, network: nn.Module, optimiser: torc
     tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
     for i, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"adam.{i}.{name}": tensor for name, tensor in moments.items()}
-    metadata = {
+    stated = {
         "identity": checkpoint.identity,
-        "step": str(state.step),
-        "best_step": str(state.best_step),
-        "best_loss": repr(state.best_loss),
+        "step": state.step,
+        "best_step": state.best_step,
+        "best_loss": state.best_loss,
     }
-    part = checkpoint.path.with_suffix(".part")
-    try:
-        checkpoint.path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, part, metadata)
-        os.replace(part, checkpoint.path)  # whoever is killed meanwhile leaves the one before
-    except (OSError, safetensors.SafetensorError) as error:
-        raise StoreError(f"the checkpoint {checkpoint.path} cannot be written: {error}; give another folder, or none") from None
+    write_tensors(checkpoint.path, tensors, stated, kind=CHECKPOINT_KIND)
 
 
 def _load_checkpoint(checkpoint: Checkpoint, network: nn.Module, optimiser: torch.optim.Adam) -> _State:
-    try:
-        with safetensors.safe_open(checkpoint.path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safe_open is no mapping
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"the checkpoint {checkpoint.path} cannot be read ({error}); delete it to start anew") from None
-    if metadata.get("identity") != checkpoint.identity:
+    tensors, stated = read_tensors(checkpoint.path, kind=CHECKPOINT_KIND)
+    if stated["identity"] != checkpoint.identity:
         raise InputError(
             f"the checkpoint {checkpoint.path} is of a training on other data, or with other settings; "
             "give another folder, or delete it"
         )
-    network.load_state_dict(_part(tensors, "network."))
+    network.load_state_dict(tensors_below(tensors, "network."))
     adam: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _part(tensors, "adam.").items():
+    for name, tensor in tensors_below(tensors, "adam.").items():
         i, _, moment = name.partition(".")
         adam.setdefault(int(i), {})[moment] = tensor
     optimiser.load_state_dict({"state": adam, "param_groups": optimiser.state_dict()["param_groups"]})
     return _State(
-        step=int(metadata["step"]),
-        best_step=int(metadata["best_step"]),
-        best_loss=float(metadata["best_loss"]),
-        best=_part(tensors, "best."),
+        step=stated["step"],
+        best_step=stated["best_step"],
+        best_loss=stated["best_loss"],
+        best=tensors_below(tensors, "best."),
     )
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def batch_of_step(count: int, batch: int, *, seed: int, step: int) -> Tensor:

@@ -5,7 +5,7 @@ import safetensors.torch
 import torch
 
 from s2pipe import InputError
-from s2pipe.training import HELD_OUT_EVERY, Checkpoint, batch_of_step, bfloat16_is_faster, seeded, train
+from s2pipe.training import HELD_OUT_EVERY, Checkpoint, batch_of_step, seeded, train
 
 INPUTS = torch.rand(32, 2, 8, 8, generator=torch.Generator().manual_seed(0))
 TARGETS = 0.5 * INPUTS[:, :1] + 0.25 * INPUTS[:, 1:]
@@ -51,7 +51,7 @@ def test_every_patch_is_seen_once_before_any_is_seen_again():
 
 
 def test_a_training_resumed_from_its_checkpoint_ends_as_one_that_was_never_interrupted(tmp_path):
-    checkpoint = Checkpoint(path=tmp_path / "new" / "toy.safetensors", identity="a")
+    checkpoint = Checkpoint(path=tmp_path / "toy.safetensors", identity="a")
     whole, *_ = trained(3, steps=150)
     _, first, _ = trained(3, steps=70, checkpoint=checkpoint)
     resumed, second, _ = trained(3, steps=150, checkpoint=checkpoint)
@@ -132,17 +132,39 @@ def test_checkpoints_of_another_training_and_damaged_ones_are_refused(tmp_path):
     with pytest.raises(InputError, match="stands at step 20, beyond steps=10"):
         trained(3, steps=10, checkpoint=Checkpoint(path=path, identity="a"))
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is no safetensors file"):
         trained(3, checkpoint=Checkpoint(path=path, identity="a"))
     torch.save({"step": 1}, path)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is no safetensors file"):
         trained(3, checkpoint=Checkpoint(path=path, identity="a"))
     safetensors.torch.save_file({"x": torch.ones(1)}, path)
-    with pytest.raises(InputError, match="of a training on other data"):
+    with pytest.raises(InputError, match="is no checkpoint of an s2pipe training"):
         trained(3, checkpoint=Checkpoint(path=path, identity="a"))
 
 
-def test_the_precision_is_chosen_once_for_each_kind_of_device():
-    assert bfloat16_is_faster("cpu") in (True, False)
-    assert bfloat16_is_faster("cpu") == bfloat16_is_faster("cpu")
-    assert bfloat16_is_faster("mps") is False
+def test_a_checkpoint_whose_numbers_changed_is_refused(tmp_path):
+    checkpoint = Checkpoint(path=tmp_path / "toy.safetensors", identity="a")
+    trained(3, steps=20, checkpoint=checkpoint)
+    content = bytearray(checkpoint.path.read_bytes())
+    content[-3] ^= 1
+    checkpoint.path.write_bytes(content)
+    with pytest.raises(InputError, match="is damaged"):
+        trained(3, checkpoint=checkpoint)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(InputError, match=r"missing/toy\.safetensors cannot be written"):
+        trained(3, steps=1, checkpoint=Checkpoint(path=tmp_path / "missing" / "toy.safetensors", identity="a"))
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(InputError, match="file' is no folder that can be made"):
+        Checkpoint.within(tmp_path / "file", "toy", "a")
+    assert Checkpoint.within(None, "toy", "a") is None
+
+
+def test_weights_that_are_not_finite_in_the_end_are_refused():
+    def loss(network, step):
+        return (0 * network(INPUTS)).sqrt().mean()  # nought, but with a gradient that is not a number
+
+    network = toy(3)
+    with pytest.raises(InputError, match="weights of toy are not finite after step 1; give a smaller learning_rate"):
+        train(network, loss, steps=1, learning_rate=0.1, device="cpu", label="toy")

@@ -14,6 +14,7 @@ from s2pipe.methods.dsen2 import Dsen2, Dsen2Sharpener
 from s2pipe.methods.glp import Glp, GlpSharpener
 from s2pipe.methods.lower_scale import LowerScaleSharpener, ResNet, SscCnn
 from s2pipe.methods.s2sucnn import S2sucnn, S2sucnnSharpener
+from s2pipe.tensor_files import SUFFIX
 
 __all__ = ["METHODS", "Method", "Sharpener", "get_method", "list_methods"]
 
@@ -59,6 +60,8 @@ def get_method(name: str, **options: Any) -> Method:
     InputError
         If no method has this name, or it does not have one of the options; the message lists what there is.
     """
+    if name.endswith(SUFFIX):
+        raise InputError(f"{name} is a file of weights; load it with s2pipe.load_sharpener, and give that")
     if name not in METHODS:
         raise InputError(f"unknown method {name!r}; legal methods are {', '.join(METHODS)}")
     recipe = METHODS[name].recipe

@@ -20,6 +20,7 @@ from s2pipe.networks.dsen2 import Dsen2Network, load_keras_weights, radius
 from s2pipe.progress import Progress
 from s2pipe.sampling import Sample, unseen_bands
 from s2pipe.sensor import Sensor
+from s2pipe.tensor_files import tensors_below
 
 log = logging.getLogger(__name__)
 
@@ -139,8 +140,7 @@ class Dsen2Sharpener(TorchSharpener):
         """See `TorchSharpener.restore`."""
         networks = {}
         for gsd in (20, 60):
-            state = {name.removeprefix(f"{gsd}m."): tensor for name, tensor in weights.items() if name.startswith(f"{gsd}m.")}
-            if state:
+            if state := tensors_below(weights, f"{gsd}m."):
                 networks[gsd] = Dsen2Network.of_state(state)
         return cls(**fields, networks=networks)
 

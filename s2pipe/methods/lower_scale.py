@@ -24,6 +24,7 @@ from s2pipe.networks import resnet, ssc_cnn
 from s2pipe.progress import Progress
 from s2pipe.sampling import Sample, Window, patch_corners
 from s2pipe.sensor import Sensor
+from s2pipe.tensor_files import tensors_below
 from s2pipe.training import Checkpoint, batch_of_step, faster_precision, seeded, train
 
 log = logging.getLogger(__name__)
@@ -292,8 +293,7 @@ class LowerScaleSharpener(TorchSharpener):
         counts = count_by_gsd(fields["bands_in"])
         networks = {}
         for gsd in counts:
-            state = {name.removeprefix(f"{gsd}m."): tensor for name, tensor in weights.items() if name.startswith(f"{gsd}m.")}
-            if state:
+            if state := tensors_below(weights, f"{gsd}m."):
                 scale = float(state.pop("scale"))
                 finer = sum(count for own, count in counts.items() if own < gsd)
                 network = recipe.network(targets=counts[gsd], companions=finer)

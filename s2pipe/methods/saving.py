@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 
 from s2pipe.errors import InputError
 from s2pipe.methods import METHODS
 from s2pipe.methods.base import Sharpener, TorchSharpener
 from s2pipe.sensor import Sensor
+from s2pipe.tensor_files import SUFFIX, read_tensors, write_tensors
 
-FORMAT = "s2pipe sharpener 1"
-SUFFIX = ".safetensors"
+KIND = "fitted Sharpener of s2pipe"
 FINGERPRINT = "fingerprint"
 
 
@@ -43,8 +38,7 @@ def save_sharpener(sharpener: Sharpener, path: str | Path) -> None:
         raise InputError(f"a {type(sharpener).__name__} is no Sharpener of s2pipe's own methods and cannot be saved")
     if path.suffix != SUFFIX:
         raise InputError(f"path={str(path)!r} must end in {SUFFIX}")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sharpener.weights().items()}
-    tensors[FINGERPRINT] = torch.from_numpy(sharpener.fingerprint.copy())
+    tensors = sharpener.weights() | {FINGERPRINT: torch.from_numpy(sharpener.fingerprint.copy())}
     stated = {
         "method": sharpener.method,
         "options": sharpener.options,
@@ -54,16 +48,8 @@ def save_sharpener(sharpener: Sharpener, path: str | Path) -> None:
         "bands_out": sharpener.bands_out,
         "halo": sharpener.halo,
         "bicubic_bands": sharpener.bicubic_bands,
-        "weights_sha256": sharpener.weights_sha256,
     }
-    part = path.with_name(f"{path.name}.part")
-    try:
-        safetensors.torch.save_file(tensors, part, {"format": FORMAT, "sharpener": json.dumps(stated)})
-        os.replace(part, path)
-    except (OSError, safetensors.SafetensorError) as error:
-        with suppress(OSError):
-            part.unlink()
-        raise InputError(f"{path} cannot be written: {error}") from None
+    write_tensors(path, tensors, stated, kind=KIND)
 
 
 def load_sharpener(path: str | Path) -> Sharpener:
@@ -84,29 +70,17 @@ def load_sharpener(path: str | Path) -> Sharpener:
         damaged, or its weights are those of another architecture than it says.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no file {path}; give weights that s2pipe fit, or s2pipe.save_sharpener, wrote")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safe_open is no mapping
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(
-            f"{path} is no safetensors file ({error}); pickled weights (.pt, .pth, .pkl) are never opened: "
-            "fit anew, or convert them where you trust them"
-        ) from None
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"{path} holds weights, but not those of a fitted Sharpener; give what s2pipe.save_sharpener wrote")
-    stated = json.loads(metadata["sharpener"])
+    tensors, stated = read_tensors(path, kind=KIND)
     if stated["method"] not in METHODS:
         raise InputError(f"{path} is of the method {stated['method']!r}; legal methods are {', '.join(METHODS)}")
+    fingerprint = tensors.pop(FINGERPRINT).numpy()
+    names = set(tensors)
     try:
-        fingerprint = tensors.pop(FINGERPRINT).numpy()
         sharpener = METHODS[stated["method"]].sharpener.restore(tensors, **_fields(stated), fingerprint=fingerprint)
+        if left := names - set(sharpener.weights()):
+            raise KeyError(f"it has no {', '.join(sorted(left))}")
     except (KeyError, RuntimeError, TypeError) as error:  # load_state_dict names the tensors
         raise InputError(f"the weights in {path} are not those of {stated['method']} with {stated['options']}: {error}") from None
-    if sharpener.weights_sha256 != stated["weights_sha256"]:
-        raise InputError(f"{path} is damaged: its weights are not those that were written; fit anew, or copy the file again")
     return sharpener
 
 
