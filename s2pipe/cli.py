@@ -468,14 +468,18 @@ def evaluate(
 
 
 def _what_was_judged(scene: SceneFile, *, protocol: str, gsd: int, told: str | None) -> str:
+    from s2pipe.cube import encoding_of
+
     if scene.reference is None:
         degraded, reference = "degraded by", "what was observed"
     else:
         degraded, reference = "degraded in the file already, supposedly by", "the file's own reference"
     otherwise = "" if told in (None, protocol) else f"; the methods are told {told}"
+    encoding = encoding_of(scene.cube)
     return (
         f"{redact(scene.name)}, protocol {protocol}, gsd {gsd}: all bands are {degraded} {DEGRADED_BY[protocol]}{otherwise}; "
-        f"the {gsd} m bands, sharpened back, are held against {reference}"
+        f"the {gsd} m bands, sharpened back, are held against {reference}; "
+        f"reflectance = number * {encoding.scale:g} + {encoding.offset:g}"
     )
 
 

@@ -580,8 +580,16 @@ def test_evaluate_on_a_real_pair(data_dir):
     assert result.exit_code == 0, result.output
     assert row_of("bicubic", result.stdout)[7] == "21.96"
     assert "coastalA_cell_RR, protocol box" in result.stdout
+    assert "reflectance = number * 0.0001 + 0" in " ".join(result.stdout.split())
     result = run("evaluate", pair, "--method", "bicubic", "--repair")
     assert result.exit_code == 2 and "not its own reference" in result.stderr
+
+
+def test_weights_that_are_no_safetensors_are_never_opened(data_dir, tmp_path):
+    pickled = tmp_path / "weights.pth"
+    pickled.write_bytes(b"\x80\x04.")
+    result = run("evaluate", data_dir / "papers" / "iceland.mat", "--method", pickled)
+    assert result.exit_code == 2 and "never opened" in result.stderr
 
 
 def test_a_shifted_scene_is_warned_of_and_repaired_on_request(data_dir, caplog):

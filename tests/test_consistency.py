@@ -55,6 +55,14 @@ def test_the_truth_is_consistent_under_its_own_sensor_only(protocol, truth):
             assert (table["rmse"] > 1e-4).all(), name
 
 
+def test_the_sensor_that_a_result_states_is_the_default(truth):
+    for sensor in (Sensor.named("corner"), Sensor(mtf=tuple((band, 0.2) for band in BANDS))):
+        cube = observe(truth, sensor)
+        sharp = s2pipe.sharpen(cube, "glp", sensor=sensor).compute()
+        pd.testing.assert_frame_equal(check_consistency(sharp, cube), check_consistency(sharp, cube, sensor=sensor))
+        assert not check_consistency(sharp, cube).equals(check_consistency(sharp, cube, sensor=Sensor()))
+
+
 def test_every_pixel_whose_degradation_stays_inside_is_compared(truth):
     cube = observe(truth, Sensor())
     table = check_consistency(as_sharp(truth, cube), cube)

@@ -236,3 +236,9 @@ def test_a_fingerprint_does_not_follow_how_reflectance_is_stored():
     assert len(first) > 50
     for other in others:
         np.testing.assert_array_equal(other, first)
+
+
+def test_a_fingerprint_does_not_follow_a_mistaken_offset():
+    arrays = random_arrays(120, 96)
+    right, mistaken = (Sample.of(s2pipe.from_arrays(*arrays, offset=offset), seed=0).fingerprint() for offset in (-0.1, 0.0))
+    np.testing.assert_array_equal(right, mistaken)
