@@ -88,7 +88,7 @@ class S2sucnnNetwork(nn.Module):
         """(batch, band, y, x) at 10 m, the 60 m bands first, then those at 20 m and 10 m, of (batch, band, y, x) inputs."""
         features = self._at_10m(self._at_20m(r20m, r60m), r10m, r20m)
         with torch.autocast(features.device.type, enabled=False):  # reflectances to 8 bits would be too coarse
-            return torch.sigmoid(self.head(features.float()))
+            return torch.sigmoid(self.head(features.to(self.head.weight.dtype)))
 
     def _at_20m(self, r20m: Tensor, r60m: Tensor | None) -> Tensor:
         entered = self.enter_20m(r20m)
