@@ -405,7 +405,7 @@ def test_weights_that_cannot_be_written_are_told_before_anything_is_read(weights
     ("arguments", "named"),
     [
         (["--method", "magic"], "s2sucnn"),
-        (["--method", "w.safetensors"], "s2sucnn"),
+        (["--method", "w.safetensors"], "is a file of weights"),
         (["--method", "glp", "--steps", 5], "steps"),
         (["--sensor", "middle"], "'middle'"),
         (["--device", "tpu"], "'tpu'"),
