@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from s2pipe.radiometry import Encoding
 from s2pipe.registration import warn_if_misregistered
 from s2pipe.sampling import Sample, fingerprint
 from s2pipe.sensor import Protocol, Sensor, as_sensor
-from s2pipe.sharpening import check_fit, fit_sample, sharpen
+from s2pipe.sharpening import as_method, check_fit, fit_sample, sharpen
 
 COLUMNS = (
     "method", "protocol", "gsd", "band", "sre_db", "rmse", "ssim", "uiqi", "sam_deg", "ergas", "seconds", "in_sample",
@@ -57,6 +58,12 @@ class Reduced:
     reference: npt.NDArray[np.float32]
     gsd: int
     protocol: str
+
+    @cached_property
+    def fingerprint(self) -> npt.NDArray[np.uint64]:
+        """What tells the reference again, see `s2pipe.sampling.fingerprint`."""
+        seen = np.isfinite(self.reference)
+        return fingerprint(np.where(seen, self.reference, 0), seen)
 
 
 def evaluate(
@@ -156,7 +163,7 @@ def score(
         estimate = _judged_bands(reduced, sharpener, device).compute().values[0]
         seconds = time.perf_counter() - start
         seen = getattr(sharpener, "fingerprint", ())
-        in_sample = len(seen) > 0 and bool(np.isin(seen, _fingerprint_of_reference(reduced)).any())
+        in_sample = len(seen) > 0 and bool(np.isin(seen, reduced.fingerprint).any())
         table = compare(reduced, estimate, crop=crop)
         interpolated = table["band"].isin(getattr(sharpener, "bicubic_bands", ()))
         interpolated |= (table["band"] == "all") & interpolated.any()
@@ -266,10 +273,8 @@ def _options(name: str) -> set[str]:
 
 
 def _check_method(method: Any, reduced: Reduced, sensor: Sensor, device: str) -> None:
-    if isinstance(method, type) or not (isinstance(method, Sharpener) or hasattr(method, "fit")):
-        raise InputError(f"got {method!r}; give a method's name, a Method (an instance, such as Glp()) or a Sharpener")
-    if not isinstance(method, Sharpener):
-        check_fit(reduced.cube, method, sensor, device)
+    if isinstance(method, type) or not isinstance(method, Sharpener):
+        check_fit(reduced.cube, as_method(method, {}), sensor, device)
         return
     if method.sensor != sensor:
         other = " of another mtf" if method.sensor.protocol == sensor.protocol else ""
@@ -323,11 +328,6 @@ def _band_row(
         "sam_deg": np.nan,
         "ergas": np.nan,
     }
-
-
-def _fingerprint_of_reference(reduced: Reduced) -> npt.NDArray[np.uint64]:
-    seen = np.isfinite(reduced.reference)
-    return fingerprint(np.where(seen, reduced.reference, 0), seen)
 
 
 def _label(method: Method | Sharpener) -> str:

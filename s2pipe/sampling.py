@@ -148,8 +148,8 @@ def _hashed_squares(reflectance: npt.NDArray[np.float32], seen: npt.NDArray[np.b
     parts = [numbers[y : y + rows, x : x + columns] for y in range(edge) for x in range(edge)]
     hashed = np.zeros((rows, columns), dtype=np.uint64)
     for part in parts:
-        # the mixing step of splitmix64 (Steele et al. 2014, doi:10.1145/2660193.2660195), once for each pixel
-        # of differences, so that a mistaken offset hides nothing
+        # The mixing step of splitmix64 (Steele et al. 2014, doi:10.1145/2660193.2660195), once for each pixel; of differences,
+        # so that a mistaken offset hides nothing.
         hashed = (hashed ^ (part - parts[0]).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         hashed = (hashed ^ (hashed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         hashed ^= hashed >> np.uint64(27)

@@ -84,7 +84,7 @@ def sharpen(
         _refuse_fit_arguments(method, sensor, checkpoint, fit_options)
         sharpener = method if coarse else None
     else:
-        method = _as_method(method, fit_options)
+        method = as_method(method, fit_options)
         # a method sees the 60 m bands only where one is asked for
         part = _keep(cube, [gsd for gsd in nodes(cube) if gsd <= max((BANDS[band].gsd for band in coarse), default=10)])
         sharpener = (
@@ -133,7 +133,7 @@ def fit(
         If the data, a name or an option is not usable, or the data hold nodata only.
     """
     cube = as_cube(data)
-    method = _as_method(method, fit_options)
+    method = as_method(method, fit_options)
     sensor = as_sensor(sensor)
     if not any(gsd > 10 for gsd in nodes(cube)):
         raise InputError("the data have 10 m bands only, so there is nothing to sharpen; add 20 m or 60 m bands")
@@ -177,7 +177,8 @@ def fit_sample(
         )
 
 
-def _as_method(method: Any, options: dict[str, Any]) -> Method:
+def as_method(method: Any, options: dict[str, Any]) -> Method:
+    """The recipe of a name with these options, or the recipe that was given."""
     if isinstance(method, str):
         return get_method(method, **options)
     if isinstance(method, type) or not hasattr(method, "fit"):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from s2pipe.bands import GSDS, bands_at
 from s2pipe.hashing import sha256_of
@@ -20,6 +21,7 @@ from s2pipe.sampling import Sample
 from s2pipe.sensor import BICUBIC_REACH, Sensor
 
 Array = npt.NDArray[np.float32]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Method(Protocol):
@@ -168,6 +170,13 @@ class TorchSharpener:
             self.halo,
             self.weights_sha256,
         )
+
+
+def placed(network: Network, device: str) -> Network:
+    """A copy of `network` on `device`, in the memory format that convolutions are fastest in; `network` stays where it is."""
+    moved: Any = copy.deepcopy(network).to(device)
+    result: Network = moved.to(memory_format=torch.channels_last)  # an overload that torch's stubs lack
+    return result
 
 
 def upsampling_reach(ratio: int) -> int:

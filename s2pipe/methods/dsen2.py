@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from s2pipe.bands import BANDS_BY_GSD, bands_at
 from s2pipe.errors import InputError
-from s2pipe.methods.base import TorchSharpener, halo_of, upsampling_reach
+from s2pipe.methods.base import TorchSharpener, halo_of, placed, upsampling_reach
 from s2pipe.networks.dsen2 import Dsen2Network, load_keras_weights, radius
 from s2pipe.progress import Progress
 from s2pipe.sampling import Sample, unseen_bands
@@ -152,11 +151,7 @@ class Dsen2Sharpener(TorchSharpener):
 
     def to(self, device: str) -> Self:
         """See `TorchSharpener.to`."""
-        moved = {
-            gsd: copy.deepcopy(network).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs
-            for gsd, network in self.networks.items()
-        }
-        return replace(self, device=device, networks=moved)
+        return replace(self, device=device, networks={gsd: placed(network, device) for gsd, network in self.networks.items()})
 
     def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
         """See `TorchSharpener.forward`."""

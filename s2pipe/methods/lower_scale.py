@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +18,7 @@ from s2pipe.checks import check_positive, check_whole
 from s2pipe.errors import InputError
 from s2pipe.hashing import sha256_of
 from s2pipe.lattice import STEP
-from s2pipe.methods.base import Array, TorchSharpener, count_by_gsd, halo_of, upsampling_reach
+from s2pipe.methods.base import Array, TorchSharpener, count_by_gsd, halo_of, placed, upsampling_reach
 from s2pipe.networks import resnet, ssc_cnn
 from s2pipe.progress import Progress
 from s2pipe.sampling import Sample, Window, patch_corners
@@ -276,8 +275,7 @@ class ScaledNetwork:
 
     def to(self, device: str) -> ScaledNetwork:
         """A copy on `device`; this one stays where it is."""
-        moved = copy.deepcopy(self.network).to(device)
-        return replace(self, network=moved.to(memory_format=torch.channels_last))  # type: ignore[call-overload]  # torch's stubs
+        return replace(self, network=placed(self.network, device))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +18,7 @@ from s2pipe.checks import check_positive, check_whole
 from s2pipe.errors import InputError
 from s2pipe.hashing import sha256_of
 from s2pipe.lattice import STEP, round_up
-from s2pipe.methods.base import TorchSharpener, count_by_gsd
+from s2pipe.methods.base import TorchSharpener, count_by_gsd, placed
 from s2pipe.networks import s2sucnn
 from s2pipe.progress import Progress
 from s2pipe.sampling import Sample, Window, patch_corners
@@ -167,9 +166,7 @@ class S2sucnnSharpener(TorchSharpener):
 
     def to(self, device: str) -> Self:
         """See `TorchSharpener.to`."""
-        moved = copy.deepcopy(self.network).to(device)
-        network = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-        return replace(self, device=device, network=network)
+        return replace(self, device=device, network=placed(self.network, device))
 
     def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
         """See `TorchSharpener.forward`."""
