@@ -334,7 +334,7 @@ def _label(method: Method | Sharpener) -> str:
     """The name of the method, or that of its class where it has none in the table."""
     if isinstance(method, Sharpener):
         return str(getattr(method, "method", type(method).__name__))
-    return next((name for name, entry in METHODS.items() if entry.recipe is type(method)), type(method).__name__)
+    return str(getattr(method, "name", type(method).__name__))
 
 
 def _labels(methods: Sequence[Method | Sharpener]) -> list[str]:

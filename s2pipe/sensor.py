@@ -61,6 +61,10 @@ class Sensor:
         """
         return cls(protocol=name)  # type: ignore[arg-type]  # checked in __post_init__
 
+    def phase(self, ratio: int) -> float:
+        """Where the middle of a coarse pixel lies, in fine pixels from the middle of its block's first."""
+        return 0.0 if self.protocol == "corner" else (ratio - 1) / 2
+
     def reach(self, ratio: int) -> int:
         """Fine pixels on either side of a coarse pixel's block that `degrade` reads for it, at most."""
         start, kernel = self._support(0.3, ratio)  # the kernels of all bands stand in the same places, whatever their MTF
@@ -98,13 +102,53 @@ class Sensor:
         weights = torch.as_tensor(np.stack([kernel for _, kernel in supports]), dtype=fine.dtype, device=fine.device)
         x = fine.reshape(-1, len(bands), height, width)
         for axis in (2, 3):
-            before, after = -start, start + weights.shape[1] - ratio
-            x = self._pad(x, before, after, axis)
-            shape, stride = (
-                ((-1, 1, weights.shape[1], 1), (ratio, 1)) if axis == 2 else ((-1, 1, 1, weights.shape[1]), (1, ratio))
-            )
-            x = F.conv2d(x, weights.reshape(shape), stride=stride, groups=len(bands))
+            x = self._degrade_axis(x, start, weights, ratio, axis)
         return x.reshape(*fine.shape[:-2], height // ratio, width // ratio)
+
+    def matrix(self, band: str, ratio: int, size: int) -> Tensor:
+        """`degrade` along one axis of `size` fine pixels, as a matrix: degraded = matrix(rows) @ fine @ matrix(columns).T.
+
+        Parameters
+        ----------
+        band : str
+        ratio : int
+            2 or 6.
+        size : int
+            A multiple of `ratio`.
+
+        Returns
+        -------
+        Tensor, (size / ratio, size)
+        """
+        start, weights = self.taps(band, ratio)
+        columns = torch.eye(size).reshape(1, 1, size, size)
+        return self._degrade_axis(columns, start, torch.from_numpy(weights).float()[None], ratio, 2)[0, 0]
+
+    def taps(self, band: str, ratio: int) -> tuple[int, npt.NDArray[np.float64]]:
+        """The point spread function of a band along one axis.
+
+        Parameters
+        ----------
+        band : str
+        ratio : int
+            2 or 6.
+
+        Returns
+        -------
+        start : int
+            The first fine pixel that a coarse pixel reads, relative to the first of the block it covers.
+        weights : ndarray
+            Of the fine pixels from there on; their sum is 1.
+        """
+        start, weights = self._support(dict(self.mtf)[band], ratio)
+        return start, weights
+
+    def _degrade_axis(self, x: Tensor, start: int, weights: Tensor, ratio: int, axis: int) -> Tensor:
+        """One axis of (image, band, y, x); `weights` (band, tap) begin `start` pixels from a block's first."""
+        count, length = weights.shape
+        x = self._pad(x, -start, start + length - ratio, axis)
+        shape, stride = ((count, 1, length, 1), (ratio, 1)) if axis == 2 else ((count, 1, 1, length), (1, ratio))
+        return F.conv2d(x, weights.reshape(shape), stride=stride, groups=count)
 
     def upsample(self, coarse: Tensor, ratio: int) -> Tensor:
         """Bicubic (Keys, a = -0.5) upsampling that puts every fine pixel where this sensor has it, mirrored at the edges.
@@ -120,21 +164,20 @@ class Sensor:
         Tensor, (..., y * ratio, x * ratio)
         """
         height, width = coarse.shape[-2:]
-        phase = 0.0 if self.protocol == "corner" else (ratio - 1) / 2
-        start, weights = _bicubic_phases(ratio, phase)
+        start, weights = _bicubic_phases(ratio, self.phase(ratio))
         kernel = torch.as_tensor(weights, dtype=coarse.dtype, device=coarse.device)
         x = coarse.reshape(-1, 1, height, width)
-        x = _pad_symmetric(x, -start, start + kernel.shape[1] - 1, 2)
+        x = pad_symmetric(x, -start, start + kernel.shape[1] - 1, 2)
         x = F.conv2d(x, kernel.reshape(ratio, 1, -1, 1))
         x = x.transpose(1, 2).reshape(-1, 1, height * ratio, width)
-        x = _pad_symmetric(x, -start, start + kernel.shape[1] - 1, 3)
+        x = pad_symmetric(x, -start, start + kernel.shape[1] - 1, 3)
         x = F.conv2d(x, kernel.reshape(ratio, 1, 1, -1))
         x = x.permute(0, 2, 3, 1)
         return x.reshape(*coarse.shape[:-2], height * ratio, width * ratio)
 
     def _pad(self, x: Tensor, before: int, after: int, axis: int) -> Tensor:
         if self.protocol != "corner":
-            return _pad_symmetric(x, before, after, axis)
+            return pad_symmetric(x, before, after, axis)
         return F.pad(x, (0, 0, before, after) if axis == 2 else (before, after, 0, 0))
 
     def _support(self, mtf: float, ratio: int) -> tuple[int, npt.NDArray[np.float64]]:
@@ -195,7 +238,7 @@ def _bicubic_phases(ratio: int, phase: float) -> tuple[int, npt.NDArray[np.float
     return start, np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
 
 
-def _pad_symmetric(x: Tensor, before: int, after: int, axis: int) -> Tensor:
+def pad_symmetric(x: Tensor, before: int, after: int, axis: int) -> Tensor:
     # torch pads by reflection about the edge pixel's centre only; a pixel grid is symmetric about the pixel's edge.
     index = np.pad(np.arange(x.shape[axis]), (before, after), mode="symmetric")
     return x.index_select(axis, torch.as_tensor(index, device=x.device))

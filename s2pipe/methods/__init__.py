@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 import pandas as pd
 
 from s2pipe.errors import InputError
+from s2pipe.methods.atprk import Atprk, AtprkSharpener
 from s2pipe.methods.base import Method, Sharpener, TorchSharpener
-from s2pipe.methods.bicubic import Bicubic, BicubicSharpener
 from s2pipe.methods.dsen2 import Dsen2, Dsen2Sharpener
-from s2pipe.methods.glp import Glp, GlpSharpener
+from s2pipe.methods.injection import Glp, GlpFs, GlpHpm, Gsa, HpmR, InjectionSharpener
+from s2pipe.methods.interpolation import Bicubic, BicubicSharpener, Spline, SplineSharpener
 from s2pipe.methods.lower_scale import LowerScaleSharpener, ResNet, SscCnn
+from s2pipe.methods.ressr import ResSr, ResSrSharpener
 from s2pipe.methods.s2sucnn import S2sucnn, S2sucnnSharpener
+from s2pipe.methods.supreme import Supreme, SupremeSharpener
 from s2pipe.tensor_files import SUFFIX
 
 __all__ = ["METHODS", "Method", "Sharpener", "get_method", "list_methods"]
@@ -21,19 +25,53 @@ __all__ = ["METHODS", "Method", "Sharpener", "get_method", "list_methods"]
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A row of the table of methods."""
+    """A row of the table of methods.
+
+    Attributes
+    ----------
+    recipe, sharpener : type
+    trained : bool
+        Whether a network is trained on the scene.
+    paper : str
+        Authors, year and DOI.
+    preset : dict
+        Options of the recipe that make it this method.
+    """
 
     recipe: type[Any]
     sharpener: type[TorchSharpener]
-    trained: bool
+    trained: bool = False
     paper: str
+    preset: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options there are, with their defaults; MISSING where one must be given."""
+        return {f.name: self.preset.get(f.name, f.default) for f in fields(self.recipe)}
+
+
+SELECTED = {"pan": "selected"}
 
 METHODS: dict[str, Entry] = {
-    "bicubic": Entry(
-        recipe=Bicubic, sharpener=BicubicSharpener, trained=False, paper="Keys 1981, doi:10.1109/TASSP.1981.1163711"
+    "bicubic": Entry(recipe=Bicubic, sharpener=BicubicSharpener, paper="Keys 1981, doi:10.1109/TASSP.1981.1163711"),
+    "spline": Entry(recipe=Spline, sharpener=SplineSharpener, paper="Hou and Andrews 1978, doi:10.1109/TASSP.1978.1163154"),
+    **{
+        f"{recipe.family}{suffix}": Entry(recipe=recipe, sharpener=InjectionSharpener, paper=paper, preset=preset)
+        for recipe, paper in (
+            (Gsa, "Aiazzi et al. 2007, doi:10.1109/TGRS.2007.901007"),
+            (Glp, "Aiazzi et al. 2002, doi:10.1109/TGRS.2002.803623"),
+            (GlpFs, "Vivone et al. 2018, doi:10.1109/TIP.2018.2819501"),
+            (GlpHpm, "Aiazzi et al. 2006, doi:10.14358/PERS.72.5.591"),
+            (HpmR, "Vivone et al. 2020, doi:10.1109/TGRS.2019.2945824"),
+        )
+        for suffix, preset in (("", {}), ("-sel", SELECTED))
+    },
+    "atprk": Entry(recipe=Atprk, sharpener=AtprkSharpener, paper="Wang et al. 2016, doi:10.1016/j.rse.2016.10.030"),
+    "atprk-sel": Entry(
+        recipe=Atprk, sharpener=AtprkSharpener, paper="Wang et al. 2016, doi:10.1016/j.rse.2016.10.030", preset=SELECTED
     ),
-    "glp": Entry(recipe=Glp, sharpener=GlpSharpener, trained=False, paper="Aiazzi et al. 2002, doi:10.1109/TGRS.2002.803623"),
+    "supreme": Entry(recipe=Supreme, sharpener=SupremeSharpener, paper="Lanaras et al. 2017, doi:10.1109/CVPRW.2017.194"),
+    "ressr": Entry(recipe=ResSr, sharpener=ResSrSharpener, paper="Duba-Sullivan et al. 2024, arXiv:2408.13225"),
     "ssc-cnn": Entry(
         recipe=SscCnn,
         sharpener=LowerScaleSharpener,
@@ -46,9 +84,7 @@ METHODS: dict[str, Entry] = {
     "s2sucnn": Entry(
         recipe=S2sucnn, sharpener=S2sucnnSharpener, trained=True, paper="Nguyen et al. 2021, doi:10.1109/JSTARS.2021.3092286"
     ),
-    "dsen2": Entry(
-        recipe=Dsen2, sharpener=Dsen2Sharpener, trained=False, paper="Lanaras et al. 2018, doi:10.1016/j.isprsjprs.2018.09.018"
-    ),
+    "dsen2": Entry(recipe=Dsen2, sharpener=Dsen2Sharpener, paper="Lanaras et al. 2018, doi:10.1016/j.isprsjprs.2018.09.018"),
 }
 
 
@@ -64,14 +100,14 @@ def get_method(name: str, **options: Any) -> Method:
         raise InputError(f"{name} is a file of weights; load it with s2pipe.load_sharpener, and give that")
     if name not in METHODS:
         raise InputError(f"unknown method {name!r}; legal methods are {', '.join(METHODS)}")
-    recipe = METHODS[name].recipe
-    legal = [f.name for f in fields(recipe)]
+    entry = METHODS[name]
+    legal = list(entry.options)
     if unknown := [option for option in options if option not in legal]:
         raise InputError(
             f"method {name!r} has no option {', '.join(map(repr, unknown))}; "
             + (f"its options are {', '.join(legal)}" if legal else "it has no options")
         )
-    method: Method = recipe(**options)
+    method: Method = entry.recipe(**{**entry.preset, **options})
     return method
 
 
@@ -87,7 +123,7 @@ def list_methods() -> pd.DataFrame:
     rows = {
         name: {
             "trained": entry.trained,
-            "options": ", ".join(f"{f.name}={f.default}" for f in fields(entry.recipe) if f.default is not MISSING),
+            "options": ", ".join(f"{name}={default}" for name, default in entry.options.items() if default is not MISSING),
             "paper": entry.paper,
         }
         for name, entry in METHODS.items()

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,8 @@ class Dsen2:
     weights_20m, weights_60m : str, optional
         Paths of the authors' Keras files (HDF5), of DSen2 or VDSen2, for the 20 m and the 60 m bands; at least one.
     """
+
+    name: ClassVar[str] = "dsen2"
 
     weights_20m: str | None = None
     weights_60m: str | None = None
@@ -116,7 +118,7 @@ class Dsen2:
         if interpolated:
             log.warning("dsen2 has no weights for bands %s, or not all it needs: they are interpolated", ", ".join(interpolated))
         return Dsen2Sharpener(
-            method="dsen2",
+            method=self.name,
             options={name: path and Path(path).name for name, path in asdict(self).items()},
             seed=seed,
             sensor=sensor,

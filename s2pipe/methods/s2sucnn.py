@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 import torch
@@ -64,6 +64,8 @@ class S2sucnn:
     held_out : float
         Share of the coarse pixels that is kept out of the loss; 0 keeps the weights of the last step.
     """
+
+    name: ClassVar[str] = "s2sucnn"
 
     steps: int = 2500
     patch: int | None = 48
@@ -125,7 +127,7 @@ class S2sucnn:
             held_out=scene.held_out_loss if scene.held_out_places else None,
         )
         return S2sucnnSharpener(
-            method="s2sucnn",
+            method=self.name,
             options=asdict(self),
             seed=seed,
             sensor=sensor,
