@@ -15,7 +15,7 @@ from s2pipe.bands import BANDS, BANDS_BY_GSD, bands_at, node_name
 from s2pipe.cube import encoding_of, nodes
 from s2pipe.evaluation import reduce_scene, score
 from s2pipe.methods import METHODS
-from s2pipe.methods.glp import Glp
+from s2pipe.methods.injection import Glp
 from s2pipe.methods.lower_scale import LowerScaleCnn, SscCnn
 from s2pipe.scene_files import read_scene
 from s2pipe.simulate import simulate_scene

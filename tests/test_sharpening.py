@@ -12,7 +12,7 @@ import s2pipe
 from s2pipe import InputError, Sensor
 from s2pipe.bands import BANDS, BANDS_BY_GSD
 from s2pipe.methods import METHODS
-from s2pipe.methods.glp import Glp
+from s2pipe.methods.injection import Glp
 from s2pipe.simulate import simulate_scene
 
 TWENTY, SIXTY = BANDS_BY_GSD[20], BANDS_BY_GSD[60]
