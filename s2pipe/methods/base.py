@@ -163,6 +163,7 @@ class TorchSharpener:
         return (
             type(self).__name__,
             self.method,
+            self.options,
             self.sensor,
             self.bands_in,
             self.bands_out,

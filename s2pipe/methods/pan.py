@@ -84,7 +84,7 @@ def _degraded_and_observed(
 def _most_correlated(rows: npt.NDArray[np.float32], observed: npt.NDArray[np.float32]) -> int:
     """Position of the row with the largest correlation; a constant one has none."""
     deviations = rows - rows.mean(axis=1, keepdims=True, dtype=np.float64)
-    spread = np.sqrt((deviations**2).sum(axis=1))
+    spread = np.linalg.norm(deviations, axis=1)
     covariance = deviations @ (observed - observed.mean(dtype=np.float64))
-    correlation = np.divide(covariance, spread, out=np.full(len(rows), -np.inf), where=spread > 1e-6 * np.sqrt(rows.shape[1]))
-    return int(np.argmax(correlation))
+    varies = spread > 1e-6 * np.linalg.norm(rows, axis=1)  # beyond float32's noise
+    return int(np.argmax(np.divide(covariance, spread, out=np.full(len(rows), -np.inf), where=varies)))
