@@ -19,23 +19,19 @@ import argparse
 import copy
 import json
 import math
-import os
-import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import safetensors
-import torch
 import xarray as xr
 from published_report import load_results, render
+from run_facts import DATA, HERE, REFERENCE, commit, stated
 
 import s2pipe
 from s2pipe import Sensor
@@ -50,9 +46,7 @@ from s2pipe.sharpening import fit_sample
 from s2pipe.training import HELD_OUT_EVERY
 from s2pipe.worker import choose_device
 
-HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "published_tables"
-DATA = Path(os.environ.get("S2PIPE_DATA", HERE.parents[1] / "shared" / "data"))
 
 BUDGET_CORE_SECONDS = 360
 """Of the comparison with equal budgets: three minutes on two cores, counted as time of the cores, for each network and scene."""
@@ -348,35 +342,15 @@ def result_path(run: Run) -> Path:
     return RESULTS / f"{run.name.replace('/', '-')}.json"
 
 
-def machine() -> str:
-    processor = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
-        platform.processor(),
-    )
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}{gpu}"
-
-
-def commit() -> str:
-    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=True)
-    return described.stdout.strip()
-
-
 def execute(run: Run, work: Path) -> None:
     print(f"{run.name}: {run.what}", flush=True)
     started = commit()
     checkpoint = work / run.name.replace("/", "-")
     checkpoint.mkdir(parents=True, exist_ok=True)
     rows = run.measure(checkpoint)
-    stated = {
-        "name": run.name,
-        "what": run.what,
-        "machine": machine(),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "commit": started,
-    }
+    facts = {"name": run.name, "what": run.what} | stated(started)
     complete = run.steps is None or rows[-1]["step"] == run.steps
-    result_path(run).write_text(json.dumps(stated | {"complete": complete, "rows": rows}, indent=1) + "\n")
+    result_path(run).write_text(json.dumps(facts | {"complete": complete, "rows": rows}, indent=1) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -400,7 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if not is_done(run):
                 execute(run, options.work)
     names = [run.name for run in all_runs()]
-    page = render(names, load_results(names, RESULTS), DATA.parent / "reference" / "measured_peers.csv")
+    page = render(names, load_results(names, RESULTS), REFERENCE / "measured_peers.csv")
     RESULTS.with_suffix(".md").write_text(page)
 
 
