@@ -4,10 +4,10 @@
     python benchmarks/methods_speed.py --only glp  these methods, printed
     python benchmarks/methods_speed.py --render    the page only, from the results there are
 
-A chunk is 1830 x 1830 px at 10 m with its halo, 366 x 366 px for the methods that solve for the whole image or hold a large network,
-and goes through the worker as in a job, which cuts it into blocks. Its figure is the median of three. The copy is that of the chunk's
-own arrays, in and out, in memory. Memory is the largest that the process held above what it held before, the arrays of the chunk
-included. A tile is 10980 x 10980 px; its chunks are made when they are needed and its results thrown away, so that only the
+A chunk is 1830 x 1830 px at 10 m with its halo, 366 x 366 px for the methods that solve for the whole image or hold a large
+network, and goes through the worker as in a job, which cuts it into blocks. Its figure is the median of three. The copy is that of
+the chunk's own arrays, in and out, in memory. Memory is the largest that the process held above what it held before, the arrays of
+the chunk included. A tile is 10980 x 10980 px; its chunks are made when they are needed and its results thrown away, so that only the
 computing is timed.
 """
 
@@ -176,17 +176,17 @@ def render(result: dict[str, Any]) -> str:
         for row in result["chunks"]
     ]  # fmt: skip
     tiles = [[row["method"], f"{row['seconds']:.0f}", f"{row['memory_mb']:.0f}"] for row in result["tiles"]]
-    return "\n".join(
-        [
-            "# The speed of the methods\n",
-            f"Written by `python benchmarks/methods_speed.py` on {result['machine']}, {result['date']}, commit {result['commit']}; "
-            "what is measured, it says at its head. Networks were trained for one step, and `dsen2` needs weights that are not here.\n",
-            "## A chunk, all bands\n",
-            markdown(["method", "edge, px", "halo, px", "fit, s", "s a megapixel", "times a copy", "memory, MB"], rows),
-            f"## The 20 m bands of a tile of {TILE} x {TILE} px\n",
-            markdown(["method", "seconds", "memory, MB"], tiles),
-        ]
-    )
+    made = f"on {result['machine']}, {result['date']}, commit {result['commit']}"
+    parts = [
+        "# The speed of the methods\n",
+        f"Written by `python benchmarks/methods_speed.py` {made}; its head says what is measured. Networks were trained for one "
+        "step, and `dsen2` needs weights that are not here.\n",
+        "## A chunk, all bands\n",
+        markdown(["method", "edge, px", "halo, px", "fit, s", "s a megapixel", "times a copy", "memory, MB"], rows),
+        f"## The 20 m bands of a tile of {TILE} x {TILE} px\n",
+        markdown(["method", "seconds", "memory, MB"], tiles),
+    ]
+    return "\n".join(parts)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

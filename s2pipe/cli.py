@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from s2pipe.bands import BANDS, node_name
 from s2pipe.errors import InputError, S2PipeError, StoreError, redact
@@ -80,6 +81,15 @@ DEGRADED_BY = {
     "box": "a Gaussian of sigma 1/ratio and the block mean",
 }
 """The sensors in words."""
+
+FIGURES: tuple[tuple[str, str, str, Literal["highest", "lowest"]], ...] = (
+    ("RMSE", "rmse", ".5f", "lowest"),
+    ("SSIM", "ssim", ".4f", "highest"),
+    ("UIQI", "uiqi", ".4f", "highest"),
+    ("SAM", "sam_deg", ".2f", "lowest"),
+    ("ERGAS", "ergas", ".2f", "lowest"),
+)
+"""Of the figures of all bands together: heading, column of the table of `evaluate`, how it is printed, and which is best."""
 
 DEMO_SIZE_MIN = 504
 """A smaller scene has too few 60 m patches to train the demo's network on."""
@@ -254,14 +264,24 @@ def _given(**options: int | str | None) -> dict[str, Any]:
 
 
 def _method_or_weights(given: str, **options: Any) -> str | Sharpener:
-    """The Sharpener in the file that `given` is the path of; else `given`, a method's name that has these options."""
-    from s2pipe.methods import METHODS, get_method
+    """As `_name_or_weights`, but a name must be that of a method that has these options."""
+    from s2pipe.methods import get_method
+
+    chosen = _name_or_weights(given)
+    if isinstance(chosen, str):
+        get_method(chosen, **options)
+    return chosen
+
+
+def _name_or_weights(given: str) -> str | Sharpener:
+    """The Sharpener in the file that `given` is the path of; else `given`, a method's name."""
+    from s2pipe.evaluation import ALL
+    from s2pipe.methods import METHODS
     from s2pipe.methods.saving import load_sharpener
     from s2pipe.tensor_files import SUFFIX
 
-    if given.endswith(SUFFIX) or (given not in METHODS and Path(given).is_file()):
+    if given.endswith(SUFFIX) or (given not in (*METHODS, ALL) and Path(given).is_file()):
         return load_sharpener(given)
-    get_method(given, **options)
     return given
 
 
@@ -419,7 +439,10 @@ def evaluate(
     scene: Scene,
     method: Annotated[
         list[str],
-        typer.Option(help="Sharpening method, `s2pipe info` lists them, or weights that `s2pipe fit` wrote; repeat to compare."),
+        typer.Option(
+            help="Sharpening method, `s2pipe info` lists them, or weights that `s2pipe fit` wrote; repeat to compare. "
+            "`all` stands for every method that can run; the others are named with the reason."
+        ),
     ],
     protocol: Annotated[str, typer.Option(help="What degrades the scene: centre, corner or box.")] = "centre",
     gsd: Annotated[int, typer.Option(help="Resolution in metres of the bands that are judged, 20 or 60.")] = 20,
@@ -435,6 +458,13 @@ def evaluate(
     repair: Repair = False,
     scale: Scale = None,
     offset: Offset = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PICTURE",
+            help="Picture to write, such as out.png: SRE of each band, and a part of the scene with truth, results and errors.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a record for each method and band.")] = False,
 ) -> None:
     """Sharpen a scene one scale lower, where what was observed is the reference, and tell how well methods do.
@@ -445,7 +475,7 @@ def evaluate(
         import s2pipe
         from s2pipe.scene_files import read_scene
 
-        methods = [_method_or_weights(name) for name in method]
+        methods = [_name_or_weights(given) for given in method]
         read = read_scene(scene, scale=scale, offset=offset)
         if repair and read.reference is not None:
             raise InputError("--repair would crop the scene, but not its own reference; leave it out")
@@ -459,12 +489,15 @@ def evaluate(
             reference=read.reference,
             seed=seed,
             device=device,
+            plot=plot,
             **_given(steps=steps, weights_20m=weights_20m, weights_60m=weights_60m),
         )
         if as_json:
             typer.echo(scores.to_json(orient="records"))
         else:
             _print_scores(scores, title=_what_was_judged(read, protocol=protocol, gsd=gsd, told=sensor))
+            if plot is not None:
+                _say(f"picture: {plot}")
 
 
 def _what_was_judged(scene: SceneFile, *, protocol: str, gsd: int, told: str | None) -> str:
@@ -485,34 +518,49 @@ def _what_was_judged(scene: SceneFile, *, protocol: str, gsd: int, told: str | N
 
 def _print_scores(scores: pd.DataFrame, *, title: str) -> None:
     """A row for each method, never cut: in a narrow terminal its lines wrap."""
+    together = scores[scores["band"] == "all"].set_index("method")
+    sre = scores.pivot(index="method", columns="band", values="sre_db").loc[together.index]
+    ranked = ~together["in_sample"]
     table = Table("method", title=escape(title), title_justify="left", caption_justify="left", box=SIMPLE, padding=0)
-    table.caption = "SRE in dB, RMSE in reflectance, SAM in degrees; seconds of fit and sharpening"
-    bands = [band for band in scores["band"].unique() if band != "all"]
-    for column in (*(f"SRE\n{band}" for band in (*bands, "mean")), "RMSE", "SSIM", "UIQI", "SAM", "ERGAS", "seconds"):
-        table.add_column(column, justify="right")
-    remarked = bool(scores[["in_sample", "interpolated"]].any(axis=None))
-    if remarked:
+    columns = {
+        f"SRE\n{'mean' if band == 'all' else band}": marked(sre[band], ".2f", ranked, best="highest")
+        for band in scores["band"].unique()
+    }
+    columns |= {heading: marked(together[name], form, ranked, best=best) for heading, name, form, best in FIGURES}
+    columns["seconds"] = [Text(f"{seconds:.1f}") for seconds in together["seconds"]]
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    if remarked := bool(scores[["in_sample", "interpolated"]].any(axis=None)):
         table.add_column()
-    if scores["in_sample"].any():
-        table.caption += "; in-sample: fitted on this very scene, so it has seen the reference"
-    if scores["interpolated"].any():
-        table.caption += "; interpolated: too little to be fitted on"
-    for name, rows in scores.groupby("method", sort=False):
-        sre = rows.set_index("band")["sre_db"]
-        mean = rows.loc[rows["band"] == "all"].iloc[0]
-        table.add_row(
-            str(name),
-            *(f"{sre[band]:.2f}" for band in (*bands, "all")),
-            f"{mean['rmse']:.5f}",
-            f"{mean['ssim']:.4f}",
-            f"{mean['uiqi']:.4f}",
-            f"{mean['sam_deg']:.2f}",
-            f"{mean['ergas']:.2f}",
-            f"{mean['seconds']:.1f}",
-            *([_remark(rows)] if remarked else []),
-        )
+    for method, *row in zip(together.index, *columns.values(), strict=True):
+        table.add_row(escape(method), *row, *([_remark(scores[scores["method"] == method])] if remarked else []))
+    table.caption = "; ".join(_caption(scores, marked=ranked.sum() > 1))
     table.width = out.measure(table, options=out.options.update(width=1000)).maximum
     out.print(table, crop=False)
+    for method, reason in scores.attrs["left_out"].items():
+        _say(f"left out: {method}: {reason}")
+
+
+def marked(values: pd.Series, form: str, ranked: pd.Series, *, best: Literal["highest", "lowest"]) -> list[Text]:
+    """The values as printed, with a mark on the best of those that are ranked, and on the second best.
+
+    Values that print alike share their place; where two are best, none is second. One alone gets no mark.
+    """
+    printed = values.map(lambda value: f"{value:{form}}")
+    places = printed[ranked].astype(float).rank(method="min", ascending=best == "lowest").reindex(values.index)
+    marks = {1: ("*", "bold"), 2: ("'", "underline")} if ranked.sum() > 1 else {}
+    given = [marks.get(place, ("", "")) for place in places]
+    return [Text(mark + text, style) for text, (mark, style) in zip(printed, given, strict=True)]
+
+
+def _caption(scores: pd.DataFrame, *, marked: bool) -> Iterator[str]:
+    yield "SRE in dB, RMSE in reflectance, SAM in degrees; seconds of fit and sharpening"
+    if marked:
+        yield "[bold]*best[/] and [underline]'second best[/] of each column"
+    if scores["in_sample"].any():
+        yield "in-sample: fitted on this very scene, so it has seen the reference and is not ranked"
+    if scores["interpolated"].any():
+        yield "interpolated: too little to be fitted on"
 
 
 def _remark(rows: pd.DataFrame) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,12 +27,19 @@ from s2pipe.errors import InputError
 from s2pipe.fill import fill_nodata
 from s2pipe.lattice import STEP
 from s2pipe.methods import METHODS, Method, Sharpener, get_method
-from s2pipe.progress import Progress
+from s2pipe.plot import busiest_part, check_picture_path, save_evaluation
+from s2pipe.progress import Progress, progress_bar
 from s2pipe.radiometry import Encoding
 from s2pipe.registration import warn_if_misregistered
 from s2pipe.sampling import Sample, fingerprint
 from s2pipe.sensor import Protocol, Sensor, as_sensor
 from s2pipe.sharpening import as_method, check_fit, fit_sample, sharpen
+from s2pipe.worker import choose_device
+
+log = logging.getLogger(__name__)
+
+ALL = "all"
+"""In place of a method's name: every method of the table that can run."""
 
 COLUMNS = (
     "method", "protocol", "gsd", "band", "sre_db", "rmse", "ssim", "uiqi", "sam_deg", "ergas", "seconds", "in_sample",
@@ -66,6 +76,42 @@ class Reduced:
         return fingerprint(np.where(seen, self.reference, 0), seen)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A method that is to be judged.
+
+    Attributes
+    ----------
+    label : str
+        Its name in the table.
+    method : Method or Sharpener
+    required : bool
+        Whether an error of it is raised; else it is left out.
+    """
+
+    label: str
+    method: Method | Sharpener
+    required: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What a method made of a reduced scene, and how good that is.
+
+    Attributes
+    ----------
+    label : str
+    scores : pandas.DataFrame
+        The rows of the table of `evaluate`.
+    estimate : ndarray, (band, y, x)
+        What it made of the bands of the reference, float32 reflectance with NaN.
+    """
+
+    label: str
+    scores: pd.DataFrame
+    estimate: npt.NDArray[np.float32]
+
+
 def evaluate(
     data: xr.DataTree | xr.DataArray,
     methods: str | Method | Sharpener | Sequence[str | Method | Sharpener],
@@ -78,6 +124,7 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
+    plot: str | Path | None = None,
     **fit_options: Any,
 ) -> pd.DataFrame:
     """Sharpen the scene one scale lower, and hold the results against what was observed (Wald's protocol).
@@ -93,7 +140,9 @@ def evaluate(
     methods : str, Method, Sharpener, or a list or tuple of these
         Names and recipes are fitted on the degraded scene. A fitted Sharpener is used as it is; one that was fitted on this
         very scene, and so has seen the reference, is marked in the column ``in_sample``. Bands for which a method found too
-        little to be fitted on, and which it therefore interpolated, are marked in the column ``interpolated``.
+        little to be fitted on, and which it therefore interpolated, are marked in the column ``interpolated``. The name
+        ``"all"`` stands for every method of `list_methods` that is not named beside it. One of these that cannot run on this
+        scene, or without its options, is left out, and a warning says why; a method that is named raises its error.
     protocol : {"centre", "corner", "box"}
         What degrades the scene, see `Sensor`.
     gsd : {20, 60}
@@ -105,10 +154,15 @@ def evaluate(
     reference : ndarray, (band, y, x), optional
         For a scene that came degraded, by the ratio of `gsd` and as `protocol` says: its bands of `gsd` as observed, on the
         grid of its 10 m bands and in its numbers. The scene is then neither degraded nor cropped.
-    seed, device, progress
+    seed, device
         As for `sharpen`.
+    progress : callable, optional
+        As for `sharpen`; called also when a method begins and ends, with ``"3 of 17: atprk"``, 0 or 1, of 1.
+    plot : path, optional
+        Picture to write, of a type that matplotlib knows by the suffix (``.png``): the SRE of every method and band, and a
+        part of the scene with truth, results and errors. An existing file is replaced.
     **fit_options
-        Options such as ``steps=500``, given to every method named here that has them.
+        Options such as ``steps=500``, given to every method named here, or by ``"all"``, that has them.
 
     Returns
     -------
@@ -116,23 +170,43 @@ def evaluate(
         A row for each method and band, and one with ``band="all"``. Columns: ``method``, ``protocol``, ``gsd``, ``band``,
         ``sre_db`` (dB), ``rmse`` (reflectance), ``ssim``, ``uiqi``, ``sam_deg`` (degrees), ``ergas``, ``seconds`` (fit and
         sharpening), ``in_sample``, ``interpolated``. On the rows of all bands SRE, SSIM and UIQI are means over the bands, RMSE
-        is that of all bands together; SAM and ERGAS stand there only.
+        is that of all bands together; SAM and ERGAS stand there only. ``attrs["left_out"]`` is a dict of the methods that were
+        left out, with the reasons.
 
     Raises
     ------
     InputError
         If an argument is not legal, the scene is too small, has several dates or no band of `gsd`, its reference has another
-        shape, or a Sharpener was fitted for another sensor.
+        shape, a Sharpener was fitted for another sensor, or no method of ``"all"`` can run.
     """
+    if plot is not None:
+        check_picture_path(plot)
     cube = as_cube(data)
     seed = check_whole("seed", seed, least=0)
     operator = Sensor.named(protocol)
     told = as_sensor(sensor, default=operator)
-    recipes = _recipes(list(methods) if isinstance(methods, (list, tuple)) else [methods], fit_options)
+    left_out: dict[str, str] = {}
+    given = list(methods) if isinstance(methods, (list, tuple)) else [methods]
+    candidates = _candidates(given, fit_options, left_out)
     reduced = reduce_scene(cube, operator, gsd) if reference is None else with_reference(cube, reference, operator, gsd)
     sample = Sample.of(cube, seed=seed)
     warn_if_misregistered(sample.windows, sample.bands)
-    return score(reduced, recipes, crop=crop, sensor=told, seed=seed, device=device, progress=progress)
+    truth = None if plot is None else busiest_part(_image(reduced, reduced.reference))
+    tables, parts = [], {}
+    for judged in judge(
+        reduced, candidates, crop=crop, sensor=told, seed=seed, device=device, progress=progress, left_out=left_out
+    ):
+        tables.append(judged.scores)
+        if truth is not None:  # estimates may be large: only the part that is drawn is kept
+            parts[judged.label] = _image(reduced, judged.estimate).reindex_like(truth)
+    if not tables:
+        reasons = "; ".join(f"{label}: {reason}" for label, reason in left_out.items())
+        raise InputError(f"no method can run on this scene: {reasons}")
+    scores = pd.concat(tables, ignore_index=True)
+    scores.attrs["left_out"] = left_out
+    if plot is not None and truth is not None:
+        save_evaluation(plot, scores, truth, parts)
+    return scores
 
 
 def score(
@@ -146,29 +220,84 @@ def score(
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """The table of `evaluate` for a scene that is reduced already."""
+    candidates = _numbered([Candidate(label=_label(method), method=method) for method in methods])
+    judged = judge(reduced, candidates, crop=crop, sensor=sensor, seed=seed, device=device, progress=progress, left_out={})
+    return pd.concat([result.scores for result in judged], ignore_index=True)
+
+
+def judge(
+    reduced: Reduced,
+    candidates: Sequence[Candidate],
+    *,
+    crop: int,
+    sensor: Sensor,
+    seed: int,
+    device: str,
+    progress: Progress | None,
+    left_out: dict[str, str],
+) -> Iterator[Judged]:
+    """Fit and judge the candidates one after another, once all have been looked at.
+
+    Those that cannot run and are not required are entered in `left_out`, with the reason.
+    """
     crop = check_whole("crop", crop, least=0)
     height, width = reduced.reference.shape[1:]
     if min(height, width) <= 2 * crop:
         raise InputError(f"crop={crop} leaves nothing of a reference of {height} x {width} px; give less")
-    for method in methods:
-        _check_method(method, reduced, sensor, device)
+    choose_device(device)  # what no device there is would else be the reason to leave out every method
+    ready = []
+    for candidate in candidates:
+        with _leaving_out(candidate.label, left_out, unless=candidate.required):
+            _check_method(candidate.method, reduced, sensor, device)
+            ready.append(candidate)
     sample = replace(Sample.of(reduced.cube, seed=seed), gsds=(reduced.gsd,))
-    tables = []
-    for label, method in zip(_labels(methods), methods, strict=True):
-        start = time.perf_counter()
-        if isinstance(method, Sharpener):
-            sharpener = method
-        else:
-            sharpener = fit_sample(sample, method, sensor=sensor, seed=seed, device=device, checkpoint=None, progress=progress)
-        estimate = _judged_bands(reduced, sharpener, device).compute().values[0]
-        seconds = time.perf_counter() - start
-        seen = getattr(sharpener, "fingerprint", ())
-        in_sample = len(seen) > 0 and bool(np.isin(seen, reduced.fingerprint).any())
-        table = compare(reduced, estimate, crop=crop)
-        interpolated = table["band"].isin(getattr(sharpener, "bicubic_bands", ()))
-        interpolated |= (table["band"] == "all") & interpolated.any()
-        tables.append(table.assign(method=label, seconds=seconds, in_sample=in_sample, interpolated=interpolated))
-    return pd.concat(tables, ignore_index=True)[list(COLUMNS)]
+    with progress_bar() if progress is None else nullcontext(progress) as report:
+        for number, candidate in enumerate(ready, start=1):
+            running = f"{number} of {len(ready)}: {candidate.label}"
+            report(running, 0, 1, None)
+            with _leaving_out(candidate.label, left_out, unless=candidate.required):
+                yield _judge(candidate, reduced, sample, crop=crop, sensor=sensor, seed=seed, device=device, progress=report)
+            report(running, 1, 1, None)
+
+
+@contextmanager
+def _leaving_out(label: str, left_out: dict[str, str], *, unless: bool) -> Iterator[None]:
+    """A method that refuses within the block is entered in `left_out` and warned of, unless its error is to be raised."""
+    try:
+        yield
+    except InputError as error:
+        if unless:
+            raise
+        log.warning("%s is left out: %s", label, error)
+        left_out[label] = str(error)
+
+
+def _judge(
+    candidate: Candidate,
+    reduced: Reduced,
+    sample: Sample,
+    *,
+    crop: int,
+    sensor: Sensor,
+    seed: int,
+    device: str,
+    progress: Progress,
+) -> Judged:
+    start = time.perf_counter()
+    method = candidate.method
+    if isinstance(method, Sharpener):
+        sharpener = method
+    else:
+        sharpener = fit_sample(sample, method, sensor=sensor, seed=seed, device=device, checkpoint=None, progress=progress)
+    estimate = _judged_bands(reduced, sharpener, device).compute().values[0]
+    seconds = time.perf_counter() - start
+    seen = getattr(sharpener, "fingerprint", ())
+    in_sample = len(seen) > 0 and bool(np.isin(seen, reduced.fingerprint).any())
+    scores = compare(reduced, estimate, crop=crop)
+    interpolated = scores["band"].isin(getattr(sharpener, "bicubic_bands", ()))
+    interpolated |= (scores["band"] == "all") & interpolated.any()
+    scores = scores.assign(method=candidate.label, seconds=seconds, in_sample=in_sample, interpolated=interpolated)
+    return Judged(label=candidate.label, scores=scores[list(COLUMNS)], estimate=estimate)
 
 
 def reduce_scene(cube: xr.DataTree, operator: Sensor, gsd: int) -> Reduced:
@@ -249,27 +378,43 @@ def _node(array: npt.NDArray[np.float32], bands: Sequence[str], gsd: int) -> xr.
     return make_node(array[None], bands, encoding=encoding, transform=Affine(gsd, 0, 0, 0, -gsd, 0))
 
 
-def _recipes(methods: Sequence[Any], fit_options: Mapping[str, Any]) -> list[Any]:
-    """What was given, but each name as its recipe, with those of the options that it has."""
+def _candidates(methods: Sequence[Any], fit_options: Mapping[str, Any], left_out: dict[str, str]) -> list[Candidate]:
+    """What was given, `ALL` as the names that it stands for, and each name as its recipe, with those of the options it has."""
     if not methods:
-        raise InputError(f"methods is empty; give names, of {', '.join(METHODS)}, Methods or Sharpeners")
-    recipes = [_recipe(method, fit_options) if isinstance(method, str) else method for method in methods]
+        raise InputError(f"methods is empty; give names, of {', '.join(METHODS)}, {ALL!r}, Methods or Sharpeners")
     named = [method for method in methods if isinstance(method, str)]
-    legal = {option for name in named for option in _options(name)}
-    if unknown := [name for name in fit_options if name not in legal]:
+    candidates = []
+    for method in methods:
+        if not isinstance(method, str):
+            candidates.append(Candidate(label=_label(method), method=method))
+        elif method != ALL:
+            candidates.append(Candidate(label=method, method=get_method(method, **_own(fit_options, method))))
+        else:
+            for name in [name for name in METHODS if name not in named]:
+                own = _own(fit_options, name)
+                # a recipe that refuses an option it was given is the caller's mistake; one that lacks an option cannot run
+                with _leaving_out(name, left_out, unless=bool(own)):
+                    candidates.append(Candidate(label=name, method=get_method(name, **own), required=False))
+    _refuse_unknown(fit_options, METHODS if ALL in named else named)
+    return _numbered(candidates)
+
+
+def _own(fit_options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Those of the options that the method called `name` has."""
+    return {option: value for option, value in fit_options.items() if option in _options(name)}
+
+
+def _refuse_unknown(fit_options: Mapping[str, Any], names: Collection[str]) -> None:
+    legal = {option for name in names for option in _options(name)}
+    if unknown := [option for option in fit_options if option not in legal]:
         raise InputError(
-            f"none of the methods named ({', '.join(named) or 'none'}) has the option {', '.join(map(repr, unknown))}; "
+            f"none of the methods named ({', '.join(names) or 'none'}) has the option {', '.join(map(repr, unknown))}; "
             f"their options are {', '.join(sorted(legal)) or 'none'}"
         )
-    return recipes
-
-
-def _recipe(name: str, fit_options: Mapping[str, Any]) -> Method:
-    return get_method(name, **{option: value for option, value in fit_options.items() if option in _options(name)})
 
 
 def _options(name: str) -> set[str]:
-    return {field.name for field in fields(METHODS[name].recipe)} if name in METHODS else set()
+    return set(METHODS[name].options) if name in METHODS else set()
 
 
 def _check_method(method: Any, reduced: Reduced, sensor: Sensor, device: str) -> None:
@@ -330,6 +475,13 @@ def _band_row(
     }
 
 
+def _image(reduced: Reduced, pixels: npt.NDArray[np.float32]) -> xr.DataArray:
+    """Pixels (band, y, x) on the grid of the reference, with their bands' names and their places."""
+    bands = list(bands_by_gsd(reduced.cube)[reduced.gsd])
+    _, height, width = pixels.shape
+    return xr.DataArray(pixels, dims=("band", "y", "x"), coords={"band": bands, "y": range(height), "x": range(width)})
+
+
 def _label(method: Method | Sharpener) -> str:
     """The name of the method, or that of its class where it has none in the table."""
     if isinstance(method, Sharpener):
@@ -337,12 +489,12 @@ def _label(method: Method | Sharpener) -> str:
     return str(getattr(method, "name", type(method).__name__))
 
 
-def _labels(methods: Sequence[Method | Sharpener]) -> list[str]:
-    """A label for each, numbered where several are alike."""
-    labels = [_label(method) for method in methods]
-    many, counted = Counter(labels), Counter[str]()
+def _numbered(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The same with their labels numbered where several are alike."""
+    many, counted = Counter(candidate.label for candidate in candidates), Counter[str]()
     numbered = []
-    for label in labels:
+    for candidate in candidates:
+        label = candidate.label
         counted[label] += 1
-        numbered.append(f"{label} #{counted[label]}" if many[label] > 1 else label)
+        numbered.append(replace(candidate, label=f"{label} #{counted[label]}") if many[label] > 1 else candidate)
     return numbered

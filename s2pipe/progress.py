@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar in a terminal or a notebook, a line for every tenth elsewhere."""
+"""Progress on stderr: a bar in a terminal or a notebook while something is done, a line for every tenth elsewhere."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def progress_bar() -> Iterator[Progress]:
         def report(label: str, done: int, total: int, loss: float | None) -> None:
             remark = _remark(loss)
             if label not in tasks:
-                tasks[label] = bar.add_task(label, remark=remark)
-            bar.update(tasks[label], completed=done, total=total, remark=remark)
+                tasks[label] = bar.add_task(label, total=total, remark=remark)
+            bar.update(tasks[label], completed=done, total=total, remark=remark, visible=done < total)
 
         yield report
 
 
 class _Lines:
-    """Prints a line whenever another tenth of a label is done."""
+    """Prints a line whenever another tenth of a label is done; what is done in one step has no tenths."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
         self._show = show
@@ -46,7 +46,7 @@ class _Lines:
 
     def __call__(self, label: str, done: int, total: int, loss: float | None) -> None:
         tenths = 10 * done // max(total, 1)
-        if tenths > self._tenths.get(label, 0):
+        if total > 1 and tenths > self._tenths.get(label, 0):
             self._tenths[label] = tenths
             self._show(f"{label}: {10 * tenths} % ({done} of {total}) {_remark(loss)}".rstrip())
 

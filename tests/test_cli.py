@@ -14,13 +14,18 @@ import pystac
 import pytest
 import scipy.io
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from quick import quick_options
 from typer.testing import CliRunner
 
 import s2pipe
+from s2pipe import evaluation
 from s2pipe.bands import BANDS
-from s2pipe.cli import app
+from s2pipe.cli import app, marked
 from s2pipe.cube import nodes
 from s2pipe.evaluation import reduce_scene
+from s2pipe.methods import METHODS
 from s2pipe.simulate import simulate_scene, write_scene
 
 DAY = ["--datetime", "2026-06-21"]
@@ -446,7 +451,7 @@ def test_evaluate_prints_a_row_for_each_method(npz, cube):
             f"{mean['sam_deg']:.2f}",
             f"{mean['ergas']:.2f}",
         ]
-        words = row_of(method, result.stdout)
+        words = [word.lstrip("*'") for word in row_of(method, result.stdout)]
         assert words[1:-1] == [f"{sre:.2f}" for sre in rows["sre_db"]] + numbers
         assert float(words[-1]) >= 0  # seconds
     told = " ".join(result.stdout.split())
@@ -454,6 +459,94 @@ def test_evaluate_prints_a_row_for_each_method(npz, cube):
         assert text in told
     assert "in-sample" not in told
     assert "told" not in told
+
+
+def test_the_best_and_the_second_best_of_each_column_are_marked(npz):
+    command = ["evaluate", npz, *OFFSET, "--method", "bicubic", "--method", "glp", "--method", "ssc-cnn", "--steps", 2]
+    printed = run(*command).stdout
+    table = pd.DataFrame({method: row_of(method, printed)[1:-1] for method in ("bicubic", "glp", "ssc-cnn")})
+    lower = [7, 10, 11]  # RMSE, SAM, ERGAS
+    for column, row in table.iterrows():
+        in_order = sorted(row, key=lambda word: float(word.lstrip("*'")), reverse=column not in lower)
+        assert [word.rstrip("-.0123456789") for word in in_order] == ["*", "'", ""]
+    assert "*best and 'second best of each column" in " ".join(printed.split())
+
+
+def test_what_has_seen_the_reference_is_not_ranked(npz, weights):
+    command = ["evaluate", npz, *OFFSET, "--method", weights, "--method", "bicubic", "--method", "ssc-cnn", "--steps", 2]
+    printed = run(*command).stdout
+    assert not any(word.startswith(("*", "'")) for word in row_of("glp", printed))
+    for marks in zip(row_of("bicubic", printed)[1:-1], row_of("ssc-cnn", printed)[1:-1], strict=True):
+        assert {word.rstrip("-.0123456789") for word in marks} == {"*", "'"}
+    assert "and is not ranked" in " ".join(printed.split())
+
+
+@pytest.mark.parametrize("others", [[], ["weights"]])
+def test_a_method_that_competes_with_none_gets_no_mark(others, npz, weights):
+    methods = [part for _ in others for part in ("--method", weights)]
+    printed = run("evaluate", npz, *OFFSET, "--method", "bicubic", *methods).stdout
+    assert "*" not in printed.split("reflectance = number *")[1] and "second best" not in printed
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), min_size=1), st.sampled_from(["highest", "lowest"]))
+def test_marks_follow_what_is_printed(rows, best):
+    values, ranked = (pd.Series(column) for column in zip(*rows, strict=True))
+    printed = marked(values / 8, ".1f", ranked, best=best)  # 0.1 holds one or two eighths
+    words = [f"{value / 8:.1f}" for value in values]
+    competing = [word for word, competes in zip(words, ranked, strict=True) if competes]
+    in_order = sorted(competing, key=float, reverse=best == "highest")
+    first, second = in_order[:2] if len(competing) > 1 else (None, None)
+    for text, word, competes in zip(printed, words, ranked, strict=True):
+        mark = "*" if word == first else "'" if word == second else ""
+        assert text.plain == (mark if competes else "") + word
+        assert text.style == {"*": "bold", "'": "underline", "": ""}[mark if competes else ""]
+
+
+@pytest.fixture
+def few_methods(monkeypatch):
+    """A table of three methods, of which one lacks its weights."""
+    monkeypatch.setattr(evaluation, "METHODS", {name: METHODS[name] for name in ("bicubic", "glp", "dsen2")})
+
+
+@pytest.mark.usefixtures("few_methods")
+def test_evaluate_all_names_what_is_left_out_below_the_table(npz, weights):
+    printed = run("evaluate", npz, *OFFSET, "--method", "all", "--method", weights).stdout
+    assert row_of("bicubic", printed) and row_of("glp #1", printed) and row_of("glp #2", printed)[-1] == "in-sample"
+    (line,) = [line for line in printed.splitlines() if line.startswith("left out: ")]
+    assert line.startswith("left out: dsen2: dsen2 has no weights; give weights_20m= or weights_60m=")
+
+
+@pytest.mark.usefixtures("few_methods")
+def test_evaluate_all_names_what_is_left_out_beside_json(npz):
+    result = run("evaluate", npz, *OFFSET, "--method", "all", "--json")
+    assert {record["method"] for record in json.loads(result.stdout)} == {"bicubic", "glp"}
+    assert "dsen2 is left out: dsen2 has no weights" in " ".join(result.stderr.split())
+
+
+def test_evaluate_all_runs_the_whole_table_and_draws_it(npz, tmp_path):
+    picture = tmp_path / "out.png"
+    result = run("evaluate", npz, *OFFSET, "--method", "all", "--steps", 1, "--plot", picture)
+    assert result.exit_code == 0, result.output
+    left_out = [line.split(": ")[1] for line in result.stdout.splitlines() if line.startswith("left out: ")]
+    assert "dsen2" in left_out
+    assert all(row_of(f"{method} ", result.stdout) for method in METHODS if method not in left_out)
+    assert f"picture: {picture}" in result.stdout and picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_which_method_is_running_is_told_in_terminals_only(npz, monkeypatch):
+    command = ["evaluate", npz, *OFFSET, "--method", "bicubic", "--method", "glp"]
+    assert run(*command).stderr == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    shown = run(*command).stderr
+    assert "1 of 2: bicubic" in shown and "2 of 2: glp" in shown
+
+
+def test_evaluate_gives_dsen2_its_weights(npz):
+    paths = quick_options("dsen2")
+    command = ["--method", "dsen2", "--weights-20m", paths["weights_20m"], "--weights-60m", paths["weights_60m"], "--json"]
+    result = run("evaluate", npz, *OFFSET, *command)
+    assert result.exit_code == 0, result.output
+    assert {record["method"] for record in json.loads(result.stdout)} == {"dsen2"}
 
 
 @pytest.mark.parametrize(
@@ -530,6 +623,9 @@ def test_a_scene_that_brings_its_reference_is_judged_by_it(npz, cube, tmp_path):
         (["--crop", 30], "crop=30"),
         (["--steps", 5], "steps"),
         (["--device", "tpu"], "'tpu'"),
+        (["--method", "dsen2"], "dsen2 has no weights"),
+        (["--plot", "/no/such/folder/out.png"], "/no/such/folder is no folder"),
+        (["--plot", "out.docx"], "out.docx must end in one of"),
     ],
 )
 def test_evaluate_tells_bad_input(arguments, named, npz):

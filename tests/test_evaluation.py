@@ -6,7 +6,8 @@ import pytest
 import torch
 import xarray as xr
 from pandas.testing import assert_frame_equal
-from quick import quick_options
+from PIL import Image
+from quick import QUICK, quick_options
 from scenes import as_one_array, random_arrays, random_cube, with_chunks, with_numbers
 
 import s2pipe
@@ -153,9 +154,143 @@ def test_methods_alike_are_numbered(cube):
     assert list(overall(table).index) == ["glp #1", "bicubic", "glp #2"]
 
 
+def test_a_name_is_the_label_whatever_other_name_has_the_same_recipe(cube, monkeypatch):
+    monkeypatch.setitem(METHODS, "glp-again", METHODS["glp"])
+    assert list(overall(evaluate(cube, ["glp-again", "glp", "bicubic"])).index) == ["glp-again", "glp", "bicubic"]
+
+
 @pytest.mark.parametrize("method", ["glp", Glp()])
 def test_one_method_needs_no_list(cube, method):
     assert_frame_equal(without_seconds(evaluate(cube, method)), without_seconds(evaluate(cube, ("glp",))))
+
+
+# Every method
+
+
+QUICK_ALL = {option: value for options in QUICK.values() for option, value in options.items()}
+"""Options that make every method quick that can be fitted without others."""
+
+
+def test_all_is_every_method_of_the_table_and_what_cannot_run_is_named(cube, caplog):
+    table = evaluate(cube, "all", **QUICK_ALL)
+    assert set(METHODS) - set(table["method"]) == {"dsen2"}
+    assert list(table["method"].unique()) == [name for name in METHODS if name != "dsen2"]
+    assert table.attrs["left_out"]["dsen2"].startswith("dsen2 has no weights; give weights_20m=")
+    assert "dsen2 is left out: dsen2 has no weights" in caplog.text
+
+
+def test_all_has_the_rows_that_its_methods_have_when_they_are_named(cube):
+    every = without_seconds(evaluate(cube, ("all",), **QUICK_ALL)).set_index("method")
+    options = {name: QUICK_ALL[name] for name in ("steps", "patches")}
+    named = without_seconds(evaluate(cube, ["ssc-cnn", "glp"], **options)).set_index("method")
+    assert_frame_equal(every.loc[["ssc-cnn", "glp"]], named)
+
+
+def test_a_method_that_has_what_it_lacked_is_no_longer_left_out(cube):
+    table = evaluate(cube, "all", **QUICK_ALL, **quick_options("dsen2"))
+    assert table.attrs["left_out"] == {} and set(table["method"]) == set(METHODS)
+
+
+@pytest.fixture
+def few_methods(monkeypatch):
+    """A table of three methods, of which one lacks its weights."""
+    monkeypatch.setattr(evaluation, "METHODS", {name: METHODS[name] for name in ("bicubic", "glp", "dsen2")})
+
+
+@pytest.mark.usefixtures("few_methods")
+def test_sharpeners_stand_beside_all(cube):
+    table = overall(evaluate(cube, ["all", fit(cube, "glp")]))
+    assert table["in_sample"].to_dict() == {"bicubic": False, "glp #1": False, "glp #2": True}
+
+
+@pytest.mark.usefixtures("few_methods")
+def test_a_method_named_beside_all_stands_once_and_must_run(cube):
+    assert list(overall(evaluate(cube, ["bicubic", "all"])).index) == ["bicubic", "glp"]
+    with pytest.raises(InputError, match="dsen2 has no weights"):
+        evaluate(cube, ["all", "dsen2"])
+
+
+def test_what_the_scene_is_too_small_for_is_left_out_with_its_reason(caplog):
+    table = evaluate(random_cube(48, 48), "all", steps=2)
+    left_out = table.attrs["left_out"]
+    assert {"bicubic", "glp"} <= set(table["method"]) and not set(left_out) & set(table["method"])
+    assert {*left_out, *table["method"]} == set(METHODS)
+    assert "no 16 x 16 px patch" in left_out["ssc-cnn"] and "needs at least 30 px" in left_out["s2sucnn"]
+    assert all(f"{method} is left out: {reason}" in caplog.text for method, reason in left_out.items())
+
+
+def test_weights_that_cannot_be_read_are_no_reason_to_stop(cube, tmp_path):
+    table = evaluate(cube, "all", **QUICK_ALL, weights_20m=str(tmp_path / "gone.h5"))
+    assert "gone.h5" in table.attrs["left_out"]["dsen2"]
+
+
+def test_methods_that_are_named_leave_out_nothing(cube):
+    assert evaluate(cube, ["bicubic", "glp"]).attrs == {"left_out": {}}
+
+
+def test_the_progress_tells_which_method_of_how_many(cube):
+    told = []
+    given = ["bicubic", "ssc-cnn", fit(cube, "glp")]
+    s2pipe.evaluate(cube, given, steps=2, patches=64, progress=lambda *what: told.append(what[:3]))
+    assert told == [
+        *[("1 of 3: bicubic", done, 1) for done in (0, 1)],
+        ("2 of 3: ssc-cnn", 0, 1),
+        *[("ssc-cnn 20 m", step, 2) for step in (1, 2)],
+        ("2 of 3: ssc-cnn", 1, 1),
+        *[("3 of 3: glp", done, 1) for done in (0, 1)],
+    ]
+
+
+@pytest.mark.usefixtures("few_methods")
+def test_what_is_left_out_beforehand_is_not_counted(cube):
+    told = []
+    s2pipe.evaluate(cube, "all", progress=lambda label, *_: told.append(label))
+    assert list(dict.fromkeys(told)) == ["1 of 2: bicubic", "2 of 2: glp"]
+
+
+# The picture
+
+
+@pytest.mark.parametrize(("gsd", "shown"), [(20, ["B12", "B8A", "B05"]), (60, ["B09"])])
+def test_the_picture_shows_what_was_compared(gsd, shown, cube, estimates, monkeypatch, tmp_path):
+    drawn, real = [], evaluation.save_evaluation
+
+    def save_evaluation(*what):
+        drawn.append(what)
+        real(*what)
+
+    monkeypatch.setattr(evaluation, "save_evaluation", save_evaluation)
+    path = tmp_path / "out.png"
+    table = evaluate(cube, ["bicubic", "glp"], gsd=gsd, crop=0, plot=path)
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+    ((where, scores, truth, parts),) = drawn
+    assert where == path and scores is table and list(parts) == ["bicubic", "glp"]
+    assert list(truth["band"].values) == shown
+    place = [BANDS_BY_GSD[gsd].index(band) for band in shown], slice(*truth["y"].values[[0, -1]] + [0, 1])
+    reference = reduce_scene(cube, Sensor(), gsd).reference
+    for part, whole in zip((truth, *parts.values()), (reference, *estimates), strict=True):
+        assert part.dtype == np.float32
+        np.testing.assert_array_equal(part.values, whole[place][..., truth["x"].values])
+
+
+def test_the_picture_changes_nothing_of_the_table(cube, tmp_path):
+    with_picture, without = (evaluate(cube, ["bicubic", "glp"], plot=plot) for plot in (tmp_path / "out.png", None))
+    assert_frame_equal(without_seconds(with_picture), without_seconds(without))
+
+
+def test_a_picture_of_a_scene_with_holes(simulated, tmp_path):
+    evaluate(holed(simulated), ["bicubic", "glp"], plot=tmp_path / "out.png")
+    assert (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize("name", ["out.docx", "missing/out.png"])
+def test_a_picture_that_cannot_be_written_is_refused_before_anything_is_fitted(name, cube, tmp_path):
+    def fail(*_):
+        raise AssertionError("fitted before the path was looked at")
+
+    with pytest.raises(InputError, match=f"plot .*{name}"):
+        s2pipe.evaluate(cube, "ssc-cnn", steps=1, plot=tmp_path / name, progress=fail)
 
 
 # What a method is handed
@@ -459,7 +594,8 @@ def test_options_go_to_the_named_methods_that_have_them(cube):
     told = []
     given = ["bicubic", "ssc-cnn", SscCnn(steps=2, patches=64), fit(cube, "glp")]
     s2pipe.evaluate(cube, given, steps=3, patches=64, progress=lambda *what: told.append(what[:3]))
-    assert told == [("ssc-cnn 20 m", step, 3) for step in (1, 2, 3)] + [("ssc-cnn 20 m", step, 2) for step in (1, 2)]
+    steps = [what for what in told if what[0] == "ssc-cnn 20 m"]
+    assert steps == [("ssc-cnn 20 m", step, 3) for step in (1, 2, 3)] + [("ssc-cnn 20 m", step, 2) for step in (1, 2)]
 
 
 def dates(cube):
@@ -499,6 +635,14 @@ def blank(cube, *gsds, band=slice(None)):
         (lambda c: evaluate(c, [fit(c, "glp")], steps=3), r"named \(none\) has the option 'steps'"),
         (lambda c: evaluate(c, [SscCnn(steps=2)], steps=3), r"named \(none\) has the option 'steps'"),
         (lambda c: evaluate(c, ["ssc-cnn"], steps=0), "steps=0 must be a whole number"),
+        (lambda c: evaluate(c, "all", steps=0), "steps=0 must be a whole number"),
+        (lambda c: evaluate(c, "all", stepps=5), "has the option 'stepps'; their options are .*steps"),
+        (lambda c: evaluate(c, "all", device="tpu"), "^unknown device 'tpu'"),
+        (lambda c: evaluate(c, "all", crop=30), "^crop=30 leaves nothing"),
+        (
+            lambda c: evaluate(blank(c, 10), "all", **QUICK_ALL),
+            "no method can run.*; bicubic: no pixel is valid.*; glp: 10 m bands",
+        ),
         (lambda c: evaluate("scene.tif", "glp"), "got a str; give a cube"),
         (lambda c: evaluate(random_cube(6, 120), "glp"), "6 x 120 px at 10 m; .* by 2 it must have at least 12 x 12 px"),
         (lambda c: evaluate(random_cube(30, 30), "glp", gsd=60), "by 6 it must have at least 36 x 36 px"),

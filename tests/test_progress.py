@@ -19,3 +19,21 @@ def test_in_a_terminal_it_is_a_bar(capsys, monkeypatch):
         report("training", 3, 40, 0.5)
     shown = capsys.readouterr().err
     assert "training" in shown and "3/40" in shown and "\x1b[" in shown
+
+
+def test_what_is_done_in_one_step_is_no_line(capsys):
+    with progress_bar() as report:
+        report("3 of 17: atprk", 0, 1, None)
+        report("3 of 17: atprk", 1, 1, None)
+    assert capsys.readouterr().err == ""
+
+
+def test_in_a_terminal_only_what_is_not_done_is_shown(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress_bar() as report:
+        report("1 of 2: bicubic", 0, 1, None)
+        report("1 of 2: bicubic", 1, 1, None)
+        before = len(capsys.readouterr().err)
+        report("2 of 2: glp", 0, 1, None)
+    shown = capsys.readouterr().err
+    assert before > 0 and "2 of 2: glp" in shown and "bicubic" not in shown
