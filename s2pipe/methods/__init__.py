@@ -17,6 +17,7 @@ from s2pipe.methods.interpolation import Bicubic, BicubicSharpener, Spline, Spli
 from s2pipe.methods.lower_scale import LowerScaleSharpener, ResNet, SscCnn
 from s2pipe.methods.ressr import ResSr, ResSrSharpener
 from s2pipe.methods.s2sucnn import S2sucnn, S2sucnnSharpener
+from s2pipe.methods.ssss import Ssss, SsssSharpener
 from s2pipe.methods.supreme import Supreme, SupremeSharpener
 from s2pipe.tensor_files import SUFFIX
 
@@ -71,6 +72,7 @@ METHODS: dict[str, Entry] = {
         recipe=Atprk, sharpener=AtprkSharpener, paper="Wang et al. 2016, doi:10.1016/j.rse.2016.10.030", preset=SELECTED
     ),
     "supreme": Entry(recipe=Supreme, sharpener=SupremeSharpener, paper="Lanaras et al. 2017, doi:10.1109/CVPRW.2017.194"),
+    "ssss": Entry(recipe=Ssss, sharpener=SsssSharpener, paper="Lin and Bioucas-Dias 2020, doi:10.1109/TGRS.2019.2953808"),
     "ressr": Entry(recipe=ResSr, sharpener=ResSrSharpener, paper="Duba-Sullivan et al. 2024, arXiv:2408.13225"),
     "ssc-cnn": Entry(
         recipe=SscCnn,

@@ -288,8 +288,34 @@ def adjoint_of_differences(down: Tensor, across: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SubspaceSharpener(TorchSharpener):
-    """What the Sharpeners of this family share.
+class SceneSharpener(TorchSharpener):
+    """What the Sharpeners share that find a block's bands all at once; their `weights` are attributes."""
+
+    def to(self, device: str) -> Self:
+        """See `TorchSharpener.to`."""
+        moved: Any = {name: tensor.to(device) for name, tensor in self.weights().items()}
+        return replace(self, device=device, **moved)
+
+    def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
+        """See `TorchSharpener.forward`."""
+        images = [image for array in (r10m, r20m, r60m) if array is not None for image in array]
+        found = self.scene(images)
+        rows = [self.bands_in.index(band) for band in self.bands_out]
+        return torch.stack(
+            [
+                self.sensor.upsample(images[row], BANDS[band].gsd // 10) if band in self.bicubic_bands else found[row]
+                for row, band in zip(rows, self.bands_out, strict=True)
+            ]
+        )
+
+    def scene(self, images: Sequence[Tensor]) -> Tensor:
+        """`bands_in` of a block at 10 m, (band, y, x), from those observed, (y, x); `bicubic_bands` are not used."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SubspaceSharpener(SceneSharpener):
+    """What the Sharpeners share that divide the bands by their root mean squares and keep edges where the 10 m bands have them.
 
     Attributes
     ----------
@@ -320,27 +346,13 @@ class SubspaceSharpener(TorchSharpener):
         """See `TorchSharpener.weights`."""
         return {"subspace": self.subspace, "rms": self.rms, "edge_scale": self.edge_scale}
 
-    def to(self, device: str) -> Self:
-        """See `TorchSharpener.to`."""
-        moved: Any = {name: tensor.to(device) for name, tensor in self.weights().items()}
-        return replace(self, device=device, **moved)
-
-    def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
-        """See `TorchSharpener.forward`."""
-        arrays = [array for array in (r10m, r20m, r60m) if array is not None]
-        images = dict(zip(self.bands_in, (image for array in arrays for image in array), strict=True))
-        relative = [image / scale for image, scale in zip(images.values(), self.rms, strict=True)]
+    def scene(self, images: Sequence[Tensor]) -> Tensor:
+        """See `SceneSharpener.scene`."""
+        relative = [image / scale for image, scale in zip(images, self.rms, strict=True)]
         observation = Observation.of(self.bands_in, relative, self.sensor, self.device)
-        weights = edge_weights(torch.stack(relative[: len(r10m)]), self.edge_scale)
-        found = self.solve(observation, weights)
-        sharpened = []
-        for band in self.bands_out:
-            row = self.bands_in.index(band)
-            if band in self.bicubic_bands:
-                sharpened.append(self.sensor.upsample(images[band], BANDS[band].gsd // 10))
-            else:
-                sharpened.append(torch.tensordot(self.subspace[row], found, 1) * self.rms[row])
-        return torch.stack(sharpened)
+        fine = torch.stack([image for band, image in zip(self.bands_in, relative, strict=True) if BANDS[band].gsd == 10])
+        found = self.solve(observation, edge_weights(fine, self.edge_scale))
+        return spectra(self.subspace, found) * self.rms[:, None, None]
 
     def solve(self, observation: Observation, weights: Tensor) -> Tensor:
         """Z (dimension, y, x) of a block, of which `weights` (y, x) tell where the ground is smooth."""
