@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -364,14 +363,14 @@ def nearest_patches(image: Tensor) -> tuple[Tensor, Tensor]:
     surrounded = F.pad(patches, (SEARCH,) * 4, value=torch.inf)
     nearest = torch.full((height // PATCH, width // PATCH), torch.inf, device=image.device)
     offset = torch.zeros(2, *nearest.shape, dtype=torch.long, device=image.device)
-    steps = range(-SEARCH, SEARCH + 1)
-    for y, x in product(steps, steps):
-        if (y, x) == (0, 0):
-            continue
-        others = surrounded[SEARCH + y : SEARCH + y + height, SEARCH + x : SEARCH + x + width]
-        squares = (patches - others).square().reshape(height // PATCH, PATCH, width // PATCH, PATCH).sum(dim=(1, 3))
-        nearer = squares < nearest
-        nearest = torch.where(nearer, squares, nearest)
+    for y in range(-SEARCH, SEARCH + 1):
+        others = surrounded[SEARCH + y : SEARCH + y + height].unfold(1, width, 1)  # (y, step along x, x)
+        squares = (others - patches[:, None]).square_().reshape(height // PATCH, PATCH, -1, width // PATCH, PATCH).sum(dim=(1, 4))
+        if y == 0:
+            squares[:, SEARCH] = torch.inf
+        least, step = squares.min(dim=1)
+        nearer = least < nearest
+        nearest = torch.where(nearer, least, nearest)
         offset[0].masked_fill_(nearer, y)
-        offset[1].masked_fill_(nearer, x)
+        offset[1] = torch.where(nearer, step - SEARCH, offset[1])
     return nearest.sqrt(), offset
