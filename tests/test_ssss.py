@@ -186,8 +186,7 @@ def test_blocks_hardly_matter(data_dir):
         for width in (240, 120)
     )
     error = 10 * np.log10((whole**2).sum() / ((whole - parts) ** 2).sum())
-    print(error)
-    assert error > 45  # dB: far below what it gets wrong, some 30
+    assert error > 75  # dB: a few DN at most
 
 
 @pytest.mark.parametrize("options", [{"similarity": 0}, {"iterations": 0}, {"similarity": "x"}])

@@ -53,6 +53,8 @@ class Ssss:
     dimensions as there are 10 m bands, so that the fifth is the leading one of what they, degraded, leave of the coarse bands,
     upsampled. 30 iterations from there, each band is regressed on z as the sensor sees it, which gives the final U.
 
+    With these numbers the graph weighs little: the result is that of the subspace, and of the early end.
+
     Attributes
     ----------
     similarity : float
