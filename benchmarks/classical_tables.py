@@ -100,7 +100,8 @@ def render(result: dict[str, Any], peers: Path) -> str:
     parts = [
         "# The classical methods, measured here\n",
         "Mean SRE in dB over the six 20 m bands, `crop=2`; *raw* scenes are misregistered as published, the others repaired. "
-        f"Written by `python benchmarks/classical_tables.py` on {result['machine']}, {result['date']}, commit {result['commit']}.\n",
+        "Written by `python benchmarks/classical_tables.py` "
+        f"on {result['machine']}, {result['date']}, commit {result['commit']}.\n",
     ]
     for told, title in (("centre", "Told centre, whatever degraded the scene"), ("truth", "Told the truth")):
         parts.append(f"## {title}\n")

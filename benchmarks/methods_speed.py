@@ -5,10 +5,10 @@
     python benchmarks/methods_speed.py --render    the page only, from the results there are
 
 A chunk is 1830 x 1830 px at 10 m with its halo, 366 x 366 px for the methods that solve for the whole image or hold a large
-network, and goes through the worker as in a job, which cuts it into blocks. Its figure is the median of three. The copy is that of
-the chunk's own arrays, in and out, in memory. Memory is the largest that the process held above what it held before, the arrays of
-the chunk included. A tile is 10980 x 10980 px; its chunks are made when they are needed and its results thrown away, so that only the
-computing is timed.
+network. It goes through the worker as in a job, which cuts it into blocks; its figure is the median of three. The copy is that of
+the chunk's own arrays, in and out, in memory. Memory is the largest that the process held above what it held before, the arrays
+of the chunk included. A tile is 10980 x 10980 px; its chunks are made when they are needed and its results thrown away, so that
+only the computing is timed.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -24,6 +24,9 @@ from s2pipe.tensor_files import SUFFIX
 __all__ = ["METHODS", "Method", "Sharpener", "get_method", "list_methods"]
 
 
+Fit = Literal["none", "sample", "training"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """A row of the table of methods.
@@ -31,8 +34,8 @@ class Entry:
     Attributes
     ----------
     recipe, sharpener : type
-    trained : bool
-        Whether a network is trained on the scene.
+    fit : {"none", "sample", "training"}
+        What `s2pipe.fit` does: nothing; find what holds for the whole scene on windows of it; train a network on them.
     paper : str
         Authors, year and DOI.
     preset : dict
@@ -41,9 +44,14 @@ class Entry:
 
     recipe: type[Any]
     sharpener: type[TorchSharpener]
-    trained: bool = False
+    fit: Fit = "sample"
     paper: str
     preset: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> bool:
+        """Whether a network is trained on the scene."""
+        return self.fit == "training"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -54,8 +62,10 @@ class Entry:
 SELECTED = {"pan": "selected"}
 
 METHODS: dict[str, Entry] = {
-    "bicubic": Entry(recipe=Bicubic, sharpener=BicubicSharpener, paper="Keys 1981, doi:10.1109/TASSP.1981.1163711"),
-    "spline": Entry(recipe=Spline, sharpener=SplineSharpener, paper="Hou and Andrews 1978, doi:10.1109/TASSP.1978.1163154"),
+    "bicubic": Entry(recipe=Bicubic, sharpener=BicubicSharpener, fit="none", paper="Keys 1981, doi:10.1109/TASSP.1981.1163711"),
+    "spline": Entry(
+        recipe=Spline, sharpener=SplineSharpener, fit="none", paper="Hou and Andrews 1978, doi:10.1109/TASSP.1978.1163154"
+    ),
     **{
         f"{recipe.family}{suffix}": Entry(recipe=recipe, sharpener=InjectionSharpener, paper=paper, preset=preset)
         for recipe, paper in (
@@ -63,7 +73,7 @@ METHODS: dict[str, Entry] = {
             (Glp, "Aiazzi et al. 2002, doi:10.1109/TGRS.2002.803623"),
             (GlpFs, "Vivone et al. 2018, doi:10.1109/TIP.2018.2819501"),
             (GlpHpm, "Aiazzi et al. 2006, doi:10.14358/PERS.72.5.591"),
-            (HpmR, "Vivone et al. 2020, doi:10.1109/TGRS.2019.2945824"),
+            (HpmR, "Vivone et al. 2018, IEEE Trans. Geosci. Remote Sens. 56(2)"),
         )
         for suffix, preset in (("", {}), ("-sel", SELECTED))
     },
@@ -72,21 +82,25 @@ METHODS: dict[str, Entry] = {
         recipe=Atprk, sharpener=AtprkSharpener, paper="Wang et al. 2016, doi:10.1016/j.rse.2016.10.030", preset=SELECTED
     ),
     "supreme": Entry(recipe=Supreme, sharpener=SupremeSharpener, paper="Lanaras et al. 2017, doi:10.1109/CVPRW.2017.194"),
-    "ssss": Entry(recipe=Ssss, sharpener=SsssSharpener, paper="Lin and Bioucas-Dias 2020, doi:10.1109/TGRS.2019.2953808"),
+    "ssss": Entry(
+        recipe=Ssss, sharpener=SsssSharpener, paper="Lin and Bioucas-Dias 2020, IEEE Trans. Geosci. Remote Sens. 58(5)"
+    ),
     "ressr": Entry(recipe=ResSr, sharpener=ResSrSharpener, paper="Duba-Sullivan et al. 2024, arXiv:2408.13225"),
     "ssc-cnn": Entry(
         recipe=SscCnn,
         sharpener=LowerScaleSharpener,
-        trained=True,
+        fit="training",
         paper="Nguyen et al. 2020, doi:10.1109/IGARSS39084.2020.9323614",
     ),
     "resnet": Entry(
-        recipe=ResNet, sharpener=LowerScaleSharpener, trained=True, paper="Palsson et al. 2018, doi:10.3390/rs10081290"
+        recipe=ResNet, sharpener=LowerScaleSharpener, fit="training", paper="Palsson et al. 2018, doi:10.3390/rs10081290"
     ),
     "s2sucnn": Entry(
-        recipe=S2sucnn, sharpener=S2sucnnSharpener, trained=True, paper="Nguyen et al. 2021, doi:10.1109/JSTARS.2021.3092286"
+        recipe=S2sucnn, sharpener=S2sucnnSharpener, fit="training", paper="Nguyen et al. 2021, doi:10.1109/JSTARS.2021.3092286"
     ),
-    "dsen2": Entry(recipe=Dsen2, sharpener=Dsen2Sharpener, paper="Lanaras et al. 2018, doi:10.1016/j.isprsjprs.2018.09.018"),
+    "dsen2": Entry(
+        recipe=Dsen2, sharpener=Dsen2Sharpener, fit="none", paper="Lanaras et al. 2018, doi:10.1016/j.isprsjprs.2018.09.018"
+    ),
 }
 
 
@@ -119,12 +133,12 @@ def list_methods() -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Indexed by ``method``, with columns ``trained`` (whether a network is trained on the scene), ``options``
-        (name=default) and ``paper``.
+        Indexed by ``method``, with columns ``fit`` (``"none"``; ``"sample"``: what holds for the whole scene is found on windows
+        of it, in seconds; ``"training"``: a network is trained on them), ``options`` (name=default) and ``paper``.
     """
     rows = {
         name: {
-            "trained": entry.trained,
+            "fit": entry.fit,
             "options": ", ".join(f"{name}={default}" for name, default in entry.options.items() if default is not MISSING),
             "paper": entry.paper,
         }

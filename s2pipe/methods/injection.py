@@ -195,7 +195,9 @@ class GlpHpm(Injection):
 
 @dataclass(frozen=True, kw_only=True)
 class HpmR(Injection):
-    """High-pass modulation after a regression (Vivone et al. 2020, doi:10.1109/TGRS.2019.2945824): M (P + c) / (L + c).
+    """High-pass modulation after a regression: M (P + c) / (L + c).
+
+    Of Vivone et al. 2018, IEEE Trans. Geosci. Remote Sens. 56(2), 984-996.
 
     g = cov(M, L) / var(L) and c = mean(M) / g - mean(P), so that M and g (L + c) agree in the mean. The ratio is limited as in
     `GlpHpm`. See `Glp` for L, and `Injection` for P; ``pan="synthesised"`` by default.

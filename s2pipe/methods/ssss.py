@@ -41,7 +41,9 @@ ONE_DN = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class Ssss:
-    """Sentinel-2 super-resolution via scene-adapted self-similarity (Lin and Bioucas-Dias 2020, doi:10.1109/TGRS.2019.2953808).
+    """Sentinel-2 super-resolution via scene-adapted self-similarity.
+
+    Of Lin and Bioucas-Dias 2020, IEEE Trans. Geosci. Remote Sens. 58(5), 3352-3365.
 
     All bands are B U z: z an image of 5 dimensions at 10 m, U a subspace, B the sensor. z minimises
     1/2 |y - B U z|^2 + lambda/2 sum_ij a_ij |z_i - z_j|^2, a sum over the edges of a graph: each patch i of the 6 x 6 pixel
