@@ -11,6 +11,15 @@ from keras_files import kernel_shapes, random_weights, write_keras_weights
 
 from s2pipe.methods import METHODS
 
+SAME_CODE = ("glp-fs", "hpm-r")
+"""Injections that differ from others by the numbers their fit finds only, as those with a selected panchromatic band do."""
+
+DISTINCT = tuple(name for name in METHODS if name not in SAME_CODE and not name.endswith("-sel"))
+"""The methods that run code of their own, for tests that take long."""
+
+SCENE_SOLVERS = ("supreme", "s2sharp", "ssss")
+"""The methods that solve for a whole block: what lies beyond their halo matters a little."""
+
 QUICK: dict[str, dict[str, Any]] = {
     "ssc-cnn": {"steps": 3, "patches": 64},
     "resnet": {"steps": 2, "patches": 48, "blocks": 2},

@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 from pandas.testing import assert_frame_equal
 from PIL import Image
-from quick import QUICK, quick_options
+from quick import DISTINCT, quick_options
 from scenes import as_one_array, random_arrays, random_cube, with_chunks, with_numbers
 
 import s2pipe
@@ -15,7 +15,7 @@ from s2pipe import InputError, Sensor, evaluation, metrics
 from s2pipe.bands import BANDS, BANDS_BY_GSD, bands_at, node_name
 from s2pipe.cube import encoding_of, nodes
 from s2pipe.evaluation import reduce_scene, score
-from s2pipe.methods import METHODS
+from s2pipe.methods import METHODS, get_method
 from s2pipe.methods.injection import Glp
 from s2pipe.methods.lower_scale import LowerScaleCnn, SscCnn
 from s2pipe.scene_files import read_scene
@@ -399,11 +399,11 @@ def test_nor_when_the_scene_comes_with_its_reference(cube):
     assert first["sre_db"].item() != second["sre_db"].item()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", DISTINCT)
 def test_no_estimate_follows_the_reference(cube, method, estimates):
     reduced = reduce_scene(cube, Sensor(), 20)
     for scene in (reduced, with_noise(reduced)):
-        score(scene, [METHODS[method].recipe(**quick_options(method))], sensor=Sensor(), progress=quiet)
+        score(scene, [get_method(method, **quick_options(method))], sensor=Sensor(), progress=quiet)
     assert_identical(*estimates)
 
 
@@ -456,7 +456,7 @@ def test_a_sharpener_that_has_seen_the_reference_is_marked_and_no_other(cube, pa
 
 @pytest.mark.parametrize("method", ["ssc-cnn", "resnet", "s2sucnn"])
 def test_a_network_trained_on_the_reference_is_marked_but_not_one_trained_one_scale_lower(cube, method):
-    recipe = METHODS[method].recipe(**quick_options(method))
+    recipe = get_method(method, **quick_options(method))
     table = evaluate(shifted_by_a_pixel(cube), [fit(cube, method), recipe])
     assert overall(table)["in_sample"].tolist() == [True, False]
 
@@ -548,9 +548,9 @@ def test_the_60_m_bands_are_fed(cube):
     assert one["glp"] == two["glp"] and one["s2sucnn"] != two["s2sucnn"]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", DISTINCT)
 def test_the_60_m_bands_are_judged_at_gsd_60(method):
-    recipe = METHODS[method].recipe(**quick_options(method))
+    recipe = get_method(method, **quick_options(method))
     table = evaluate(random_cube(180, 180), [recipe], gsd=60)
     # too few patches at 60 m to train a pair-wise network on: what was interpolated instead is not passed off as its work
     assert table["interpolated"].all() == isinstance(recipe, LowerScaleCnn) and table["interpolated"].nunique() == 1
@@ -563,12 +563,12 @@ def with_bands(cube, **bands):
 
 
 @pytest.mark.parametrize("gsd", [20, 60])
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "dsen2"])  # which needs all bands
+@pytest.mark.parametrize("method", [name for name in DISTINCT if name != "dsen2"])  # which needs all bands
 def test_some_bands_are_enough(method, gsd):
     scene = random_cube(96, 96) if gsd == 20 else random_cube(180, 180)
     coarse = ("B05", "B11") if gsd == 20 else ("B09",)
     subset = with_bands(scene, r10m=("B03", "B08"), **{f"r{gsd}m": coarse})
-    table = evaluate(subset, [METHODS[method].recipe(**quick_options(method))], gsd=gsd)
+    table = evaluate(subset, [get_method(method, **quick_options(method))], gsd=gsd)
     assert table["band"].tolist() == [*coarse, "all"] and np.isfinite(table["sre_db"]).all()
 
 

@@ -6,15 +6,15 @@ import xarray as xr
 from dask.tokenize import tokenize
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quick import quick_options
+from quick import DISTINCT, SCENE_SOLVERS, quick_options
 from scenes import random_cube, with_chunks, with_numbers
 from scipy import ndimage
 
 import s2pipe
-from s2pipe import InputError, S2PipeError, Sensor, methods, worker
+from s2pipe import InputError, S2PipeError, Sensor, worker
 from s2pipe.bands import BANDS
 
-METHODS = {name: quick_options(name) for name in methods.METHODS}
+METHODS = {name: quick_options(name) for name in DISTINCT}
 SIZE = (276, 258)  # multiples of 6 whose remainders at most chunk sizes are ragged
 
 
@@ -25,7 +25,17 @@ def cube():
 
 @pytest.fixture(scope="module", params=METHODS)
 def sharpener(request, cube):
-    return s2pipe.fit(cube, request.param, progress=lambda *_: None, **METHODS[request.param])
+    return fit(cube, request.param)
+
+
+def fit(cube, method):
+    return s2pipe.fit(cube, method, progress=lambda *_: None, **METHODS[method])
+
+
+@pytest.fixture(scope="module", params=[name for name in METHODS if name not in SCENE_SOLVERS])
+def local_sharpener(request, cube):
+    """Those of the others are held by test_blocks_hardly_matter of each."""
+    return fit(cube, request.param)
 
 
 def holed(cube, seed):
@@ -46,7 +56,8 @@ def holed(cube, seed):
 
 @settings(max_examples=10)
 @given(data=st.data(), seed=st.integers(0, 99), holes=st.booleans(), block=st.sampled_from([60, 132, 366]))
-def test_chunked_equals_unchunked(data, seed, holes, block, cube, sharpener):
+def test_chunked_equals_unchunked(data, seed, holes, block, cube, local_sharpener):
+    sharpener = local_sharpener
     scene = holed(cube, seed) if holes else cube
     smallest = sharpener.halo // 6
     y, x = (data.draw(st.integers(smallest, size // 6)) * 6 for size in SIZE)

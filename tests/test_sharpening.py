@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from quick import quick_options
+from quick import DISTINCT, quick_options
 from scenes import as_one_array, random_arrays, random_cube, with_chunks, with_numbers
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
@@ -11,7 +11,6 @@ from skimage.registration import phase_cross_correlation
 import s2pipe
 from s2pipe import InputError, Sensor
 from s2pipe.bands import BANDS, BANDS_BY_GSD
-from s2pipe.methods import METHODS
 from s2pipe.methods.injection import Glp
 from s2pipe.simulate import simulate_scene
 
@@ -61,7 +60,7 @@ def test_nodata_is_nan_in_float_reflectance(cube):
     np.testing.assert_array_equal(np.isnan(result.values[0]), np.broadcast_to(expected, (12, 120, 132)))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", DISTINCT)
 def test_without_60_m_bands(method):
     r10m, r20m, _ = random_arrays(120, 132)
     result = s2pipe.sharpen(s2pipe.from_arrays(r10m, r20m), method, **quick_options(method))
@@ -69,7 +68,7 @@ def test_without_60_m_bands(method):
     assert (result.compute() > 0).all()
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "dsen2"])  # which refuses, see test_dsen2.py
+@pytest.mark.parametrize("method", [name for name in DISTINCT if name != "dsen2"])  # which refuses, see test_dsen2.py
 def test_without_20_m_bands_and_with_one_10_m_band(method):
     cube = random_cube(456, 456)
     subset = xr.DataTree.from_dict({"r10m": cube["r10m"].to_dataset().isel(band=[3]), "r60m": cube["r60m"].to_dataset()})
