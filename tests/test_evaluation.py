@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 from pandas.testing import assert_frame_equal
 from PIL import Image
-from quick import DISTINCT, quick_options
+from quick import DISTINCT, QUICK, quick_options
 from scenes import as_one_array, random_arrays, random_cube, with_chunks, with_numbers
 
 import s2pipe
