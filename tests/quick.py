@@ -24,6 +24,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "ssc-cnn": {"steps": 3, "patches": 64},
     "resnet": {"steps": 2, "patches": 48, "blocks": 2},
     "supreme": {"iterations": 3},
+    "s2sharp": {"smoothness": 0.01, "iterations": 1},
     "ssss": {"iterations": 3},
     "s2sucnn": {"steps": 2, "patch": 48, "batch": 1},
 }

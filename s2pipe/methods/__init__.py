@@ -16,6 +16,7 @@ from s2pipe.methods.injection import Glp, GlpFs, GlpHpm, Gsa, HpmR, InjectionSha
 from s2pipe.methods.interpolation import Bicubic, BicubicSharpener, Spline, SplineSharpener
 from s2pipe.methods.lower_scale import LowerScaleSharpener, ResNet, SscCnn
 from s2pipe.methods.ressr import ResSr, ResSrSharpener
+from s2pipe.methods.s2sharp import S2sharp, S2sharpSharpener
 from s2pipe.methods.s2sucnn import S2sucnn, S2sucnnSharpener
 from s2pipe.methods.ssss import Ssss, SsssSharpener
 from s2pipe.methods.supreme import Supreme, SupremeSharpener
@@ -82,6 +83,7 @@ METHODS: dict[str, Entry] = {
         recipe=Atprk, sharpener=AtprkSharpener, paper="Wang et al. 2016, doi:10.1016/j.rse.2016.10.030", preset=SELECTED
     ),
     "supreme": Entry(recipe=Supreme, sharpener=SupremeSharpener, paper="Lanaras et al. 2017, doi:10.1109/CVPRW.2017.194"),
+    "s2sharp": Entry(recipe=S2sharp, sharpener=S2sharpSharpener, paper="Ulfarsson et al. 2019, doi:10.1109/TGRS.2019.2906048"),
     "ssss": Entry(
         recipe=Ssss, sharpener=SsssSharpener, paper="Lin and Bioucas-Dias 2020, IEEE Trans. Geosci. Remote Sens. 58(5)"
     ),
