@@ -122,6 +122,14 @@ def test_a_scene_too_small_to_be_degraded_is_given_the_smoothness_of_the_authors
     assert fit(scene).options["smoothness"] == SMOOTHNESS
 
 
+def test_a_scene_with_a_hole_in_every_pixel_of_the_lower_scale_is_given_the_smoothness_of_the_authors(cube):
+    numbers = cube["r10m"]["reflectance"].values.copy()
+    numbers[:, :, ::24, ::24] = 0
+    assert fit(with_numbers(cube, r10m=numbers)).options["smoothness"] < SMOOTHNESS
+    numbers[:, :, ::12, ::12] = 0
+    assert fit(with_numbers(cube, r10m=numbers)).options["smoothness"] == SMOOTHNESS
+
+
 def test_the_clearest_part_of_a_window_is_fitted_on():
     seen = {gsd: np.zeros((count, 720 // gsd, 1200 // gsd), dtype=bool) for gsd, count in ((10, 4), (20, 6))}
     for gsd, mask in seen.items():
