@@ -51,12 +51,12 @@ FIT_TOLERANCE = 1e-4
 """Residual of a conjugate gradient against its right-hand side, at which it ends: less changes no SRE by 0.02 dB."""
 TOLERANCE = 1e-7
 """The same where a block is sharpened, so that blocks computed apart agree."""
-SLOPE = 1e-6
-"""Of the cost in `turned`, at which it ends."""
+SLOPE, GAIN = 1e-7, 1e-14
+"""Of the cost in `turned`, and what it gains in a step, at which the search ends."""
 RIDGE = 1e-9
 """Keeps a scene of one spectrum from dividing by zero."""
 MAX_STEPS = 1000
-"""Of a conjugate gradient, as in the authors' code."""
+"""Of either search; of the conjugate gradient as in the authors' code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,7 +297,8 @@ def turned(subspace: Tensor, squares: Tensor, crosses: Tensor) -> Tensor:
         (slope,) = torch.autograd.grad(value, tangent)
         return value.item(), slope.flatten().numpy()
 
-    best = optimize.minimize(cost, np.zeros(start.numel()), jac=True, method="BFGS", options={"gtol": SLOPE})
+    limits = {"gtol": SLOPE, "ftol": GAIN, "maxiter": MAX_STEPS, "maxcor": start.numel()}
+    best = optimize.minimize(cost, np.zeros(start.numel()), jac=True, method="L-BFGS-B", options=limits)
     result = torch.zeros_like(subspace)
     result[used] = at(torch.from_numpy(best.x).reshape(start.shape)).to(subspace)
     return result
