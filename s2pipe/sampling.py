@@ -62,7 +62,24 @@ class Window:
         height, width = (size // step * step for size in self.seen[10].shape[1:])
         if not height or not width:
             return None
-        kept = {gsd: (slice(None), slice(height * 10 // gsd), slice(width * 10 // gsd)) for gsd in self.seen}
+        return self._cut(slice(height), slice(width))
+
+    def clearest_part(self, edge: int, needed: Mapping[int, Sequence[int]]) -> Window:
+        """The part, at most `edge` 10 m pixels a side, in which the bands `needed` (see `seen_at`) were seen in most pixels."""
+        seen = self.seen_at(10, needed)
+        height, width = (min(edge, size) for size in seen.shape)
+        sums = np.pad(seen.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+        down = sums[height:] - sums[:-height]
+        counts = (down[:, width:] - down[:, :-width])[:: lattice.STEP, :: lattice.STEP]
+        top, left = (int(place) * lattice.STEP for place in np.unravel_index(counts.argmax(), counts.shape))
+        return self._cut(slice(top, top + height), slice(left, left + width))
+
+    def _cut(self, rows: slice, columns: slice) -> Window:
+        """These 10 m pixels, which lie on the lattice."""
+        kept = {
+            gsd: (slice(None), *(slice((part.start or 0) * 10 // gsd, part.stop * 10 // gsd) for part in (rows, columns)))
+            for gsd in self.seen
+        }
         return Window(
             reflectance={gsd: array[kept[gsd]] for gsd, array in self.reflectance.items()},
             seen={gsd: array[kept[gsd]] for gsd, array in self.seen.items()},

@@ -9,10 +9,9 @@ import s2pipe
 from s2pipe import InputError, Sensor
 from s2pipe.bands import BANDS
 from s2pipe.methods import get_method
-from s2pipe.methods.s2sharp import CANDIDATES, SMOOTHNESS, clearest_part, costs_of, smoothest, turned
+from s2pipe.methods.s2sharp import CANDIDATES, SMOOTHNESS, costs_of, smoothest, turned
 from s2pipe.methods.subspace import Observation, differences, spectra
 from s2pipe.metrics import sre
-from s2pipe.sampling import Window
 from s2pipe.scene_files import read_scene
 from s2pipe.simulate import simulate_scene
 
@@ -128,18 +127,6 @@ def test_a_scene_with_a_hole_in_every_pixel_of_the_lower_scale_is_given_the_smoo
     assert fit(with_numbers(cube, r10m=numbers)).options["smoothness"] < SMOOTHNESS
     numbers[:, :, ::4, ::4] = 0
     assert fit(with_numbers(cube, r10m=numbers)).options["smoothness"] == SMOOTHNESS
-
-
-def test_the_clearest_part_of_a_window_is_fitted_on():
-    seen = {gsd: np.zeros((count, 720 // gsd, 1200 // gsd), dtype=bool) for gsd, count in ((10, 4), (20, 6))}
-    for gsd, mask in seen.items():
-        mask[:, 240 // gsd : 600 // gsd, 600 // gsd : 960 // gsd] = True
-    window = Window(reflectance={gsd: mask.astype(np.float32) for gsd, mask in seen.items()}, seen=seen)
-    part = clearest_part(window, {10: range(4), 20: range(6)}, 36)
-    assert part.seen[10].shape == (4, 36, 36) and part.seen[20].shape == (6, 18, 18)
-    assert part.seen[10].all() and part.reflectance[20].all()
-    whole = clearest_part(window, {10: range(4)}, 90)
-    assert whole.seen[10].shape == (4, 72, 90)
 
 
 def test_a_band_that_was_never_seen_harms_no_other(simulated, cube):

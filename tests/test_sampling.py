@@ -242,3 +242,15 @@ def test_a_fingerprint_does_not_follow_a_mistaken_offset():
     arrays = random_arrays(120, 96)
     right, mistaken = (Sample.of(s2pipe.from_arrays(*arrays, offset=offset), seed=0).fingerprint() for offset in (-0.1, 0.0))
     np.testing.assert_array_equal(right, mistaken)
+
+
+def test_the_clearest_part_of_a_window_is_found():
+    seen = {gsd: np.zeros((count, 720 // gsd, 1200 // gsd), dtype=bool) for gsd, count in ((10, 4), (20, 6))}
+    for gsd, mask in seen.items():
+        mask[:, 240 // gsd : 600 // gsd, 600 // gsd : 960 // gsd] = True
+    window = Window(reflectance={gsd: mask.astype(np.float32) for gsd, mask in seen.items()}, seen=seen)
+    part = window.clearest_part(36, {10: range(4), 20: range(6)})
+    assert part.seen[10].shape == (4, 36, 36) and part.seen[20].shape == (6, 18, 18)
+    assert part.seen[10].all() and part.reflectance[20].all()
+    whole = window.clearest_part(90, {10: range(4)})
+    assert whole.seen[10].shape == (4, 72, 90)

@@ -16,9 +16,9 @@ from s2pipe.bands import BANDS, GSDS, bands_at
 from s2pipe.errors import InputError
 from s2pipe.methods.base import TorchSharpener, halo_of, upsampling_reach
 from s2pipe.methods.pan import mixture
-from s2pipe.methods.subspace import sample_pixels
+from s2pipe.methods.subspace import all_bands, sample_pixels
 from s2pipe.progress import Progress
-from s2pipe.sampling import Sample
+from s2pipe.sampling import Sample, unseen_bands
 from s2pipe.sensor import Sensor
 
 Operator = Literal["sensor", "block"]
@@ -75,8 +75,7 @@ class ResSr:
         checkpoint: Path | None,
     ) -> ResSrSharpener:
         """Find percentiles and subspace on the sample."""
-        unseen = sample.unseen_targets()
-        bands = tuple(band for names in sample.bands.values() for band in names)
+        bands, unseen = all_bands(sample), unseen_bands(sample.windows, sample.bands)
         used = [i for i, band in enumerate(bands) if band not in unseen]
         pixels = sample_pixels(sample, sensor, without=unseen, every=EVERY)
         coefficients = np.zeros((len(sample.targets), 1 + len(bands)))
@@ -91,7 +90,7 @@ class ResSr:
             sensor=sensor,
             bands_in=bands,
             bands_out=sample.targets,
-            bicubic_bands=unseen,
+            bicubic_bands=tuple(band for band in sample.targets if band in unseen),
             halo=self.halo(sample.gsds, sensor),
             fingerprint=sample.fingerprint(),
             coefficients=torch.from_numpy(coefficients.astype(np.float32)),

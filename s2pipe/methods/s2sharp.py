@@ -24,19 +24,18 @@ from s2pipe.methods.subspace import (
     adjoint_of_differences,
     all_bands,
     blurred_subspace,
+    clearest_parts,
     differences,
     edge_weights,
+    positions,
     rms_of_bands,
     scale_of_edges,
     spectra,
 )
 from s2pipe.methods.supreme import DIMENSIONS, ROUGHNESS_COSTS
 from s2pipe.progress import Progress
-from s2pipe.sampling import Sample, Window
+from s2pipe.sampling import Sample, Window, unseen_bands
 from s2pipe.sensor import Sensor
-
-PIXELS = 432**2
-"""10 m pixels, all windows together, that a fit looks at: as many as the published scenes have."""
 
 SMOOTHNESS = 0.005
 """lambda of the authors' code."""
@@ -111,7 +110,7 @@ class S2sharp:
         checkpoint: Path | None,
     ) -> S2sharpSharpener:
         """Choose the smoothness, then find the subspace, the bands' root mean squares and the scale of edges on the sample."""
-        unseen = sample.unseen_targets()
+        unseen = unseen_bands(sample.windows, sample.bands)
         part = clearest_parts(sample, without=unseen)
         smoothness = self.smoothness or chosen_smoothness(part, sensor, without=unseen, device=device, progress=progress)
         scene = Scene.of(part, sensor, without=unseen, device=device)
@@ -124,7 +123,7 @@ class S2sharp:
             sensor=sensor,
             bands_in=all_bands(sample),
             bands_out=sample.targets,
-            bicubic_bands=unseen,
+            bicubic_bands=tuple(band for band in sample.targets if band in unseen),
             halo=self.halo(sample.gsds, sensor),
             fingerprint=sample.fingerprint(),
             subspace=subspace.cpu(),
@@ -302,40 +301,6 @@ def turned(subspace: Tensor, squares: Tensor, crosses: Tensor) -> Tensor:
     result = torch.zeros_like(subspace)
     result[used] = at(torch.from_numpy(best.x).reshape(start.shape)).to(subspace)
     return result
-
-
-def clearest_parts(sample: Sample, *, without: Collection[str]) -> Sample:
-    """The sample with each window cut to a square, the clearest it has, so that all have no more than `PIXELS` together."""
-    edge = int((PIXELS / len(sample.windows)) ** 0.5) // STEP * STEP
-    needed = positions(sample, without)
-    return replace(sample, windows=[clearest_part(window, needed, edge) for window in sample.windows])
-
-
-def positions(sample: Sample, without: Collection[str]) -> dict[int, list[int]]:
-    """Places of the bands in the sample by GSD, but of those in `without`."""
-    return {gsd: [i for i, band in enumerate(bands) if band not in without] for gsd, bands in sample.bands.items()}
-
-
-def clearest_part(window: Window, needed: Mapping[int, Sequence[int]], edge: int) -> Window:
-    """The part, at most `edge` 10 m pixels a side, in which the bands `needed` were seen in most pixels."""
-    seen = window.seen_at(10, needed)
-    height, width = (min(edge, size) for size in seen.shape)
-    corners = np.pad(seen.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
-    down, across = corners[height:] - corners[:-height], slice(None, None, STEP)
-    counts = (down[:, width:] - down[:, :-width])[across, across]
-    top, left = (int(place) * STEP for place in np.unravel_index(counts.argmax(), counts.shape))
-    cut = {
-        gsd: (
-            slice(None),
-            slice(top * 10 // gsd, (top + height) * 10 // gsd),
-            slice(left * 10 // gsd, (left + width) * 10 // gsd),
-        )
-        for gsd in window.seen
-    }
-    return Window(
-        reflectance={gsd: array[cut[gsd]] for gsd, array in window.reflectance.items()},
-        seen={gsd: array[cut[gsd]] for gsd, array in window.seen.items()},
-    )
 
 
 def chosen_smoothness(

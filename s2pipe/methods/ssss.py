@@ -16,7 +16,7 @@ from torch import Tensor
 
 from s2pipe.bands import BANDS
 from s2pipe.checks import check_positive, check_whole
-from s2pipe.methods.subspace import HALO, Observation, SceneSharpener, all_bands, sample_pixels, spectra
+from s2pipe.methods.subspace import HALO, Observation, SceneSharpener, all_bands, clearest_parts, sample_pixels, spectra
 from s2pipe.progress import Progress
 from s2pipe.sampling import Sample, unseen_bands
 from s2pipe.sensor import Sensor
@@ -89,11 +89,12 @@ class Ssss:
     ) -> SsssSharpener:
         """Find the mixtures and the subspace on the sample."""
         bands, unseen = all_bands(sample), unseen_bands(sample.windows, sample.bands)
-        mixture = mixtures(sample, sensor, without=unseen)
-        subspace = torch.from_numpy(mixed_subspace(sample, sensor, mixture, without=unseen)).float()
+        part = clearest_parts(sample, without=unseen)
+        mixture = mixtures(part, sensor, without=unseen)
+        subspace = torch.from_numpy(mixed_subspace(part, sensor, mixture, without=unseen)).float()
         start = subspace.T @ torch.from_numpy(mixture).float()
         estimated = []
-        for window in sample.windows:
+        for window in part.windows:
             images = [torch.from_numpy(image).to(device) for gsd in sample.bands for image in window.reflectance[gsd]]
             found = super_resolved(
                 images,
@@ -105,7 +106,7 @@ class Ssss:
                 iterations=SUBSPACE_ITERATIONS,
             )
             estimated.append(found.cpu())
-        regressed = regressed_subspace(sample, sensor, estimated, without=unseen)
+        regressed = regressed_subspace(part, sensor, estimated, without=unseen)
         return SsssSharpener(
             method=self.name,
             options=asdict(self),

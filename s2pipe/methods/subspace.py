@@ -15,12 +15,16 @@ from torch import Tensor
 
 from s2pipe.bands import BANDS
 from s2pipe.errors import InputError
+from s2pipe.lattice import STEP
 from s2pipe.methods.base import TorchSharpener
 from s2pipe.sampling import Sample
 from s2pipe.sensor import Sensor, gaussian_sigma
 
 HALO = 60
 """10 m pixels around a block, beyond which its result hardly depends on anything; measured in docs/methods.md."""
+
+PIXELS = 432**2
+"""10 m pixels, all windows together, that a fit solves for: as many as the published scenes have."""
 
 BLUR_RADIUS = 6
 """Of the 13 taps that bring all bands to one sharpness, where the subspace is found."""
@@ -33,6 +37,18 @@ SMALLEST_EDGE_WEIGHT = 0.5
 def all_bands(sample: Sample) -> tuple[str, ...]:
     """Names of the scene's bands, finest first."""
     return tuple(band for bands in sample.bands.values() for band in bands)
+
+
+def clearest_parts(sample: Sample, *, without: Collection[str]) -> Sample:
+    """The sample with each window cut to a square, the clearest it has, so that all have no more than `PIXELS` together."""
+    edge = int((PIXELS / len(sample.windows)) ** 0.5) // STEP * STEP
+    needed = positions(sample, without)
+    return replace(sample, windows=[window.clearest_part(edge, needed) for window in sample.windows])
+
+
+def positions(sample: Sample, without: Collection[str]) -> dict[int, list[int]]:
+    """Places of the bands in the sample by GSD, but of those in `without`."""
+    return {gsd: [i for i, band in enumerate(bands) if band not in without] for gsd, bands in sample.bands.items()}
 
 
 def sample_pixels(
@@ -66,13 +82,13 @@ def sample_pixels(
     InputError
         If there is no such pixel.
     """
-    needed = {gsd: [i for i, band in enumerate(bands) if band not in without] for gsd, bands in sample.bands.items()}
+    needed = positions(sample, without)
     parts = []
     for window in sample.windows:
         seen = window.seen_at(10, needed)[::every, ::every]
         rows = []
-        for gsd, positions in needed.items():
-            for i in positions:
+        for gsd, rows_of_gsd in needed.items():
+            for i in rows_of_gsd:
                 image = torch.from_numpy(window.reflectance[gsd][i])
                 fine = image.numpy() if gsd == 10 else sensor.upsample(image, gsd // 10).numpy()
                 rows.append(blur(sample.bands[gsd][i], fine)[::every, ::every][seen])

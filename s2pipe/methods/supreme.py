@@ -25,7 +25,7 @@ from s2pipe.methods.subspace import (
     spectra,
 )
 from s2pipe.progress import Progress
-from s2pipe.sampling import Sample
+from s2pipe.sampling import Sample, unseen_bands
 from s2pipe.sensor import Sensor
 
 DIMENSIONS = 7
@@ -79,7 +79,7 @@ class Supreme:
         checkpoint: Path | None,
     ) -> SupremeSharpener:
         """Find the subspace, the bands' root mean squares and the scale of edges on the sample."""
-        bands, unseen = all_bands(sample), sample.unseen_targets()
+        bands, unseen = all_bands(sample), unseen_bands(sample.windows, sample.bands)
         rms = rms_of_bands(sample, bands)
         subspace = blurred_subspace(sample, sensor, rms=rms, without=unseen, dimensions=DIMENSIONS)
         return SupremeSharpener(
@@ -89,7 +89,7 @@ class Supreme:
             sensor=sensor,
             bands_in=bands,
             bands_out=sample.targets,
-            bicubic_bands=unseen,
+            bicubic_bands=tuple(band for band in sample.targets if band in unseen),
             halo=self.halo(sample.gsds, sensor),
             fingerprint=sample.fingerprint(),
             subspace=torch.from_numpy(subspace).float(),
