@@ -169,14 +169,14 @@ def curve(
         yield table, facts
 
 
-def state_in(path: Path, sharpener: S2sucnnSharpener) -> tuple[S2sucnnSharpener, float]:
+def state_in(path: Path, sharpener: S2sucnnSharpener) -> tuple[S2sucnnSharpener, float | None]:
     """The sharpener with the weights of the checkpoint's last step, whatever was kept, and the best held-out loss so far."""
     with safetensors.safe_open(path, framework="pt") as file:
         tensors = {name.removeprefix("network."): file.get_tensor(name) for name in file.keys() if name.startswith("network.")}  # noqa: SIM118
-        held_out = float(file.metadata()["best_loss"])
+        best_loss = file.metadata().get("best_loss")  # there is none where nothing is held out
     network = copy.deepcopy(sharpener.network)
     network.load_state_dict(tensors)
-    return replace(sharpener, network=network), held_out
+    return replace(sharpener, network=network), None if best_loss is None else float(best_loss)
 
 
 # SSC-CNN's Table 1: pairs that came degraded, with their reference

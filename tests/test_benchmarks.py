@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from s2pipe.methods.s2sucnn import S2sucnn
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -43,3 +45,15 @@ def test_every_result_names_machine_date_and_commit(report, runs):
     for result in report.load_results(list(runs), BENCHMARKS / "results" / "published_tables").values():
         assert result["machine"] and result["date"] and result["rows"]
         assert not result["commit"].endswith("-dirty")
+
+
+@pytest.mark.slow
+def test_the_curve_of_a_long_run_goes_on_where_it_was_interrupted(data_dir, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    tables = importlib.import_module("published_tables")
+    monkeypatch.setattr(tables, "HELD_OUT_EVERY", 1)
+    long, short = (S2sucnn(steps=steps, patch=None, held_out=0) for steps in (2, 1))
+    first = tables.s2sucnn_curve("iceland-raw", "corner", short, tmp_path)
+    both = tables.s2sucnn_curve("iceland-raw", "corner", long, tmp_path)
+    assert both[: len(first)] == first
+    assert sorted({row["step"] for row in both}) == [1, 2] and len(both) == 2 * 7
