@@ -18,7 +18,7 @@ KRIGING = ("atprk", "atprk-sel")
 CLASSICAL = (*INTERPOLATION, *ADDITIVE, *MULTIPLICATIVE, *KRIGING, "ressr", "supreme")
 
 HEIGHT, WIDTH = 84, 72
-few = settings(max_examples=3, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=2, suppress_health_check=[HealthCheck.too_slow])
 seeds = st.integers(0, 1000)
 
 

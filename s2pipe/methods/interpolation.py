@@ -18,8 +18,8 @@ from s2pipe.progress import Progress
 from s2pipe.sampling import Sample
 from s2pipe.sensor import Sensor
 
-SPLINE_REACH = 12
-"""Coarse pixels on either side that a cubic spline is taken to depend on: the weight of others is below 2e-7."""
+SPLINE_REACH = 10
+"""Coarse pixels on either side that a cubic spline is taken to depend on: the weight of others is below 2e-6."""
 
 
 @dataclass(frozen=True, kw_only=True)
