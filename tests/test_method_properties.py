@@ -11,9 +11,10 @@ from scenes import random_arrays
 import s2pipe
 from s2pipe import Sensor
 
+# each injection with one of the two kinds of panchromatic band, each kind more than once
 INTERPOLATION = ("bicubic", "spline")
-ADDITIVE = ("gsa", "gsa-sel", "glp", "glp-sel", "glp-fs", "glp-fs-sel")
-MULTIPLICATIVE = ("glp-hpm", "glp-hpm-sel", "hpm-r", "hpm-r-sel")
+ADDITIVE = ("gsa", "glp", "glp-fs-sel")
+MULTIPLICATIVE = ("glp-hpm-sel", "hpm-r")
 KRIGING = ("atprk", "atprk-sel")
 CLASSICAL = (*INTERPOLATION, *ADDITIVE, *MULTIPLICATIVE, *KRIGING, "ressr", "supreme")
 

@@ -178,7 +178,7 @@ def restate(path, **changes):
 
 def test_an_unknown_method_is_told(saved):
     restate(saved, method="lanczos")
-    with pytest.raises(InputError, match="is of the method 'lanczos'; legal methods are bicubic, glp, ssc-cnn"):
+    with pytest.raises(InputError, match="is of the method 'lanczos'; legal methods are bicubic, spline, gsa"):
         load_sharpener(saved)
 
 

@@ -151,7 +151,7 @@ def degraded(truth, protocol):
 
 @pytest.mark.parametrize(
     ("method", "protocol", "options"),
-    [("glp", "centre", {}), ("glp", "box", {}), ("glp", "mean", {}), ("ssc-cnn", "centre", {"steps": 60})],
+    [("glp", "centre", {}), ("glp", "box", {}), ("glp", "mean", {}), ("ssc-cnn", "centre", {"steps": 20})],
 )
 def test_nothing_is_shifted(method, protocol, options, simulated):
     told = Sensor.named(protocol if protocol != "mean" else "centre")
