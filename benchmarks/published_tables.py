@@ -145,7 +145,7 @@ def curve(
 ) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
     """The table of the weights at every `HELD_OUT_EVERY` steps, and what is known of that step without the reference.
 
-    A curve that was interrupted goes on where its checkpoint and its own file stand.
+    A curve that was interrupted goes on where its checkpoint and its own file stand. Seconds are those of the cores.
     """
     kept = checkpoint / "curve.json"
     done: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
@@ -155,15 +155,15 @@ def curve(
     first = done[-1]["facts"]["step"] if done else 0
     for step in range(first + HELD_OUT_EVERY, method.steps + HELD_OUT_EVERY, HELD_OUT_EVERY):
         step = min(step, method.steps)
-        start = time.perf_counter()
+        start = time.process_time()
         sharpener = fitted(sample, replace(method, steps=step), sensor, checkpoint, quiet)
-        seconds += time.perf_counter() - start
+        seconds += time.process_time() - start
         assert isinstance(sharpener, S2sucnnSharpener)
         present, held_out = state_in(checkpoint / "s2sucnn.safetensors", sharpener)
         table = score(reduced, [present], sensor=sensor)
         facts = {"step": step, "kept_step": sharpener.kept_step, "best_held_out": held_out, "seconds_so_far": seconds}
         sre = table.loc[table["band"] == "all", "sre_db"].item()
-        print(f"  step {step}: {sre:.2f} dB, kept {sharpener.kept_step}, {seconds:.0f} s", flush=True)
+        print(f"  step {step}: {sre:.2f} dB, kept {sharpener.kept_step}, {seconds:.0f} core seconds", flush=True)
         done.append({"table": rows_of(table), "facts": facts})
         kept.write_text(json.dumps(done))
         yield table, facts
