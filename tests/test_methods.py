@@ -132,7 +132,7 @@ def test_ssc_cnn_learns_more_than_interpolation_knows():
     bands = ["B05", "B06", "B07", "B8A", "B11", "B12"]
     interpolated, sharpened = (
         s2pipe.sharpen(cube, fit(cube, method, **options)).sel(band=bands).compute().values[0] * 1e-4 - 0.1
-        for method, options in (("bicubic", {}), ("ssc-cnn", {"steps": 80, "patches": 1024}))
+        for method, options in (("bicubic", {}), ("ssc-cnn", {"steps": 90, "patches": 1024}))
     )
     assert mean_sre(truth, sharpened) > mean_sre(truth, interpolated) + 1
 

@@ -6,13 +6,12 @@ import safetensors
 import safetensors.torch
 import torch
 from dask.tokenize import tokenize
-from quick import quick_options
+from quick import DISTINCT, quick_options
 from scenes import random_cube
 
 import s2pipe
 from s2pipe import InputError, Sensor, load_sharpener, save_sharpener
 from s2pipe.bands import BANDS
-from s2pipe.methods import METHODS
 from s2pipe.methods.base import TorchSharpener
 from s2pipe.methods.saving import KIND
 from s2pipe.tensor_files import read_tensors, write_tensors
@@ -29,7 +28,7 @@ def cube():
     return random_cube(96, 96)
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=DISTINCT)
 def sharpener(request, cube):
     return fit(cube, request.param, sensor=OWN_MTF, seed=3)
 
