@@ -73,10 +73,10 @@ def watch_memory(every: float = 0.002) -> Iterator[Peak]:
         thread.join()
 
 
-def fitted(name: str) -> tuple[Sharpener, float]:
+def fitted(name: str, *, coarsest: int = 60) -> tuple[Sharpener, float]:
     """On the simulated scene; networks are trained for one step only, which makes them no slower."""
     scene = simulate_scene(SCENE, seed=0)
-    cube = s2pipe.from_arrays(scene.r10m, scene.r20m, scene.r60m, offset=-0.1)
+    cube = s2pipe.from_arrays(scene.r10m, scene.r20m, scene.r60m if coarsest == 60 else None, offset=-0.1)
     options = {"steps": 1} if METHODS[name].trained else {}
     start = time.perf_counter()
     sharpener = s2pipe.fit(cube, name, progress=lambda *_: None, **options)
@@ -139,7 +139,7 @@ class Nowhere:
 
 def measure_tile(name: str) -> dict[str, Any]:
     """The 20 m bands of a whole tile, from chunks that are made when needed."""
-    sharpener, _ = fitted(name)
+    sharpener, _ = fitted(name, coarsest=20)
     scene = simulate_scene(SCENE, seed=0)
 
     def tiled(array: np.ndarray, ratio: int) -> da.Array:
