@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,8 +15,8 @@ from scipy import optimize, signal
 from torch import Tensor
 
 from s2pipe.bands import bands_at
-from s2pipe.methods.base import TorchSharpener, halo_of
-from s2pipe.methods.pan import Pan, check_pan, mixture, named_after_pan, regress_on_fine
+from s2pipe.methods.base import halo_of
+from s2pipe.methods.pan import Pan, PanSharpener, check_pan, mixture, named_after_pan, regress_on_fine
 from s2pipe.progress import Progress
 from s2pipe.sampling import Sample
 from s2pipe.sensor import Sensor, pad_symmetric
@@ -208,17 +208,8 @@ def kriging_weights(reach: float, start: int, taps: npt.NDArray[np.float64], rat
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AtprkSharpener(TorchSharpener):
-    """A fitted `Atprk`.
-
-    Attributes
-    ----------
-    fitted : dict of str to Tensor
-        By resolution, a row for each band: ``pan`` holds intercept and slopes of the mixture of the 10 m bands, ``kriging`` the
-        weights, (band, fine pixel, coarse pixel).
-    """
-
-    fitted: Mapping[str, Tensor] = field(repr=False)
+class AtprkSharpener(PanSharpener):
+    """A fitted `Atprk`: ``kriging`` of `fitted` holds the weights, (band, fine pixel, coarse pixel)."""
 
     @classmethod
     def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
@@ -231,25 +222,7 @@ class AtprkSharpener(TorchSharpener):
                 fitted[f"kriging.{gsd}m"] = weights[f"kriging.{gsd}m"].reshape(count, (gsd // 10) ** 2, (2 * NEIGHBOURS + 1) ** 2)
         return cls(**fields, fitted=fitted)
 
-    def weights(self) -> dict[str, Tensor]:
-        """See `TorchSharpener.weights`."""
-        return dict(self.fitted)
-
-    def to(self, device: str) -> Self:
-        """See `TorchSharpener.to`."""
-        return replace(self, device=device, fitted={name: tensor.to(device) for name, tensor in self.fitted.items()})
-
-    def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
-        """See `TorchSharpener.forward`."""
-        return torch.cat(
-            [
-                self._sharpen(r10m, coarse, gsd)
-                for gsd, coarse in ((20, r20m), (60, r60m))
-                if coarse is not None and bands_at(self.bands_out, gsd)
-            ]
-        )
-
-    def _sharpen(self, r10m: Tensor, coarse: Tensor, gsd: int) -> Tensor:
+    def sharpen_resolution(self, r10m: Tensor, coarse: Tensor, gsd: int) -> Tensor:
         ratio, bands = gsd // 10, bands_at(self.bands_out, gsd)
         pan = mixture(self.fitted[f"pan.{gsd}m"], r10m)
         left = coarse - self.sensor.degrade(pan, bands, ratio)

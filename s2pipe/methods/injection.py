@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from s2pipe.bands import bands_at
-from s2pipe.methods.base import TorchSharpener, halo_of, upsampling_reach
+from s2pipe.methods.base import halo_of, upsampling_reach
 from s2pipe.methods.pan import (
     Pan,
+    PanSharpener,
     check_pan,
     least_squares,
     mixture,
@@ -284,19 +285,17 @@ def _tensor(array: npt.NDArray[np.float64]) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class InjectionSharpener(TorchSharpener):
+class InjectionSharpener(PanSharpener):
     """A fitted `Injection`.
 
     Attributes
     ----------
     fitted : dict of str to Tensor
-        By resolution, a row for each band: ``pan`` and, of GSA, ``low`` hold the intercept and the slopes of mixtures of the
-        10 m bands and of the coarse bands, ``gain`` one number.
+        Beside ``pan``: ``gain``, one number, and of GSA ``low``, the intercept and the slopes of a mixture of the coarse bands.
     multiplies : bool
         Whether detail is multiplied into the band.
     """
 
-    fitted: Mapping[str, Tensor] = field(repr=False)
     multiplies: bool
 
     @classmethod
@@ -313,25 +312,7 @@ class InjectionSharpener(TorchSharpener):
                     fitted[f"low.{gsd}m"] = weights[f"low.{gsd}m"].reshape(count, 1 + count)
         return cls(**fields, fitted=fitted, multiplies=recipe.multiplies)
 
-    def weights(self) -> dict[str, Tensor]:
-        """See `TorchSharpener.weights`."""
-        return dict(self.fitted)
-
-    def to(self, device: str) -> Self:
-        """See `TorchSharpener.to`."""
-        return replace(self, device=device, fitted={name: tensor.to(device) for name, tensor in self.fitted.items()})
-
-    def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
-        """See `TorchSharpener.forward`."""
-        return torch.cat(
-            [
-                self._sharpen(r10m, coarse, gsd)
-                for gsd, coarse in ((20, r20m), (60, r60m))
-                if coarse is not None and bands_at(self.bands_out, gsd)
-            ]
-        )
-
-    def _sharpen(self, r10m: Tensor, coarse: Tensor, gsd: int) -> Tensor:
+    def sharpen_resolution(self, r10m: Tensor, coarse: Tensor, gsd: int) -> Tensor:
         ratio = gsd // 10
         pan = mixture(self.fitted[f"pan.{gsd}m"], r10m)
         if f"low.{gsd}m" in self.fitted:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from s2pipe.bands import bands_at
 from s2pipe.errors import InputError
+from s2pipe.methods.base import TorchSharpener
 from s2pipe.sampling import Window
 from s2pipe.sensor import Sensor
 
@@ -65,6 +68,42 @@ def least_squares(rows: npt.NDArray[Any], observed: npt.NDArray[Any]) -> npt.NDA
 def mixture(coefficients: Tensor, bands: Tensor) -> Tensor:
     """Mixtures (row, y, x) of `bands` (band, y, x), by rows of `coefficients` that begin with the intercept."""
     return torch.einsum("pb,byx->pyx", coefficients[:, 1:], bands) + coefficients[:, :1, None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PanSharpener(TorchSharpener):
+    """What the Sharpeners share that make each coarse band of its panchromatic band, one resolution after the other.
+
+    Attributes
+    ----------
+    fitted : dict of str to Tensor
+        By name and resolution, as ``pan.20m``, a row for each band: ``pan`` holds the intercept and the slopes of the mixture of
+        the 10 m bands.
+    """
+
+    fitted: Mapping[str, Tensor] = field(repr=False)
+
+    def weights(self) -> dict[str, Tensor]:
+        """See `TorchSharpener.weights`."""
+        return dict(self.fitted)
+
+    def to(self, device: str) -> Self:
+        """See `TorchSharpener.to`."""
+        return replace(self, device=device, fitted={name: tensor.to(device) for name, tensor in self.fitted.items()})
+
+    def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
+        """See `TorchSharpener.forward`."""
+        return torch.cat(
+            [
+                self.sharpen_resolution(r10m, coarse, gsd)
+                for gsd, coarse in ((20, r20m), (60, r60m))
+                if coarse is not None and bands_at(self.bands_out, gsd)
+            ]
+        )
+
+    def sharpen_resolution(self, r10m: Tensor, coarse: Tensor, gsd: int) -> Tensor:
+        """The bands of one resolution, `coarse`, at 10 m."""
+        raise NotImplementedError
 
 
 def _degraded_and_observed(

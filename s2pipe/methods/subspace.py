@@ -146,9 +146,7 @@ def sigma_at_10_m(band: str, sensor: Sensor) -> float:
 
 def gradient_magnitude(fine: Tensor) -> Tensor:
     """The largest gradient magnitude of the 10 m bands (band, y, x), by forward differences, (y, x)."""
-    down = torch.diff(fine, dim=1, append=fine[:, -1:])
-    across = torch.diff(fine, dim=2, append=fine[:, :, -1:])
-    return torch.hypot(down, across).amax(dim=0)
+    return torch.hypot(*differences(fine)).amax(dim=0)
 
 
 def scale_of_edges(sample: Sample, rms: npt.NDArray[np.float64]) -> float:
