@@ -17,26 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import xarray as xr
-from run_facts import DATA, HERE, REFERENCE, commit, markdown, stated
+from run_facts import HERE, REFERENCE, commit, load_scene, markdown, stated
 
 import s2pipe
 from s2pipe import Sensor
 from s2pipe.methods import METHODS
-from s2pipe.scene_files import read_scene
 
 RESULTS = HERE / "results" / "classical_tables.json"
 PAGE = RESULTS.with_suffix(".md")
 NETWORKS = HERE / "results" / "published_tables"
 
-SCENES = {
-    "iceland-raw": "papers/iceland.mat",
-    "usa-raw": "papers/usa.mat",
-    "iceland": "papers/iceland.mat",
-    "usa": "papers/usa.mat",
-    "T33UUB": "papers/S2A_MSIL1C_20170527_T33UUB.mat",
-}
-REPAIRED = ("iceland", "usa")
+SCENES = ("iceland-raw", "usa-raw", "iceland", "usa", "T33UUB")
 PROTOCOLS = ("centre", "box", "corner")
 
 PEERS = {
@@ -68,11 +59,6 @@ TABLE_3 = {
 def classical() -> list[str]:
     """The methods of the table that need neither a training nor weights from elsewhere."""
     return [name for name, entry in METHODS.items() if not entry.trained and name != "dsen2"]
-
-
-def load_scene(name: str) -> xr.DataTree:
-    cube = read_scene(DATA / SCENES[name]).cube
-    return s2pipe.repair_registration(cube) if name in REPAIRED else cube
 
 
 def measure(scene: str, protocol: str, told: str, methods: Sequence[str]) -> list[dict[str, Any]]:

@@ -29,9 +29,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import safetensors
-import xarray as xr
 from published_report import load_results, render
-from run_facts import DATA, HERE, REFERENCE, commit, stated
+from run_facts import DATA, HERE, REFERENCE, commit, load_scene, stated
 
 import s2pipe
 from s2pipe import Sensor
@@ -56,14 +55,7 @@ BUDGET_SEGMENT = 100
 DEADLINE = math.inf
 """Of the long run, on the monotonic clock; `--minutes` sets it."""
 
-SCENES = {
-    "iceland-raw": "papers/iceland.mat",
-    "iceland": "papers/iceland.mat",
-    "usa": "papers/usa.mat",
-    "T33UUB": "papers/S2A_MSIL1C_20170527_T33UUB.mat",
-    "T48QUE": "crops/majortom_L2A_T48QUE_20200223",
-}
-REPAIRED = ("iceland", "usa")
+COMPARED = ("iceland", "usa", "T33UUB", "T48QUE")
 PAIRS = {"coastal": "papers/coastalA_cell_RR.mat", "reykjavik": "papers/reykjavik_cell_RR.mat"}
 PAIRS_SENSOR = Sensor.named("box")
 """Degrading the reference of Coastal by it gives the pair's 20 m bands to 78 dB; by the other two, at most 36 dB."""
@@ -78,11 +70,6 @@ class Run:
     measure: Callable[[Path], list[dict[str, Any]]]
     steps: int | None = None
     """Of a run that `--minutes` can end before its last step."""
-
-
-def load_scene(name: str) -> xr.DataTree:
-    cube = read_scene(DATA / SCENES[name]).cube
-    return s2pipe.repair_registration(cube) if name in REPAIRED else cube
 
 
 def quiet(*_: Any) -> None:
@@ -313,9 +300,7 @@ def table1(pair: str, name: str, steps: int) -> list[Run]:
 def comparison(protocol: str) -> list[Run]:
     """Every network on every scene under one protocol, with equal budgets."""
     runs = []
-    for scene in SCENES:
-        if scene == "iceland-raw":
-            continue
+    for scene in COMPARED:
         runs.append(
             Run(
                 name=f"comparison/{protocol}/{scene}/untrained",

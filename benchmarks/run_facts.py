@@ -1,4 +1,4 @@
-"""What every result states of how it was made: machine, date and commit; and where data and results lie."""
+"""What the benchmarks share: the scenes, and what every result states of how it was made: machine, date and commit."""
 
 from __future__ import annotations
 
@@ -9,10 +9,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+import xarray as xr
+
+import s2pipe
+from s2pipe.scene_files import read_scene
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("S2PIPE_DATA", HERE.parents[1] / "shared" / "data"))
 REFERENCE = DATA.parent / "reference"
+
+SCENES = {
+    "iceland-raw": "papers/iceland.mat",
+    "usa-raw": "papers/usa.mat",
+    "iceland": "papers/iceland.mat",
+    "usa": "papers/usa.mat",
+    "T33UUB": "papers/S2A_MSIL1C_20170527_T33UUB.mat",
+    "T48QUE": "crops/majortom_L2A_T48QUE_20200223",
+}
+REPAIRED = ("iceland", "usa")
+
+
+def load_scene(name: str) -> xr.DataTree:
+    cube = read_scene(DATA / SCENES[name]).cube
+    return s2pipe.repair_registration(cube) if name in REPAIRED else cube
 
 
 def stated(started: str) -> dict[str, str]:
