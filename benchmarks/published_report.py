@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from run_facts import markdown
 
 BANDS = ("B05", "B06", "B07", "B8A", "B11", "B12")
 
@@ -34,7 +35,7 @@ def render(names: Sequence[str], results: dict[str, Result], peers: Path) -> str
         "Mean SRE in dB over the six 20 m bands, `crop=2`. Written by `python benchmarks/published_tables.py`, which lists what "
         "was not run; docs/evaluation.md tells what each protocol measures.\n",
         "## As published, and honest\n",
-        _markdown(_published_rows(results)),
+        _table(_published_rows(results)),
         "*In-sample*: trained on the very pair it is scored on. *One scale lower*: trained on that pair degraded once more, as a "
         "user must, who has no reference.\n",
         _s2sucnn_part(results.get("table3/s2sucnn")),
@@ -42,20 +43,16 @@ def render(names: Sequence[str], results: dict[str, Result], peers: Path) -> str
         "## Stopping without a reference\n",
         "S2SUCNN keeps the weights that meet held-out coarse pixels best, looked at every 25 steps; the reference shows "
         "afterwards, every 100 steps, what that cost against the best step anyone could have picked.\n",
-        _markdown(_stopping_rows(results)),
+        _table(_stopping_rows(results)),
         "## Runs\n",
-        _markdown(_run_rows(names, results)),
+        _table(_run_rows(names, results)),
     ]
     return "\n".join(parts)
 
 
-def _markdown(rows: Iterable[dict[str, str]]) -> str:
+def _table(rows: Iterable[dict[str, str]]) -> str:
     rows = list(rows)
-    if not rows:
-        return f"{NOT_RUN}\n"
-    header = list(rows[0])
-    lines = [header, ["---"] * len(header), *([row.get(column, "") for column in header] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return markdown(list(rows[0]), [list(row.values()) for row in rows]) if rows else f"{NOT_RUN}\n"
 
 
 def _final(result: Result | None) -> pd.DataFrame | None:
@@ -100,7 +97,7 @@ def _s2sucnn_part(result: Result | None) -> str:
             title,
             f"{PUBLISHED_BEST}. Here, {state}: best step seen "
             f"{curve.max():.2f} dB (step {curve.idxmax()}), last step {curve.iloc[-1]:.2f} dB.\n",
-            _markdown([{"step": str(step), "mean SRE dB": f"{curve[step]:.2f}"} for step in looks]),
+            _table([{"step": str(step), "mean SRE dB": f"{curve[step]:.2f}"} for step in looks]),
         ]
     )
 
@@ -126,7 +123,7 @@ def _comparison_parts(names: Sequence[str], results: dict[str, Result], peers: P
                 {"method": "best of reference/measured_peers.csv"} | {s: _best_peer(measured, protocol, s) for s in scenes}
             )
         yield f"### {protocol}\n"
-        yield _markdown(rows)
+        yield _table(rows)
 
 
 def _three_figures(result: Result | None, method: str) -> str:

@@ -1,12 +1,14 @@
 """The committed tables are what the committed results say, and every run is accounted for."""
 
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from s2pipe.methods import METHODS
 from s2pipe.methods.s2sucnn import S2sucnn
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -14,8 +16,12 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 @pytest.fixture
 def report(monkeypatch):
+    return benchmark(monkeypatch, "published_report")
+
+
+def benchmark(monkeypatch, name):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("published_report")
+    return importlib.import_module(name)
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +53,36 @@ def test_every_result_names_machine_date_and_commit(report, runs):
         assert not result["commit"].endswith("-dirty")
 
 
+def test_the_classical_tables_are_rendered_from_their_results_and_quoted_in_the_docs(monkeypatch, data_dir):
+    tables = benchmark(monkeypatch, "classical_tables")
+    result = json.loads(tables.RESULTS.read_text())
+    peers = data_dir.parent / "reference" / "measured_peers.csv"
+    assert tables.render(result, peers) == tables.PAGE.read_text()
+    assert not result["commit"].endswith("-dirty")
+    page = (BENCHMARKS.parent / "docs" / "methods.md").read_text()
+    for part in (tables.differences(result, peers), tables.told_the_truth(result), tables.in_chunks(result)):
+        assert part in page
+
+
+def test_no_method_but_s2sharp_falls_short_of_the_restatement(monkeypatch, data_dir):
+    tables = benchmark(monkeypatch, "classical_tables")
+    result = json.loads(tables.RESULTS.read_text())
+    cells = tables.less_restatement(result, data_dir.parent / "reference" / "measured_peers.csv")
+    assert set(cells[cells < -tables.TOLERANCE].index.unique(0)) == {"s2sharp"}  # docs/methods.md tells why
+
+
+def test_the_page_of_speeds_is_rendered_from_its_results(monkeypatch):
+    speed = benchmark(monkeypatch, "methods_speed")
+    result = json.loads(speed.RESULTS.read_text())
+    assert speed.render(result) == speed.PAGE.read_text()
+    assert not result["commit"].endswith("-dirty")
+    assert {row["method"] for row in result["chunks"]} == METHODS.keys() - {"dsen2"}
+    assert all(row["seconds"] < 120 for row in result["tiles"])
+
+
 @pytest.mark.slow
 def test_the_curve_of_a_long_run_goes_on_where_it_was_interrupted(data_dir, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    tables = importlib.import_module("published_tables")
+    tables = benchmark(monkeypatch, "published_tables")
     monkeypatch.setattr(tables, "HELD_OUT_EVERY", 1)
     long, short = (S2sucnn(steps=steps, patch=None, held_out=0) for steps in (2, 1))
     first = tables.s2sucnn_curve("iceland-raw", "corner", short, tmp_path)
