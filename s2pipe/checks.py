@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from numbers import Real
 from typing import Any
 
 from s2pipe.errors import InputError
@@ -22,5 +23,5 @@ def check_whole(name: str, value: Any, *, least: int) -> int:
 
 def check_positive(name: str, value: Any) -> None:
     """InputError, naming the argument `name`, unless `value` is a finite number above 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
         raise InputError(f"{name}={value!r} must be a number above 0")

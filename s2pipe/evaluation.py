@@ -23,7 +23,7 @@ from s2pipe import metrics
 from s2pipe.bands import node_name
 from s2pipe.checks import check_whole
 from s2pipe.cube import as_cube, bands_by_gsd, encoding_of, make_node, nodes
-from s2pipe.errors import InputError
+from s2pipe.errors import InputError, S2PipeError
 from s2pipe.fill import fill_nodata
 from s2pipe.lattice import STEP
 from s2pipe.methods import METHODS, Method, Sharpener, get_method
@@ -262,10 +262,10 @@ def judge(
 
 @contextmanager
 def _leaving_out(label: str, left_out: dict[str, str], *, unless: bool) -> Iterator[None]:
-    """A method that refuses within the block is entered in `left_out` and warned of, unless its error is to be raised."""
+    """A method that fails within the block is entered in `left_out` and warned of, unless its error is to be raised."""
     try:
         yield
-    except InputError as error:
+    except S2PipeError as error:
         if unless:
             raise
         log.warning("%s is left out: %s", label, error)

@@ -200,7 +200,7 @@ def _draw_parts(
     of_bands = f" (mean of the {len(bands)} bands)" if len(bands) > 1 else ""
     figure.suptitle(
         f"{' / '.join(bands)} where the scene has the most detail. Below each result its absolute error\n"
-        f"in reflectance{of_bands}; the number is the mean over the image",
+        f"in reflectance{of_bands}; the number is the mean over the part",
         fontsize=9,
     )
     low, high = _stretch(truth.values)

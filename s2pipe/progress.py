@@ -38,7 +38,7 @@ def progress_bar() -> Iterator[Progress]:
 
 
 class _Lines:
-    """Prints a line whenever another tenth of a label is done; what is done in one step has no tenths."""
+    """Prints a line whenever another tenth of a label is done; of what is done in one step, that it began."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
         self._show = show
@@ -46,7 +46,10 @@ class _Lines:
 
     def __call__(self, label: str, done: int, total: int, loss: float | None) -> None:
         tenths = 10 * done // max(total, 1)
-        if total > 1 and tenths > self._tenths.get(label, 0):
+        if total == 1:
+            if not done:
+                self._show(label)
+        elif tenths > self._tenths.get(label, 0):
             self._tenths[label] = tenths
             self._show(f"{label}: {10 * tenths} % ({done} of {total}) {_remark(loss)}".rstrip())
 

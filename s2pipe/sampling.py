@@ -16,6 +16,7 @@ from s2pipe import lattice
 from s2pipe.cube import bands_by_gsd, encoding_of, nodes
 from s2pipe.errors import InputError
 from s2pipe.fill import fill_nodata
+from s2pipe.radiometry import Encoding
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +182,8 @@ def _hashed_squares(reflectance: npt.NDArray[np.float32], seen: npt.NDArray[np.b
 def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:
     """Read up to `MAX_WINDOWS` windows, spread at random over the ground and the dates of a cube.
 
-    Candidates are looked at in their coarsest bands only, until enough with imagery are found; nothing else is read.
+    Candidates are looked at in their coarsest bands only, until enough with imagery are found; nothing else is read, unless the
+    coarsest bands hold nodata only.
 
     Parameters
     ----------
@@ -196,19 +198,13 @@ def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:
     Raises
     ------
     InputError
-        If the coarsest bands hold nodata only.
+        If all bands hold nodata only.
     """
     places = list(_window_places(nodes(cube)[10]))
     np.random.default_rng(seed).shuffle(places)
-    found: list[tuple[float, Place]] = []
-    for start in range(0, len(places), MAX_WINDOWS):
-        batch = places[start : start + MAX_WINDOWS]
-        found += zip(_shares_seen(cube, batch), batch, strict=True)
-        if sum(share >= MIN_VALID for share, _ in found) >= MAX_WINDOWS:
-            break
-    full = [place for share, place in found if share >= MIN_VALID]
-    partial = [place for share, place in sorted(found, key=lambda pair: -pair[0]) if 0 < share < MIN_VALID]
-    chosen = (full or partial)[:MAX_WINDOWS]
+    coarsest_first = sorted(nodes(cube), reverse=True)
+    # a finer resolution is looked at where nothing was seen in a coarser one
+    chosen = next((chosen for gsd in coarsest_first if (chosen := _choose_places(nodes(cube)[gsd], gsd, places))), [])
     if not chosen:
         raise InputError("the data hold nodata only; choose another date, or a bbox with imagery")
     windows = _read_windows(cube, chosen)
@@ -219,6 +215,19 @@ def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:
             brightness,
         )
     return windows
+
+
+def _choose_places(array: xr.DataArray, gsd: int, places: Sequence[Place]) -> list[Place]:
+    """The first places that were seen in an array well enough; where there are none, those that were seen in it best."""
+    found: list[tuple[float, Place]] = []
+    for start in range(0, len(places), MAX_WINDOWS):
+        batch = places[start : start + MAX_WINDOWS]
+        found += zip(_shares_seen(array, gsd, batch), batch, strict=True)
+        if sum(share >= MIN_VALID for share, _ in found) >= MAX_WINDOWS:
+            break
+    full = [place for share, place in found if share >= MIN_VALID]
+    partial = [place for share, place in sorted(found, key=lambda pair: -pair[0]) if 0 < share < MIN_VALID]
+    return (full or partial)[:MAX_WINDOWS]
 
 
 Place = tuple[int, slice, slice]
@@ -248,10 +257,9 @@ def _spans(chunks: Sequence[int]) -> Iterator[slice]:
         start += chunk
 
 
-def _shares_seen(cube: xr.DataTree, places: Sequence[Place]) -> list[float]:
-    """Share of pixels of each place of which some coarsest band was seen."""
-    encoding = encoding_of(cube)
-    gsd, array = max(nodes(cube).items())
+def _shares_seen(array: xr.DataArray, gsd: int, places: Sequence[Place]) -> list[float]:
+    """Share of pixels of each place of which some band of an array was seen."""
+    encoding = Encoding.from_attrs(array.dtype, array.attrs)
     parts = [_cut(array, place, gsd) for place in places]
     return [float((~encoding.is_nodata(np.asarray(numbers))).any(axis=0).mean()) for numbers in dask.compute(*parts)]
 

@@ -6,6 +6,8 @@ import s2pipe
 from s2pipe import InputError, Sensor
 from s2pipe.bands import BANDS_BY_GSD
 from s2pipe.methods import get_method
+from s2pipe.methods.atprk import Atprk
+from s2pipe.methods.injection import Glp, Gsa
 from s2pipe.methods.pan import least_squares, mixture, regress_on_fine, select_fine
 from s2pipe.sampling import Sample
 
@@ -56,7 +58,13 @@ def test_a_mixture_begins_with_its_intercept():
     torch.testing.assert_close(mixture(torch.tensor([[0.5, 2, 3]]), bands), torch.tensor([[[32.5]]]))
 
 
-@pytest.mark.parametrize("method", ["glp", "gsa", "atprk"])
-def test_other_pans_are_refused(method):
+@pytest.mark.parametrize("recipe", [Glp, Gsa, Atprk])
+def test_other_pans_are_refused(recipe):
     with pytest.raises(InputError, match=r"pan='blue' must be one of 'synthesised', 'selected'"):
-        get_method(method, pan="blue")
+        recipe(pan="blue")
+
+
+@pytest.mark.parametrize("method", ["glp", "glp-sel", "atprk-sel"])
+def test_the_pan_of_a_method_is_that_of_its_name(method):
+    with pytest.raises(InputError, match=f"method '{method}' has no option 'pan'; it has no options"):
+        get_method(method, pan="selected")

@@ -21,11 +21,11 @@ def test_in_a_terminal_it_is_a_bar(capsys, monkeypatch):
     assert "training" in shown and "3/40" in shown and "\x1b[" in shown
 
 
-def test_what_is_done_in_one_step_is_no_line(capsys):
+def test_of_what_is_done_in_one_step_a_line_says_that_it_began(capsys):
     with progress_bar() as report:
         report("3 of 17: atprk", 0, 1, None)
         report("3 of 17: atprk", 1, 1, None)
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err.splitlines() == ["3 of 17: atprk"]
 
 
 def test_in_a_terminal_only_what_is_not_done_is_shown(capsys, monkeypatch):

@@ -40,7 +40,7 @@ class Entry:
     paper : str
         Authors, year and DOI.
     preset : dict
-        Options of the recipe that make it this method.
+        Options of the recipe that make it this method, and are none of the method's.
     """
 
     recipe: type[Any]
@@ -57,10 +57,10 @@ class Entry:
     @property
     def options(self) -> dict[str, Any]:
         """The options there are, with their defaults; MISSING where one must be given."""
-        return {f.name: self.preset.get(f.name, f.default) for f in fields(self.recipe)}
+        return {f.name: f.default for f in fields(self.recipe) if f.name not in self.preset}
 
 
-SELECTED = {"pan": "selected"}
+SYNTHESISED, SELECTED = {"pan": "synthesised"}, {"pan": "selected"}
 
 METHODS: dict[str, Entry] = {
     "bicubic": Entry(recipe=Bicubic, sharpener=BicubicSharpener, fit="none", paper="Keys 1981, doi:10.1109/TASSP.1981.1163711"),
@@ -76,12 +76,14 @@ METHODS: dict[str, Entry] = {
             (GlpHpm, "Aiazzi et al. 2006, doi:10.14358/PERS.72.5.591"),
             (HpmR, "Vivone et al. 2018, IEEE Trans. Geosci. Remote Sens. 56(2)"),
         )
-        for suffix, preset in (("", {}), ("-sel", SELECTED))
+        for suffix, preset in (("", SYNTHESISED), ("-sel", SELECTED))
     },
-    "atprk": Entry(recipe=Atprk, sharpener=AtprkSharpener, paper="Wang et al. 2016, doi:10.1016/j.rse.2016.10.030"),
-    "atprk-sel": Entry(
-        recipe=Atprk, sharpener=AtprkSharpener, paper="Wang et al. 2016, doi:10.1016/j.rse.2016.10.030", preset=SELECTED
-    ),
+    **{
+        f"atprk{suffix}": Entry(
+            recipe=Atprk, sharpener=AtprkSharpener, paper="Wang et al. 2016, doi:10.1016/j.rse.2016.10.030", preset=preset
+        )
+        for suffix, preset in (("", SYNTHESISED), ("-sel", SELECTED))
+    },
     "supreme": Entry(recipe=Supreme, sharpener=SupremeSharpener, paper="Lanaras et al. 2017, doi:10.1109/CVPRW.2017.194"),
     "s2sharp": Entry(recipe=S2sharp, sharpener=S2sharpSharpener, paper="Ulfarsson et al. 2019, doi:10.1109/TGRS.2019.2906048"),
     "ssss": Entry(

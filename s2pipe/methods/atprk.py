@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +15,7 @@ from scipy import optimize, signal
 from torch import Tensor
 
 from s2pipe.bands import bands_at
-from s2pipe.methods.base import halo_of
+from s2pipe.methods.base import fields_of_fit, halo_of
 from s2pipe.methods.pan import Pan, PanSharpener, check_pan, mixture, named_after_pan, regress_on_fine
 from s2pipe.progress import Progress
 from s2pipe.sampling import Sample
@@ -41,7 +41,8 @@ class Atprk:
     P, degraded, leaves of the coarse band is kriged to 10 m from 3 x 3 coarse pixels, with the sensor's point spread function
     as the support of a coarse pixel, and added to P. The exponential semivariogram of points is the one, of 20 sills (1.1 to 3
     times) and 20 ranges (0.6 to 2.5 times those of the areal one), whose regularisation fits the areal one best at 20 lags.
-    The regression and the semivariogram are fitted once on the sample.
+    Where no areal semivariogram can be fitted, as in a flat band, the points' range is two coarse pixels. The regression and the
+    semivariogram are fitted once on the sample.
     """
 
     pan: Pan = "synthesised"
@@ -84,15 +85,9 @@ class Atprk:
             fitted[f"pan.{gsd}m"] = torch.from_numpy(pans.astype(np.float32))
             fitted[f"kriging.{gsd}m"] = torch.from_numpy(weights.astype(np.float32))
         return AtprkSharpener(
-            method=self.name,
-            options={"pan": self.pan},
-            seed=seed,
-            sensor=sensor,
+            **fields_of_fit(self, sample, sensor=sensor, seed=seed),
             bands_in=sample.bands[10] + sample.targets,
-            bands_out=sample.targets,
             bicubic_bands=unseen,
-            halo=self.halo(sample.gsds, sensor),
-            fingerprint=sample.fingerprint(),
             fitted=fitted,
         )
 
@@ -110,7 +105,7 @@ def residuals(
 
 
 def areal_semivariogram(
-    images: Collection[npt.NDArray[np.float32]] | Iterator[npt.NDArray[np.float32]],
+    images: Iterable[npt.NDArray[np.float32]],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Lags in pixels, and the semivariance at each, along rows and columns of all images (y, x)."""
     squares, counts = np.zeros(LAGS), np.zeros(LAGS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
@@ -171,6 +171,19 @@ class TorchSharpener:
             self.halo,
             self.weights_sha256,
         )
+
+
+def fields_of_fit(recipe: Any, sample: Sample, *, sensor: Sensor, seed: int) -> dict[str, Any]:
+    """What the Sharpener that a recipe of this package makes of a sample states, but for its bands and its weights."""
+    return {
+        "method": recipe.name,
+        "options": asdict(recipe),
+        "seed": seed,
+        "sensor": sensor,
+        "bands_out": sample.targets,
+        "halo": recipe.halo(sample.gsds, sensor),
+        "fingerprint": sample.fingerprint(),
+    }
 
 
 def placed(network: Network, device: str) -> Network:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from s2pipe.bands import bands_at
-from s2pipe.methods.base import halo_of, upsampling_reach
+from s2pipe.methods.base import count_by_gsd, fields_of_fit, halo_of, upsampling_reach
 from s2pipe.methods.pan import (
     Pan,
     PanSharpener,
@@ -28,18 +28,22 @@ from s2pipe.progress import Progress
 from s2pipe.sampling import Sample
 from s2pipe.sensor import Sensor
 
+LEAST_EXPLAINED = 0.5
+"""Share of a panchromatic band's variance, below which the coarse bands are no low-pass of it: GSA's gain grows as it shrinks."""
+
 LARGEST_RATIO = 10.0
 """Of a panchromatic band to what is low in it, where detail is multiplied: more is noise over a dark ground."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """What the sample tells of three images at 10 m: a coarse band upsampled, its panchromatic band, and what is low in that.
+    """What the sample tells of images at 10 m: a coarse band upsampled, its panchromatic band, that degraded and upsampled, and
+    where there is one the mixture of coarse bands that is like the latter.
 
     Attributes
     ----------
-    products : ndarray, (4, 4)
-        Means of the products of 1 and these three, in this order.
+    products : ndarray, (1 + image, 1 + image)
+        Means of the products of 1 and these, in this order.
     """
 
     products: npt.NDArray[np.float64]
@@ -47,6 +51,7 @@ class Moments:
     UPSAMPLED: ClassVar[int] = 1
     PAN: ClassVar[int] = 2
     LOW: ClassVar[int] = 3
+    MIXED: ClassVar[int] = 4
 
     def mean(self, image: int) -> float:
         """Of an image."""
@@ -77,6 +82,7 @@ class Injection:
 
     family: ClassVar[str]
     multiplies: ClassVar[bool] = False
+    mixes_low: ClassVar[bool] = False
 
     pan: Pan = "synthesised"
 
@@ -106,27 +112,34 @@ class Injection:
         unseen = sample.unseen_targets()
         weights: dict[str, Tensor] = {}
         for gsd in sample.gsds:
-            bands = [band for band in sample.bands[gsd] if band not in unseen]
-            fitted = self._fit_bands(gsd, bands, sample, sensor)
-            for name, rows in fitted.items():
-                # what was never seen is interpolated: its panchromatic band and what is low in it are 1 everywhere
-                neutral = [1.0] if name == "gain" else [1.0, *[0.0] * (rows.shape[1] - 1)]
-                found = dict(zip(bands, rows, strict=True))
-                stacked = np.stack([found.get(band, np.asarray(neutral)) for band in sample.bands[gsd]])
-                weights[f"{name}.{gsd}m"] = torch.from_numpy(stacked.astype(np.float32))
+            for name, rows in self._fit_resolution(gsd, unseen, sample, sensor).items():
+                weights[f"{name}.{gsd}m"] = torch.from_numpy(rows.astype(np.float32))
         return InjectionSharpener(
-            method=self.name,
-            options={"pan": self.pan},
-            seed=seed,
-            sensor=sensor,
+            **fields_of_fit(self, sample, sensor=sensor, seed=seed),
             bands_in=sample.bands[10] + sample.targets,
-            bands_out=sample.targets,
             bicubic_bands=unseen,
-            halo=self.halo(sample.gsds, sensor),
-            fingerprint=sample.fingerprint(),
             fitted=weights,
             multiplies=self.multiplies,
         )
+
+    def _fit_resolution(
+        self, gsd: int, unseen: Collection[str], sample: Sample, sensor: Sensor
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Rows of `_fit_bands` for all bands of a resolution; those of `unseen` make of it what it is, interpolated."""
+        names = sample.bands[gsd]
+        seen = [i for i, band in enumerate(names) if band not in unseen]
+        # a panchromatic band, and what is low in it, that are 1 everywhere
+        widths = self.widths(fine=len(sample.bands[10]), coarse=len(names))
+        result = {name: np.eye(1, width).repeat(len(names), axis=0) for name, width in widths.items()}
+        if seen:
+            for name, rows in self._fit_bands(gsd, [names[i] for i in seen], sample, sensor).items():
+                result[name][seen] = rows
+        return result
+
+    @classmethod
+    def widths(cls, *, fine: int, coarse: int) -> dict[str, int]:
+        """Numbers of a band in each of the arrays that are fitted, for so many 10 m bands and bands of its resolution."""
+        return {"pan": 1 + fine, "gain": 1} | ({"low": 1 + coarse} if cls.mixes_low else {})
 
     def _fit_bands(self, gsd: int, bands: list[str], sample: Sample, sensor: Sensor) -> dict[str, npt.NDArray[np.float64]]:
         """Rows for `bands` of ``pan`` (intercept and slopes), ``gain`` and, where there is one, ``low``."""
@@ -144,8 +157,7 @@ class Injection:
         moments = _moments(gsd, bands, pans, low, sample, sensor)
         gains = np.empty((len(bands), 1))
         for row, band_moments in enumerate(moments):
-            gains[row], shift = self._gain_and_shift(band_moments)
-            pans[row, 0] += shift
+            pans[row], gains[row] = self._injected(pans[row], band_moments)
         return {"pan": pans, "gain": gains} | ({} if low is None else {"low": low})
 
     def _fit_low(
@@ -154,9 +166,9 @@ class Injection:
         """Mixtures of the upsampled coarse bands that are what is low in each P; None: P degraded and upsampled."""
         return None
 
-    def _gain_and_shift(self, moments: Moments) -> tuple[float, float]:
-        """The gain of a band's detail, and what is added to its panchromatic band."""
-        return 1.0, 0.0
+    def _injected(self, pan: npt.NDArray[np.float64], moments: Moments) -> tuple[npt.NDArray[np.float64], float]:
+        """The panchromatic band (intercept and slopes) whose detail is injected, and the gain of that detail."""
+        return pan, 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,8 +190,8 @@ class GlpFs(Injection):
 
     family: ClassVar[str] = "glp-fs"
 
-    def _gain_and_shift(self, moments: Moments) -> tuple[float, float]:
-        return moments.slope(Moments.UPSAMPLED, on=Moments.LOW, by=Moments.PAN), 0.0
+    def _injected(self, pan: npt.NDArray[np.float64], moments: Moments) -> tuple[npt.NDArray[np.float64], float]:
+        return pan, moments.slope(Moments.UPSAMPLED, on=Moments.LOW, by=Moments.PAN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,18 +212,19 @@ class HpmR(Injection):
 
     Of Vivone et al. 2018, IEEE Trans. Geosci. Remote Sens. 56(2), 984-996.
 
-    g = cov(M, L) / var(L) and c = mean(M) / g - mean(P), so that M and g (L + c) agree in the mean. The ratio is limited as in
-    `GlpHpm`. See `Glp` for L, and `Injection` for P; ``pan="synthesised"`` by default.
+    g = cov(M, L) / var(L) and c = mean(M) / g - mean(P), so that M and g (L + c) agree in the mean. Both parts of the ratio are
+    taken g times, which holds for a g of 0 too. It is limited as in `GlpHpm`. See `Glp` for L, and `Injection` for P;
+    ``pan="synthesised"`` by default.
     """
 
     family: ClassVar[str] = "hpm-r"
     multiplies: ClassVar[bool] = True
 
-    def _gain_and_shift(self, moments: Moments) -> tuple[float, float]:
+    def _injected(self, pan: npt.NDArray[np.float64], moments: Moments) -> tuple[npt.NDArray[np.float64], float]:
         gain = moments.slope(Moments.UPSAMPLED, on=Moments.LOW)
-        if gain <= 0:  # a band that gets darker where P gets brighter cannot be modulated by it
-            return 1.0, 0.0
-        return 1.0, moments.mean(Moments.UPSAMPLED) / gain - moments.mean(Moments.PAN)
+        scaled = gain * pan
+        scaled[0] += moments.mean(Moments.UPSAMPLED) - gain * moments.mean(Moments.PAN)
+        return scaled, 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,10 +232,12 @@ class Gsa(Injection):
     """Adaptive Gram-Schmidt (Aiazzi et al. 2007, doi:10.1109/TGRS.2007.901007): M + g (P - I), means taken out of both.
 
     I is the mixture of all upsampled coarse bands of the resolution whose coefficients fit P, degraded as the sensor
-    degrades the band, to these coarse bands; g = cov(M, I) / var(I). See `Injection` for P; ``pan="synthesised"`` by default.
+    degrades the band, to these coarse bands; g = cov(M, I) / var(I). Where I has less than half of the variance of P,
+    degraded, and so is no low-pass of it, g is less by as much. See `Injection` for P; ``pan="synthesised"`` by default.
     """
 
     family: ClassVar[str] = "gsa"
+    mixes_low: ClassVar[bool] = True
 
     def _fit_low(
         self, gsd: int, bands: list[str], pans: npt.NDArray[np.float64], sample: Sample, sensor: Sensor
@@ -240,11 +255,12 @@ class Gsa(Injection):
             low[row, [0, *(1 + np.array(positions))]] = least_squares(np.concatenate(coarse, axis=1), np.concatenate(degraded))
         # the means of P and of I over the scene are the same then
         for coefficients, moments in zip(low, _moments(gsd, bands, pans, low, sample, sensor), strict=True):
-            coefficients[0] += moments.mean(Moments.PAN) - moments.mean(Moments.LOW)
+            coefficients[0] += moments.mean(Moments.PAN) - moments.mean(Moments.MIXED)
         return low
 
-    def _gain_and_shift(self, moments: Moments) -> tuple[float, float]:
-        return moments.slope(Moments.UPSAMPLED, on=Moments.LOW), 0.0
+    def _injected(self, pan: npt.NDArray[np.float64], moments: Moments) -> tuple[npt.NDArray[np.float64], float]:
+        explained = moments.covariance(Moments.MIXED, Moments.MIXED) / (moments.covariance(Moments.LOW, Moments.LOW) or 1.0)
+        return pan, moments.slope(Moments.UPSAMPLED, on=Moments.MIXED) * min(explained / LEAST_EXPLAINED, 1.0)
 
 
 def _matched(pan: npt.NDArray[np.float64], moments: Moments) -> npt.NDArray[np.float64]:
@@ -260,22 +276,25 @@ def _moments(
     gsd: int,
     bands: list[str],
     pans: npt.NDArray[np.float64],
-    low: npt.NDArray[np.float64] | None,
+    mixed: npt.NDArray[np.float64] | None,
     sample: Sample,
     sensor: Sensor,
 ) -> list[Moments]:
     """Of each of `bands`, over all 10 m pixels where it and the 10 m bands were seen."""
     ratio = gsd // 10
     positions = [sample.bands[gsd].index(band) for band in bands]
-    sums = np.zeros((len(bands), 4, 4))
+    size = 4 if mixed is None else 5
+    sums = np.zeros((len(bands), size, size))
     for window in sample.windows:
         smooth = sensor.upsample(torch.from_numpy(window.reflectance[gsd]), ratio)
         pan = mixture(_tensor(pans), torch.from_numpy(window.reflectance[10]))
-        below = sensor.upsample(sensor.degrade(pan, bands, ratio), ratio) if low is None else mixture(_tensor(low), smooth)
+        images = [smooth[positions], pan, sensor.upsample(sensor.degrade(pan, bands, ratio), ratio)]
+        if mixed is not None:
+            images.append(mixture(_tensor(mixed), smooth))
         for row, position in enumerate(positions):
             seen = window.seen_at(10, {10: range(len(sample.bands[10])), gsd: [position]})
-            images = np.stack([image.numpy()[seen] for image in (smooth[position], pan[row], below[row])]).astype(np.float64)
-            design = np.vstack([np.ones(images.shape[1]), images])
+            rows = np.stack([image[row].numpy()[seen] for image in images]).astype(np.float64)
+            design = np.vstack([np.ones(rows.shape[1]), rows])
             sums[row] += design @ design.T
     return [Moments(products=total / total[0, 0]) for total in sums]
 
@@ -303,13 +322,11 @@ class InjectionSharpener(PanSharpener):
         """See `TorchSharpener.restore`."""
         recipe = next(kind for kind in FAMILY if kind(pan=fields["options"]["pan"]).name == fields["method"])
         fine = len(bands_at(fields["bands_in"], 10))
-        fitted = {}
-        for gsd in (20, 60):
-            if count := len(bands_at(fields["bands_out"], gsd)):
-                fitted[f"pan.{gsd}m"] = weights[f"pan.{gsd}m"].reshape(count, 1 + fine)
-                fitted[f"gain.{gsd}m"] = weights[f"gain.{gsd}m"].reshape(count, 1)
-                if recipe is Gsa:
-                    fitted[f"low.{gsd}m"] = weights[f"low.{gsd}m"].reshape(count, 1 + count)
+        fitted = {
+            f"{name}.{gsd}m": weights[f"{name}.{gsd}m"].reshape(count, width)
+            for gsd, count in count_by_gsd(fields["bands_out"]).items()
+            for name, width in recipe.widths(fine=fine, coarse=count).items()
+        }
         return cls(**fields, fitted=fitted, multiplies=recipe.multiplies)
 
     def sharpen_resolution(self, r10m: Tensor, coarse: Tensor, gsd: int) -> Tensor:

@@ -18,7 +18,7 @@ from s2pipe.checks import check_positive, check_whole
 from s2pipe.errors import InputError
 from s2pipe.hashing import sha256_of
 from s2pipe.lattice import STEP
-from s2pipe.methods.base import Array, TorchSharpener, count_by_gsd, halo_of, placed, upsampling_reach
+from s2pipe.methods.base import Array, TorchSharpener, count_by_gsd, fields_of_fit, halo_of, placed, upsampling_reach
 from s2pipe.networks import resnet, ssc_cnn
 from s2pipe.progress import Progress
 from s2pipe.sampling import Sample, Window, patch_corners
@@ -122,15 +122,9 @@ class LowerScaleCnn:
                 pairs, places, gsd, sensor=sensor, seed=seed, device=device, progress=progress, checkpoint=checkpoint
             )
         return LowerScaleSharpener(
-            method=self.name,
-            options=asdict(self),
-            seed=seed,
-            sensor=sensor,
+            **fields_of_fit(self, sample, sensor=sensor, seed=seed),
             bands_in=sample.inputs,
-            bands_out=sample.targets,
             bicubic_bands=bicubic,
-            halo=self.halo(sample.gsds, sensor),
-            fingerprint=sample.fingerprint(),
             networks=networks,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from s2pipe.bands import BANDS, GSDS, bands_at
 from s2pipe.errors import InputError
-from s2pipe.methods.base import TorchSharpener, halo_of, upsampling_reach
+from s2pipe.methods.base import TorchSharpener, fields_of_fit, halo_of, upsampling_reach
 from s2pipe.methods.pan import mixture
 from s2pipe.methods.subspace import all_bands, sample_pixels
 from s2pipe.progress import Progress
@@ -43,8 +43,9 @@ class ResSr:
     The bands, brought to 0 and 1 at their 2nd and 98th percentiles, are pixels in a subspace of K = 2 components. A pixel's
     components z solve (lambda sigma^2 / K diag(1 / s^2) + sum_b gamma_b v_b v_b') z = sum_b gamma_b v_b y_b, in which coarse
     bands are repeated to 10 m; sigma = 0.02, lambda = 0.5, gamma = 0.99 for the 10 m bands and 0.0075 and 0.0025 for those at 20
-    and 60 m. What the result, degraded, leaves of a coarse band is upsampled and added. Everything but this last step is one
-    mixture of all bands, whose coefficients are fitted once on the sample.
+    and 60 m, all as in the paper. What the result, degraded, leaves of a coarse band is upsampled and added. Everything but
+    this last step is one mixture of all bands, whose coefficients are fitted once, on every fourth 10 m pixel of the sample
+    along both axes.
 
     Attributes
     ----------
@@ -84,15 +85,9 @@ class ResSr:
             if band not in unseen:
                 coefficients[row, [0, *(1 + i for i in used)]] = rows[used.index(bands.index(band))]
         return ResSrSharpener(
-            method=self.name,
-            options=asdict(self),
-            seed=seed,
-            sensor=sensor,
+            **fields_of_fit(self, sample, sensor=sensor, seed=seed),
             bands_in=bands,
-            bands_out=sample.targets,
             bicubic_bands=tuple(band for band in sample.targets if band in unseen),
-            halo=self.halo(sample.gsds, sensor),
-            fingerprint=sample.fingerprint(),
             coefficients=torch.from_numpy(coefficients.astype(np.float32)),
         )
 

@@ -18,7 +18,7 @@ from s2pipe.checks import check_positive, check_whole
 from s2pipe.errors import InputError
 from s2pipe.hashing import sha256_of
 from s2pipe.lattice import STEP, round_up
-from s2pipe.methods.base import TorchSharpener, count_by_gsd, placed
+from s2pipe.methods.base import TorchSharpener, count_by_gsd, fields_of_fit, placed
 from s2pipe.networks import s2sucnn
 from s2pipe.progress import Progress
 from s2pipe.sampling import Sample, Window, patch_corners
@@ -127,15 +127,9 @@ class S2sucnn:
             held_out=scene.held_out_loss if scene.held_out_places else None,
         )
         return S2sucnnSharpener(
-            method=self.name,
-            options=asdict(self),
-            seed=seed,
-            sensor=sensor,
+            **fields_of_fit(self, sample, sensor=sensor, seed=seed),
             bands_in=tuple(band for names in bands.values() for band in names),
-            bands_out=sample.targets,
             bicubic_bands=bicubic,
-            halo=self.halo(bands, sensor),
-            fingerprint=sample.fingerprint(),
             network=network.requires_grad_(False),
             scale=scale,
             kept_step=kept,

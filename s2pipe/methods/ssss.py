@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from s2pipe.bands import BANDS
 from s2pipe.checks import check_positive, check_whole
+from s2pipe.methods.base import fields_of_fit
 from s2pipe.methods.subspace import HALO, Observation, SceneSharpener, all_bands, clearest_parts, sample_pixels, spectra
 from s2pipe.progress import Progress
 from s2pipe.sampling import Sample, unseen_bands
@@ -54,6 +55,10 @@ class Ssss:
     The mixtures and U are found once on the sample: U holds the leading singular vectors of the mixtures; these are of as many
     dimensions as there are 10 m bands, so that the fifth is the leading one of what they, degraded, leave of the coarse bands,
     upsampled. 30 iterations from there, each band is regressed on z as the sensor sees it, which gives the final U.
+
+    lambda = 0.1, mu = 0.1 and 100 iterations are those of the authors' code. The search for the nearest patch ends 24 pixels away
+    instead of at the scene's edge, so that a block can be sharpened by itself, and the copies that the ADMM makes agree are 144
+    whatever the block, see `COPIES`.
 
     With these numbers the graph weighs little: the result is that of the subspace, and of the early end.
 
@@ -108,15 +113,9 @@ class Ssss:
             estimated.append(found.cpu())
         regressed = regressed_subspace(part, sensor, estimated, without=unseen)
         return SsssSharpener(
-            method=self.name,
-            options=asdict(self),
-            seed=seed,
-            sensor=sensor,
+            **fields_of_fit(self, sample, sensor=sensor, seed=seed),
             bands_in=bands,
-            bands_out=sample.targets,
             bicubic_bands=tuple(band for band in sample.targets if band in unseen),
-            halo=self.halo(sample.gsds, sensor),
-            fingerprint=sample.fingerprint(),
             subspace=torch.from_numpy(regressed).float(),
             start=start,
         )

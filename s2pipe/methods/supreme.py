@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from s2pipe.checks import check_positive, check_whole
+from s2pipe.methods.base import fields_of_fit
 from s2pipe.methods.subspace import (
     HALO,
     Observation,
@@ -42,10 +43,11 @@ class Supreme:
     """SupReME (Lanaras et al. 2017, doi:10.1109/CVPRW.2017.194).
 
     All bands, divided by their root mean squares, are B U z: z an image of 7 dimensions at 10 m, U a subspace, B the sensor.
-    z minimises 1/2 |y - B U z|^2 + tau sum_i q_i w |D z_i|^2, with D the forward differences, q = 1, 1.5, 4, 8, 15, 15, 20 and
+    z minimises 1/2 |y - B U z|^2 + tau/2 sum_i q_i w |D z_i|^2, with D the forward differences, q = 1, 1.5, 4, 8, 15, 15, 20 and
     w = exp(-g^2 / 2), at least 0.5, where g is the largest gradient of the 10 m bands in units of its 95 % quantile. U, the
     root mean squares and that quantile are found once on the sample: U holds the leading singular vectors of the scene
-    with all bands blurred alike. ADMM with mu = 0.2 ends after `iterations` or at a residual of 1e-3. Every linear step
+    with all bands blurred alike, by Gaussians of 13 taps. tau = 0.005, mu = 0.2 and 100 iterations are those of the authors'
+    code. ADMM with mu = 0.2 ends after `iterations` or at a residual of 1e-3. Every linear step
     is exact, at the edges too, where the block is mirrored.
 
     Attributes
@@ -83,15 +85,9 @@ class Supreme:
         rms = rms_of_bands(sample, bands)
         subspace = blurred_subspace(sample, sensor, rms=rms, without=unseen, dimensions=DIMENSIONS)
         return SupremeSharpener(
-            method=self.name,
-            options=asdict(self),
-            seed=seed,
-            sensor=sensor,
+            **fields_of_fit(self, sample, sensor=sensor, seed=seed),
             bands_in=bands,
-            bands_out=sample.targets,
             bicubic_bands=tuple(band for band in sample.targets if band in unseen),
-            halo=self.halo(sample.gsds, sensor),
-            fingerprint=sample.fingerprint(),
             subspace=torch.from_numpy(subspace).float(),
             rms=torch.from_numpy(rms).float(),
             edge_scale=torch.tensor(scale_of_edges(sample, rms[: len(sample.bands[10])])),
