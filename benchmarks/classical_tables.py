@@ -198,7 +198,11 @@ def table_3() -> str:
     published = published[published["source"] == "S2SUCNN Table III"].set_index("method")["msre_db"]
     methods = [name for name in TABLE_3.values() if name and not METHODS[name].trained]
     measured = pd.DataFrame(
-        [row for told in ("centre", "corner") for row in measure("iceland-raw", "corner", told, {name: name for name in methods})]
+        [
+            row
+            for told in ("centre", "corner")
+            for row in measure("iceland-raw", "corner", told, dict(zip(methods, methods, strict=True)))
+        ]
     )
     figures = measured.set_index(["method", "told"])["sre_db"]
     rows = []
