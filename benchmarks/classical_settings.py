@@ -3,8 +3,8 @@
     python benchmarks/classical_settings.py           everything, some 15 minutes on two cores, and the page
     python benchmarks/classical_settings.py --render  the page only, from the results there are
 
-Mean SRE is that over the six 20 m bands, `crop=2`. Rows that say *picked with the reference* show what a setting can give at most;
-nothing in the package is chosen so.
+Mean SRE is that over the six 20 m bands, `crop=2`. Rows that say *picked with the reference* show what a setting can give at
+most; nothing in the package is chosen so.
 """
 
 from __future__ import annotations
@@ -79,15 +79,20 @@ def rows() -> Iterator[tuple[str, str, str, float]]:
 
 def render(result: dict[str, Any]) -> str:
     """The page, in Markdown."""
-    cells = [[method, told, setting, f"{sre:.2f}", f"{PUBLISHED[method]:.2f}"] for method, told, setting, sre in result["rows"]]
     return "\n".join(
         [
             "# The settings of S2Sharp and SSSS on raw Iceland, corner\n",
             "Mean SRE in dB over the six 20 m bands, `crop=2`; written by `python benchmarks/classical_settings.py`, whose head "
             f"says what is measured, on {result['machine']}, {result['date']}, commit {result['commit']}.\n",
-            markdown(["method", "told", "setting", "here", "published"], cells),
+            table(result),
         ]
     )
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures, beside the published ones."""
+    cells = [[method, told, setting, f"{sre:.2f}", f"{PUBLISHED[method]:.2f}"] for method, told, setting, sre in result["rows"]]
+    return markdown(["method", "told", "setting", "here", "published"], cells)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

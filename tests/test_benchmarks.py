@@ -64,6 +64,14 @@ def test_the_classical_tables_are_rendered_from_their_results_and_quoted_in_the_
         assert part in page
 
 
+def test_the_settings_of_s2sharp_and_ssss_are_rendered_from_their_results_and_quoted_in_the_docs(monkeypatch):
+    settings = benchmark(monkeypatch, "classical_settings")
+    result = json.loads(settings.RESULTS.read_text())
+    assert settings.render(result) == settings.PAGE.read_text()
+    assert not result["commit"].endswith("-dirty")
+    assert settings.table(result) in (BENCHMARKS.parent / "docs" / "methods.md").read_text()
+
+
 def test_what_falls_short_of_the_restatement_is_what_the_docs_explain(monkeypatch, data_dir):
     tables = benchmark(monkeypatch, "classical_tables")
     result = json.loads(tables.RESULTS.read_text())
