@@ -14,7 +14,7 @@ import s2pipe
 from s2pipe import InputError, S2PipeError, Sensor, worker
 from s2pipe.bands import BANDS
 
-METHODS = {name: quick_options(name) for name in DISTINCT if name not in ("spline", "gsa", "s2sharp", "ssss")}
+METHODS = {name: quick_options(name) for name in DISTINCT if name not in ("s2sharp", "ssss")}
 """Those left out have their likes in: bicubic, glp, supreme."""
 
 SIZE = (276, 258)  # multiples of 6 whose remainders at most chunk sizes are ragged
