@@ -37,7 +37,8 @@ from s2pipe import Sensor
 from s2pipe.cube import bands_by_gsd, encoding_of, nodes
 from s2pipe.evaluation import Reduced, reduce_scene, score
 from s2pipe.methods import Method, Sharpener, get_method
-from s2pipe.methods.lower_scale import LowerScaleCnn, LowerScaleSharpener, Pair, patch_places
+from s2pipe.methods.lower_scale import LowerScaleCnn, LowerScaleSharpener, patch_places
+from s2pipe.methods.pairs import Pair
 from s2pipe.methods.s2sucnn import S2sucnn, S2sucnnSharpener
 from s2pipe.sampling import Sample
 from s2pipe.scene_files import read_scene

@@ -78,6 +78,7 @@ def train(
     learning_rate: float,
     device: str,
     label: str,
+    decay: bool = False,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
     held_out: HeldOut | None = None,
@@ -96,6 +97,8 @@ def train(
         A torch device, where `loss` expects the network.
     label : str
         Named to `progress` and in errors.
+    decay : bool
+        Whether the learning rate falls to zero along half a cosine; a checkpoint then is one of this number of steps.
     progress : callable, optional
         Called at every step with (label, step, steps, loss).
     checkpoint : Checkpoint, optional
@@ -124,6 +127,9 @@ def train(
                 "give more steps, or another folder"
             )
     for step in range(state.step + 1, steps + 1):
+        if decay:
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
         optimiser.zero_grad(set_to_none=True)
         current = loss(network, step)
         value = current.item()

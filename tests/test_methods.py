@@ -40,16 +40,17 @@ def test_every_method_gives_a_sharpener_that_keeps_the_protocol(method, cube):
 @pytest.mark.parametrize("method", DISTINCT)
 def test_the_halo_holds_all_that_a_pixel_depends_on(method, cube):
     sharpener = fit(cube, method)
+    middle = sharpener.halo + 30
     rng = np.random.default_rng(0)
-    arrays = [rng.random((n, 180 * 10 // gsd, 180 * 10 // gsd), np.float32) for n, gsd in ((4, 10), (6, 20), (2, 60))]
+    arrays = [rng.random((n, *(2 * middle * 10 // gsd,) * 2), np.float32) for n, gsd in ((4, 10), (6, 20), (2, 60))]
     # a 60 m pixel at the middle must not see what lies farther than the halo from any of its pixels
     changed = [a.copy() for a in arrays]
     for array, ratio in zip(changed, (1, 2, 6), strict=True):
-        reach = slice((90 - sharpener.halo) // ratio, (96 + sharpener.halo) // ratio)
+        reach = slice((middle - sharpener.halo) // ratio, (middle + 6 + sharpener.halo) // ratio)
         kept = array[:, reach, reach].copy()
         array += 1
         array[:, reach, reach] = kept
-    before, after = (sharpener(*a)[(slice(None), slice(90, 96), slice(90, 96))] for a in (arrays, changed))
+    before, after = (sharpener(*a)[(slice(None), *(slice(middle, middle + 6),) * 2)] for a in (arrays, changed))
     np.testing.assert_allclose(after, before, atol=1e-5)
 
 

@@ -9,6 +9,8 @@ from s2pipe.bands import BANDS_BY_GSD
 from s2pipe.projection import project, reach, unseen
 
 PROTOCOLS = ("centre", "box", "corner")
+LEFT = {2: 0.015, 6: 0.06}
+"""Share of a misfit that may be left."""
 
 
 def scene(seed, ratio, *, size=144):
@@ -30,7 +32,7 @@ def test_projected_and_degraded_it_is_what_was_observed(protocol, ratio, seed):
     left = sensor.degrade(project(fine, observed, sensor, bands, ratio), bands, ratio) - observed
     inner = slice(8, -8) if protocol == "corner" else slice(None)  # whose zeros beyond the edge no mirror undoes
     before = sensor.degrade(fine, bands, ratio) - observed
-    assert left[:, inner, inner].std() < 0.02 * before.std()
+    assert left[:, inner, inner].std() < LEFT[ratio] * before.std()
 
 
 @pytest.mark.parametrize("ratio", [2, 6])
@@ -43,7 +45,7 @@ def test_it_is_the_least_change(ratio):
     hidden = unseen(other, sensor, bands, ratio)
     inner = slice(5 * ratio, -5 * ratio)
     cosine = torch.cosine_similarity(change[:, inner, inner].flatten(), hidden[:, inner, inner].flatten(), dim=0)
-    assert abs(cosine) < 0.02
+    assert abs(cosine) < LEFT[ratio]
 
 
 @pytest.mark.parametrize("ratio", [2, 6])
@@ -53,7 +55,7 @@ def test_what_the_sensor_does_not_see_it_does_not_see(protocol, ratio):
     bands, fine, _ = scene(1, ratio)
     seen = sensor.degrade(unseen(fine, sensor, bands, ratio), bands, ratio)
     inner = slice(8, -8) if protocol == "corner" else slice(None)
-    assert seen[:, inner, inner].std() < 0.02 * sensor.degrade(fine, bands, ratio).std()
+    assert seen[:, inner, inner].std() < LEFT[ratio] * sensor.degrade(fine, bands, ratio).std()
 
 
 @pytest.mark.parametrize("ratio", [2, 6])

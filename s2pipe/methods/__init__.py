@@ -15,6 +15,7 @@ from s2pipe.methods.dsen2 import Dsen2, Dsen2Sharpener
 from s2pipe.methods.injection import Glp, GlpFs, GlpHpm, Gsa, HpmR, InjectionSharpener
 from s2pipe.methods.interpolation import Bicubic, BicubicSharpener, Spline, SplineSharpener
 from s2pipe.methods.lower_scale import LowerScaleSharpener, ResNet, SscCnn
+from s2pipe.methods.mtf_resnet import MtfResNet, MtfResNetSharpener
 from s2pipe.methods.ressr import ResSr, ResSrSharpener
 from s2pipe.methods.s2sharp import S2sharp, S2sharpSharpener
 from s2pipe.methods.s2sucnn import S2sucnn, S2sucnnSharpener
@@ -90,6 +91,12 @@ METHODS: dict[str, Entry] = {
         recipe=Ssss, sharpener=SsssSharpener, paper="Lin and Bioucas-Dias 2020, IEEE Trans. Geosci. Remote Sens. 58(5)"
     ),
     "ressr": Entry(recipe=ResSr, sharpener=ResSrSharpener, paper="Duba-Sullivan et al. 2024, arXiv:2408.13225"),
+    "mtf-resnet": Entry(
+        recipe=MtfResNet,
+        sharpener=MtfResNetSharpener,
+        fit="training",
+        paper="this package; null space: doi:10.1088/1361-6420/aaf14a",
+    ),
     "ssc-cnn": Entry(
         recipe=SscCnn,
         sharpener=LowerScaleSharpener,

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor, nn
 
 from s2pipe.bands import bands_at
@@ -18,10 +17,11 @@ from s2pipe.checks import check_positive, check_whole
 from s2pipe.errors import InputError
 from s2pipe.hashing import sha256_of
 from s2pipe.lattice import STEP
-from s2pipe.methods.base import Array, TorchSharpener, count_by_gsd, fields_of_fit, halo_of, placed, upsampling_reach
+from s2pipe.methods.base import TorchSharpener, count_by_gsd, fields_of_fit, halo_of, placed, upsampling_reach
+from s2pipe.methods.pairs import MARGIN, Pair, pair_of
 from s2pipe.networks import resnet, ssc_cnn
 from s2pipe.progress import Progress
-from s2pipe.sampling import Sample, Window, patch_corners
+from s2pipe.sampling import Sample, patch_corners
 from s2pipe.sensor import Sensor
 from s2pipe.tensor_files import tensors_below
 from s2pipe.training import Checkpoint, batch_of_step, faster_precision, seeded, train
@@ -29,28 +29,6 @@ from s2pipe.training import Checkpoint, batch_of_step, faster_precision, seeded,
 log = logging.getLogger(__name__)
 
 PATCH, STRIDE = 16, 8
-
-MARGIN = {20: 2, 60: 5}
-"""Pixels beside a window's edge, or nodata, whose degraded copies owe more than 1 % of their detail to padding or filling."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """A piece of a scene one scale lower, and what the sensor saw there.
-
-    Attributes
-    ----------
-    lower : dict of int to ndarray, (band, y, x)
-        By GSD of the scene's own bands; float32 reflectance.
-    observed : ndarray, (band, y, x)
-        The bands to be learned, on the grid of ``lower[10]``.
-    usable : ndarray, (y, x)
-        Where a patch may lie, on the same grid.
-    """
-
-    lower: dict[int, Array]
-    observed: Array
-    usable: np.ndarray[tuple[int, int], np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +112,7 @@ class LowerScaleCnn:
         # a window is degraded once more by the ratio of `gsd`, which must divide its sides
         windows = [part for window in sample.windows if (part := window.crop_to_multiple(STEP * gsd // 10)) is not None]
         for margin in (MARGIN[gsd], 0):  # a scene of a few patches has none to spare
-            pairs = [_pair_of(window, sample.bands, gsd, without=without, margin=margin, sensor=sensor) for window in windows]
+            pairs = [pair_of(window, sample.bands, gsd, without=without, margin=margin, sensor=sensor) for window in windows]
             if places := patch_places(pairs):
                 break
         return pairs, places
@@ -329,20 +307,6 @@ def _network_inputs(arrays: dict[int, Tensor], gsd: int, sensor: Sensor) -> Tens
         sensor.upsample(arrays[own], own // 10) if own > 10 else arrays[own] for own in sorted(arrays, reverse=True) if own <= gsd
     ]
     return torch.cat(channels)
-
-
-def _pair_of(
-    window: Window, bands: dict[int, tuple[str, ...]], gsd: int, *, without: Collection[str], margin: int, sensor: Sensor
-) -> Pair:
-    """The window degraded by the ratio of `gsd`; usable is what lies `margin` pixels from nodata and from the window's edge.
-
-    Bands in `without` may be nodata.
-    """
-    needed = {own: [i for i, band in enumerate(bands[own]) if band not in without] for own in bands if own <= gsd}
-    usable = ndimage.minimum_filter(window.seen_at(gsd, needed), 2 * margin + 1, mode="constant", cval=0)
-    tensors = {own: torch.from_numpy(np.ascontiguousarray(window.reflectance[own])) for own in needed}
-    lower = {own: sensor.degrade(tensor, bands[own], gsd // 10).numpy() for own, tensor in tensors.items()}
-    return Pair(lower=lower, observed=window.reflectance[gsd], usable=usable)
 
 
 def patch_places(pairs: Sequence[Pair]) -> list[tuple[int, int, int]]:
