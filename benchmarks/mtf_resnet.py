@@ -3,8 +3,8 @@
     python benchmarks/mtf_resnet.py           every scene and protocol, some 10 minutes on two cores, and the page
     python benchmarks/mtf_resnet.py --render  the page only, from the results there are
 
-Mean SRE, SAM and ERGAS are those over the bands of 20 m, or of 60 m where it says so, `crop=2`; every method is told the sensor of the
-protocol.
+Mean SRE, SAM and ERGAS are those over the bands of 20 m, or of 60 m where it says so, `crop=2`; every method is told the
+sensor of the protocol.
 """
 
 from __future__ import annotations

@@ -72,6 +72,15 @@ def test_the_settings_of_s2sharp_and_ssss_are_rendered_from_their_results_and_qu
     assert settings.table(result) in (BENCHMARKS.parent / "docs" / "methods.md").read_text()
 
 
+def test_the_figures_of_mtf_resnet_are_rendered_from_their_results_and_quoted_in_the_docs(monkeypatch, data_dir):
+    tables = benchmark(monkeypatch, "mtf_resnet")
+    result = json.loads(tables.RESULTS.read_text())
+    peers = data_dir.parent / "reference" / "measured_peers.csv"
+    assert tables.render(result, peers) == tables.PAGE.read_text()
+    assert not result["commit"].endswith("-dirty")
+    assert tables.table(result, peers) in (BENCHMARKS.parent / "docs" / "methods.md").read_text()
+
+
 def test_what_falls_short_of_the_restatement_is_what_the_docs_explain(monkeypatch, data_dir):
     tables = benchmark(monkeypatch, "classical_tables")
     result = json.loads(tables.RESULTS.read_text())
