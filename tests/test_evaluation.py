@@ -16,7 +16,7 @@ from s2pipe.bands import BANDS, BANDS_BY_GSD, bands_at, node_name
 from s2pipe.cube import encoding_of, nodes
 from s2pipe.evaluation import reduce_scene, score
 from s2pipe.methods import METHODS, get_method
-from s2pipe.methods.injection import Glp
+from s2pipe.methods.injection import Glp, InjectionSharpener
 from s2pipe.methods.lower_scale import LowerScaleCnn, SscCnn
 from s2pipe.scene_files import read_scene
 from s2pipe.simulate import simulate_scene
@@ -218,6 +218,15 @@ def test_what_the_scene_is_too_small_for_is_left_out_with_its_reason(caplog):
     assert {*left_out, *table["method"]} == set(METHODS)
     assert "no 16 x 16 px patch" in left_out["ssc-cnn"] and "needs at least 30 px" in left_out["s2sucnn"]
     assert all(f"{method} is left out: {reason}" in caplog.text for method, reason in left_out.items())
+
+
+@pytest.mark.usefixtures("few_methods")
+def test_a_method_that_gives_no_numbers_is_left_out(cube, monkeypatch):
+    monkeypatch.setattr(
+        InjectionSharpener, "forward", lambda self, r10m, *_: torch.full((len(self.bands_out), *r10m.shape[1:]), torch.nan)
+    )
+    table = evaluate(cube, "all")
+    assert set(table["method"]) == {"bicubic"} and "not finite" in table.attrs["left_out"]["glp"]
 
 
 @pytest.mark.usefixtures("few_methods")

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import safetensors.torch
@@ -78,6 +79,19 @@ def test_a_training_killed_between_checkpoints_goes_on_from_the_last(tmp_path):
     resumed, told, _ = trained(3, checkpoint=checkpoint)
     assert told[0][1] == 101
     torch.testing.assert_close(resumed.state_dict(), trained(3)[0].state_dict(), rtol=0, atol=0)
+
+
+def test_the_learning_rate_falls_to_zero_along_half_a_cosine():
+    weights = []
+
+    def loss(network, step):
+        weights.append(network.weight.detach().clone())
+        return network.weight.sum()  # a constant slope, along which Adam steps as far as the learning rate
+
+    trained(3, steps=9, loss=loss, decay=True)
+    moved = torch.stack([(after - before).abs().max() for before, after in pairwise(weights)])
+    expected = 0.05 * (1 + torch.cos(torch.pi * torch.arange(8) / 9)) / 2
+    torch.testing.assert_close(moved, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_what_is_held_out_decides_which_weights_are_kept(tmp_path):

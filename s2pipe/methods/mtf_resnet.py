@@ -30,6 +30,11 @@ from s2pipe.training import Checkpoint, faster_precision, seeded, train
 
 log = logging.getLogger(__name__)
 
+Place = tuple[int, int, int]
+"""Image, row and column."""
+Turn = Callable[[Tensor], Tensor]
+"""A symmetry of images."""
+
 PATCHES = (60, 36, 24)
 """Edges of a patch in pixels: the largest is taken of which the scene has one without nodata."""
 STRIDE = 12
@@ -213,10 +218,6 @@ def regressed(sample: Sample, gsd: int, *, without: Collection[str], sensor: Sen
 
 def _tensors(arrays: Mapping[int, Array]) -> dict[int, Tensor]:
     return {gsd: torch.from_numpy(np.ascontiguousarray(array)) for gsd, array in arrays.items()}
-
-
-Place = tuple[int, int, int]
-Turn = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
