@@ -641,7 +641,7 @@ def blank(cube, *gsds, band=slice(None)):
         (lambda c: evaluate(c, [Glp]), r"got <class .*Glp'>; give a method's name, a Method \(an instance"),
         (lambda c: evaluate(c, [3]), "got 3; give a method's name"),
         (lambda c: evaluate(c, None), "got None; give a method's name"),
-        (lambda c: evaluate(c, ["glp", "bicubic"], steps=3), r"\(glp, bicubic\) has the option 'steps'; their options are pan"),
+        (lambda c: evaluate(c, ["glp", "bicubic"], steps=3), r"\(glp, bicubic\) has the option 'steps'; their options are none"),
         (lambda c: evaluate(c, ["ssc-cnn"], blocks=3), "'blocks'; their options are learning_rate, patches, steps"),
         (lambda c: evaluate(c, [fit(c, "glp")], steps=3), r"named \(none\) has the option 'steps'"),
         (lambda c: evaluate(c, [SscCnn(steps=2)], steps=3), r"named \(none\) has the option 'steps'"),
