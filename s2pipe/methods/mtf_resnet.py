@@ -63,7 +63,7 @@ class MtfResNet:
     Attributes
     ----------
     steps : int
-        Optimiser steps of each network.
+        Optimiser steps of each network; a checkpoint serves a training of as many.
     learning_rate : float
         Of Adam, to begin with.
     """
