@@ -313,13 +313,24 @@ def test_a_damaged_file_ends_the_job_in_one_line(scheduler, private_archive, wei
     assert again.exit_code == 0, again.output
 
 
+def interrupt(process):
+    """Press Ctrl-C until it ends: Python loses an interrupt that arrives while it cleans up an object. What it said on stderr."""
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        try:
+            return process.communicate(timeout=30)[1]
+        except subprocess.TimeoutExpired:
+            continue
+    process.kill()
+    return process.communicate()[1]
+
+
 def test_interrupting_leaves_no_traceback(archive, tmp_path):
     command = ["sharpen", "--catalog", str(archive), *DAY, "--steps", "1000000", "--out", str(tmp_path / "o.zarr")]
     process = subprocess.Popen([sys.executable, "-m", "s2pipe", *command], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert "33TWM_32633" in process.stderr.readline()  # the fit begins
-    process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
+    rest = interrupt(process)
     assert process.returncode == 130
     assert "interrupted" in rest
     assert "Traceback" not in rest
@@ -533,9 +544,9 @@ def test_evaluate_all_runs_the_whole_table_and_draws_it(npz, tmp_path):
     assert f"picture: {picture}" in result.stdout and picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_which_method_is_running_is_told_in_terminals_only(npz, monkeypatch):
+def test_which_method_is_running_is_told(npz, monkeypatch):
     command = ["evaluate", npz, *OFFSET, "--method", "bicubic", "--method", "glp"]
-    assert run(*command).stderr == ""
+    assert run(*command).stderr.splitlines() == ["1 of 2: bicubic", "2 of 2: glp"]
     monkeypatch.setenv("FORCE_COLOR", "1")
     shown = run(*command).stderr
     assert "1 of 2: bicubic" in shown and "2 of 2: glp" in shown
