@@ -121,6 +121,18 @@ def test_nodata_is_not_trained_on(data_dir):
     assert all(y >= 40 or x >= 60 for _, y, x in (*examples.places, *examples.held_out))
 
 
+def test_no_rim_of_nodata_is_black(data_dir):
+    cube = paper_scene(data_dir, "iceland")
+    holed = {name: cube[name]["reflectance"].values.copy() for name in cube.children}
+    for array in holed.values():
+        height, width = array.shape[2:]
+        array[..., height // 3 : height // 2, width // 4 : width // 2] = 0
+    sharpener = fit(cube, steps=25)
+    clean, result = (s2pipe.sharpen(c, sharpener).compute().values[0].astype(int) for c in (cube, with_numbers(cube, **holed)))
+    for before, after in zip(clean, result, strict=True):
+        assert after[after != 0].min() > 0.5 * before.min() and after.max() < 1.5 * before.max()
+
+
 @pytest.mark.parametrize("options", [{"steps": 0}, {"learning_rate": -1.0}])
 def test_bad_options_are_refused(options):
     with pytest.raises(InputError, match=next(iter(options))):
