@@ -32,10 +32,10 @@ def runs():
     return {line.split()[1].rstrip(":"): line.split()[0] for line in lines}
 
 
-def test_the_committed_page_is_rendered_from_the_committed_results(report, runs, data_dir):
+def test_the_committed_page_is_rendered_from_the_committed_results(report, runs, peers):
     names = list(runs)
     results = report.load_results(names, BENCHMARKS / "results" / "published_tables")
-    page = report.render(names, results, data_dir.parent / "reference" / "measured_peers.csv")
+    page = report.render(names, results, peers)
     assert page == (BENCHMARKS / "results" / "published_tables.md").read_text()
 
 
@@ -53,46 +53,52 @@ def test_every_result_names_machine_date_and_commit(report, runs):
         assert not result["commit"].endswith("-dirty")
 
 
-def test_the_classical_tables_are_rendered_from_their_results_and_quoted_in_the_docs(monkeypatch, data_dir):
-    tables = benchmark(monkeypatch, "classical_tables")
-    result = json.loads(tables.RESULTS.read_text())
-    peers = data_dir.parent / "reference" / "measured_peers.csv"
-    assert tables.render(result, peers) == tables.PAGE.read_text()
+def committed(monkeypatch, name):
+    """A benchmark and its committed result, which says of what commit it is."""
+    module = benchmark(monkeypatch, name)
+    result = json.loads(module.RESULTS.read_text())
     assert not result["commit"].endswith("-dirty")
-    page = (BENCHMARKS.parent / "docs" / "methods.md").read_text()
+    return module, result
+
+
+@pytest.fixture
+def peers(data_dir):
+    return data_dir.parent / "reference" / "measured_peers.csv"
+
+
+@pytest.fixture(scope="module")
+def docs():
+    return (BENCHMARKS.parent / "docs" / "methods.md").read_text()
+
+
+def test_the_classical_tables_are_rendered_from_their_results_and_quoted_in_the_docs(monkeypatch, peers, docs):
+    tables, result = committed(monkeypatch, "classical_tables")
+    assert tables.render(result, peers) == tables.PAGE.read_text()
     for part in (tables.differences(result, peers), tables.told_the_truth(result), tables.in_chunks(result)):
-        assert part in page
+        assert part in docs
 
 
-def test_the_settings_of_s2sharp_and_ssss_are_rendered_from_their_results_and_quoted_in_the_docs(monkeypatch):
-    settings = benchmark(monkeypatch, "classical_settings")
-    result = json.loads(settings.RESULTS.read_text())
+def test_the_settings_of_s2sharp_and_ssss_are_rendered_from_their_results_and_quoted_in_the_docs(monkeypatch, docs):
+    settings, result = committed(monkeypatch, "classical_settings")
     assert settings.render(result) == settings.PAGE.read_text()
-    assert not result["commit"].endswith("-dirty")
-    assert settings.table(result) in (BENCHMARKS.parent / "docs" / "methods.md").read_text()
+    assert settings.table(result) in docs
 
 
-def test_the_figures_of_mtf_resnet_are_rendered_from_their_results_and_quoted_in_the_docs(monkeypatch, data_dir):
-    tables = benchmark(monkeypatch, "mtf_resnet")
-    result = json.loads(tables.RESULTS.read_text())
-    peers = data_dir.parent / "reference" / "measured_peers.csv"
+def test_the_figures_of_mtf_resnet_are_rendered_from_their_results_and_quoted_in_the_docs(monkeypatch, peers, docs):
+    tables, result = committed(monkeypatch, "mtf_resnet")
     assert tables.render(result, peers) == tables.PAGE.read_text()
-    assert not result["commit"].endswith("-dirty")
-    assert tables.table(result, peers) in (BENCHMARKS.parent / "docs" / "methods.md").read_text()
+    assert tables.table(result, peers) in docs
 
 
-def test_what_falls_short_of_the_restatement_is_what_the_docs_explain(monkeypatch, data_dir):
-    tables = benchmark(monkeypatch, "classical_tables")
-    result = json.loads(tables.RESULTS.read_text())
-    cells = tables.less_restatement(result, data_dir.parent / "reference" / "measured_peers.csv")
+def test_what_falls_short_of_the_restatement_is_what_the_docs_explain(monkeypatch, peers):
+    tables, result = committed(monkeypatch, "classical_tables")
+    cells = tables.less_restatement(result, peers)
     assert set(cells[cells < -tables.TOLERANCE].index.unique(0)) == {"s2sharp", "ressr"}  # docs/methods.md tells why
 
 
 def test_the_page_of_speeds_is_rendered_from_its_results(monkeypatch):
-    speed = benchmark(monkeypatch, "methods_speed")
-    result = json.loads(speed.RESULTS.read_text())
+    speed, result = committed(monkeypatch, "methods_speed")
     assert speed.render(result) == speed.PAGE.read_text()
-    assert not result["commit"].endswith("-dirty")
     assert {row["method"] for row in result["chunks"]} == METHODS.keys() - {"dsen2"}
     assert all(row["seconds"] < 120 for row in result["tiles"])
 

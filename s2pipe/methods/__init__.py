@@ -61,7 +61,8 @@ class Entry:
         return {f.name: f.default for f in fields(self.recipe) if f.name not in self.preset}
 
 
-SYNTHESISED, SELECTED = {"pan": "synthesised"}, {"pan": "selected"}
+PANS = {"": {"pan": "synthesised"}, "-sel": {"pan": "selected"}}
+"""What a name ends in, and the panchromatic band it stands for."""
 
 METHODS: dict[str, Entry] = {
     "bicubic": Entry(recipe=Bicubic, sharpener=BicubicSharpener, fit="none", paper="Keys 1981, doi:10.1109/TASSP.1981.1163711"),
@@ -77,13 +78,13 @@ METHODS: dict[str, Entry] = {
             (GlpHpm, "Aiazzi et al. 2006, doi:10.14358/PERS.72.5.591"),
             (HpmR, "Vivone et al. 2018, IEEE Trans. Geosci. Remote Sens. 56(2)"),
         )
-        for suffix, preset in (("", SYNTHESISED), ("-sel", SELECTED))
+        for suffix, preset in PANS.items()
     },
     **{
         f"atprk{suffix}": Entry(
             recipe=Atprk, sharpener=AtprkSharpener, paper="Wang et al. 2016, doi:10.1016/j.rse.2016.10.030", preset=preset
         )
-        for suffix, preset in (("", SYNTHESISED), ("-sel", SELECTED))
+        for suffix, preset in PANS.items()
     },
     "supreme": Entry(recipe=Supreme, sharpener=SupremeSharpener, paper="Lanaras et al. 2017, doi:10.1109/CVPRW.2017.194"),
     "s2sharp": Entry(recipe=S2sharp, sharpener=S2sharpSharpener, paper="Ulfarsson et al. 2019, doi:10.1109/TGRS.2019.2906048"),

@@ -46,9 +46,9 @@ class Supreme:
     z minimises 1/2 |y - B U z|^2 + tau/2 sum_i q_i w |D z_i|^2, with D the forward differences, q = 1, 1.5, 4, 8, 15, 15, 20 and
     w = exp(-g^2 / 2), at least 0.5, where g is the largest gradient of the 10 m bands in units of its 95 % quantile. U, the
     root mean squares and that quantile are found once on the sample: U holds the leading singular vectors of the scene
-    with all bands blurred alike, by Gaussians of 13 taps. tau = 0.005, mu = 0.2 and 100 iterations are those of the authors'
-    code. ADMM with mu = 0.2 ends after `iterations` or at a residual of 1e-3. Every linear step
-    is exact, at the edges too, where the block is mirrored.
+    with all bands blurred alike, by Gaussians of 13 taps. ADMM with mu = 0.2 ends after `iterations` or at a residual of 1e-3.
+    tau = 0.005, mu and 100 iterations are those of the authors' code. Every linear step is exact, at the edges too, where the
+    block is mirrored.
 
     Attributes
     ----------
