@@ -187,9 +187,8 @@ def test_pixels_farther_from_nodata_than_the_halo_are_unchanged_and_no_rim_is_bl
     for band in BANDS:
         a, b = clean.sel(band=band).values.astype(int), result.sel(band=band).values.astype(int)
         assert np.abs(a - b)[far].max() <= 1
-        if (
-            sharpener.method == "mtf-resnet"
-        ):  # which meets noise by overshooting it; its own tests look at the rims of a real scene
+        # it meets this scene's noise by overshooting it; its own tests look at the rims of a real scene
+        if sharpener.method == "mtf-resnet":
             continue
         # a rim that saw zeros instead of a fill would fall towards DN 0, far below everything in the scene
         valid = b[b != 0]
