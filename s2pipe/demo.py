@@ -25,7 +25,7 @@ from s2pipe.radiometry import PRESENT_ENCODING
 from s2pipe.simulate import SimulatedScene, make_folder, simulate_scene, write_scene
 from s2pipe.store import open_zarr
 
-METHODS = ("bicubic", "glp", "ssc-cnn")
+METHODS = ("bicubic", "glp", "ssc-cnn", "mtf-resnet")
 DATETIME = "2026-06-21"
 CHUNK = 360
 """Chunk edge in 10 m pixels: several chunks even of a small scene, so that the halos are at work."""
@@ -53,7 +53,7 @@ class DemoResult:
 def run_demo(
     folder: str | Path, *, size: int = 720, steps: int = 250, seed: int = 0, console: Console | None = None
 ) -> DemoResult:
-    """Simulate a scene, find and load it through its catalog, sharpen it by three methods, and hold them against the truth.
+    """Simulate a scene, find and load it through its catalog, sharpen it by four methods, and hold them against the truth.
 
     Parameters
     ----------

@@ -240,5 +240,9 @@ def _bicubic_phases(ratio: int, phase: float) -> tuple[int, npt.NDArray[np.float
 
 def pad_symmetric(x: Tensor, before: int, after: int, axis: int) -> Tensor:
     # torch pads by reflection about the edge pixel's centre only; a pixel grid is symmetric about the pixel's edge.
-    index = np.pad(np.arange(x.shape[axis]), (before, after), mode="symmetric")
-    return x.index_select(axis, torch.as_tensor(index, device=x.device))
+    size = x.shape[axis]
+    if max(before, after) > size:
+        index = np.pad(np.arange(size), (before, after), mode="symmetric")
+        return x.index_select(axis, torch.as_tensor(index, device=x.device))
+    start, end = x.narrow(axis, 0, before).flip(axis), x.narrow(axis, size - after, after).flip(axis)
+    return torch.cat([start, x, end], axis)

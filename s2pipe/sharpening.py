@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 def sharpen(
     data: xr.DataTree | xr.DataArray,
-    method: str | Method | Sharpener = "ssc-cnn",
+    method: str | Method | Sharpener = "mtf-resnet",
     *,
     sensor: Sensor | None = None,
     bands: Sequence[str] | None = None,
@@ -102,7 +102,7 @@ def sharpen(
 
 def fit(
     data: xr.DataTree | xr.DataArray,
-    method: str | Method = "ssc-cnn",
+    method: str | Method = "mtf-resnet",
     *,
     sensor: Sensor | None = None,
     seed: int = 0,

@@ -21,7 +21,6 @@ SCENE_SOLVERS = ("supreme", "s2sharp", "ssss")
 """The methods that solve for a whole block: what lies beyond their halo matters a little."""
 
 QUICK: dict[str, dict[str, Any]] = {
-    "mtf-resnet": {"steps": 3},
     "ssc-cnn": {"steps": 3, "patches": 64},
     "resnet": {"steps": 2, "patches": 48, "blocks": 2},
     "supreme": {"iterations": 3},

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from s2pipe.methods import METHODS
+from s2pipe.methods.pretrained import load_pretrained
 from s2pipe.methods.s2sucnn import S2sucnn
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -84,10 +85,25 @@ def test_the_settings_of_s2sharp_and_ssss_are_rendered_from_their_results_and_qu
     assert settings.table(result) in docs
 
 
-def test_the_figures_of_mtf_resnet_are_rendered_from_their_results_and_quoted_in_the_docs(monkeypatch, peers, docs):
-    tables, result = committed(monkeypatch, "mtf_resnet")
+def test_the_figures_of_the_default_method_are_rendered_from_their_results_and_quoted_in_the_docs(monkeypatch, peers):
+    tables, result = committed(monkeypatch, "default_method")
     assert tables.render(result, peers) == tables.PAGE.read_text()
-    assert tables.table(result, peers) in docs
+    page = (BENCHMARKS.parent / "docs" / "default_method.md").read_text()
+    assert tables.table(result, peers) in page
+    for table in (tables.table_of_variants, tables.table_of_mistakes, tables.table_of_ceilings):
+        assert table(result) in page
+
+
+def test_the_page_of_the_default_methods_speed_is_rendered_from_its_results(monkeypatch):
+    speed, result = committed(monkeypatch, "default_speed")
+    assert speed.render(result) == speed.PAGE.read_text()
+
+
+def test_the_weights_of_the_default_method_have_not_seen_what_they_are_judged_on(monkeypatch):
+    tables = benchmark(monkeypatch, "default_method")
+    for scene, name in tables.WITHOUT.items():
+        trained_on = load_pretrained(tables.WEIGHTS / f"{name}.safetensors").stated["scenes"]
+        assert scene.split()[0].removesuffix("-raw").lower() not in [one.lower() for one in trained_on]
 
 
 def test_what_falls_short_of_the_restatement_is_what_the_docs_explain(monkeypatch, peers):

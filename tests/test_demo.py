@@ -25,7 +25,7 @@ def demo(tmp_path_factory):
 def test_the_demo_ends_well_and_tells_what_it_did(demo):
     folder, result = demo
     assert result.exit_code == 0, result.output
-    for text in ("bicubic", "glp", "ssc-cnn", "B05", "B12", "B01", "B09", "mean", "60 training steps", "3200"):
+    for text in ("bicubic", "glp", "ssc-cnn", "mtf-resnet", "B05", "B12", "B01", "B09", "mean", "60 training steps", "3200"):
         assert text in result.output
     assert str(folder / "sharpened.zarr") in result.output
     assert str(folder / "before-after.png") in result.output
@@ -36,9 +36,9 @@ def test_the_table_is_that_of_the_store(demo):
     folder, result = demo
     table = dict(line.replace("│", " ").split(maxsplit=1) for line in result.output.splitlines() if line.startswith("│"))
     mean = [float(number) for number in table["mean"].split()]
-    bicubic, glp, network = mean
+    bicubic, glp, network, default = mean
     assert bicubic < network
-    assert bicubic + 5 < glp
+    assert bicubic + 5 < glp < default
     truth = s2pipe.simulate.simulate_scene(DEMO_SIZE_MIN, seed=2).truth
     for i, method in enumerate(METHODS):
         stored = s2pipe.open_zarr(folder / "sharpened.zarr", group=method)

@@ -132,12 +132,12 @@ def test_building_the_graph_computes_nothing(cube, sharpener):
         raise AssertionError("computed")
 
     with dask.config.set(scheduler=explode):
-        lazy = s2pipe.sharpen(with_chunks(cube, 66, 66), sharpener)
+        lazy = s2pipe.sharpen(with_chunks(cube, 78, 78), sharpener)
     assert lazy.chunks is not None and dask.is_dask_collection(lazy)
 
 
 def test_equal_inputs_give_equal_tokens_and_others_do_not(cube, sharpener):
-    chunked = with_chunks(cube, 66, 66)
+    chunked = with_chunks(cube, 78, 78)
     first, again = (s2pipe.sharpen(chunked, sharpener) for _ in range(2))
     assert tokenize(first) == tokenize(again) and first.data.name == again.data.name
     other = s2pipe.fit(random_cube(120, 120, seed=5), "glp")
@@ -146,7 +146,7 @@ def test_equal_inputs_give_equal_tokens_and_others_do_not(cube, sharpener):
 
 
 def test_the_sharpener_is_one_key_of_the_graph_however_many_chunks(cube, sharpener):
-    graph = dict(s2pipe.sharpen(with_chunks(cube, 66, 66), sharpener).__dask_graph__())
+    graph = dict(s2pipe.sharpen(with_chunks(cube, 78, 78), sharpener).__dask_graph__())
     assert len([key for key in graph if str(key).startswith("sharpener-")]) == 1
 
 
@@ -198,9 +198,9 @@ def test_pixels_farther_from_nodata_than_the_halo_are_unchanged_and_no_rim_is_bl
 def test_chunks_of_nodata_only_stay_nodata(cube, sharpener):
     numbers = {name: cube[name]["reflectance"].values.copy() for name in cube.children}
     for array in numbers.values():
-        array[..., : array.shape[3] * 22 // 43] = 0
-    result = s2pipe.sharpen(with_chunks(with_numbers(cube, **numbers), 66, 66), sharpener).compute()
-    assert (result[..., :132] == 0).all() and (result[..., 132:] > 0).all()
+        array[..., : array.shape[3] * 26 // 43] = 0
+    result = s2pipe.sharpen(with_chunks(with_numbers(cube, **numbers), 78, 78), sharpener).compute()
+    assert (result[..., :156] == 0).all() and (result[..., 156:] > 0).all()
 
 
 def test_results_clip_and_saturated_pixels_stay_saturated(cube, sharpener):

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from s2pipe import Sensor
 from s2pipe.bands import BANDS_BY_GSD
-from s2pipe.projection import project, reach, unseen
+from s2pipe.projection import lift, project, reach, unseen
+from s2pipe.training import seeded
 
 PROTOCOLS = ("centre", "box", "corner")
 LEFT = {2: 0.015, 6: 0.06}
@@ -72,3 +73,11 @@ def test_nothing_farther_than_its_reach_matters(protocol, ratio):
     rows = torch.nonzero(change.abs().amax(dim=(0, 2)) > 1e-6)[:, 0]
     assert middle - rows.min() <= reach(sensor, ratio)
     assert rows.max() - middle <= reach(sensor, ratio)
+
+
+def test_noise_of_coarse_pixels_is_sharpened_two_to_threefold():
+    """The less a sensor sees of detail, the more."""
+    with seeded(0):
+        noise = torch.randn(2, 120, 120)
+    sharpened = lift(noise, Sensor(), ["B05", "B11"], 2).std(dim=(1, 2))
+    assert sharpened[0] == pytest.approx(1.9, abs=0.1) and sharpened[1] == pytest.approx(3.5, abs=0.1)

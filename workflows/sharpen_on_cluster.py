@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--bbox", type=float, nargs=4, metavar=("WEST", "SOUTH", "EAST", "NORTH"))
     parser.add_argument("--datetime", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--method", default="glp")
+    parser.add_argument("--method", default="mtf-resnet")
     parser.add_argument("--max-cloud-cover", type=float, default=20)
     parser.add_argument("--scheduler", help="address of a running scheduler")
     options = parser.parse_args()

@@ -95,7 +95,6 @@ METHODS: dict[str, Entry] = {
     "mtf-resnet": Entry(
         recipe=MtfResNet,
         sharpener=MtfResNetSharpener,
-        fit="training",
         paper="this package; null space: doi:10.1088/1361-6420/aaf14a",
     ),
     "ssc-cnn": Entry(

@@ -1,0 +1,218 @@
+"""What mtf-resnet makes of the bands before its network: a guess at the 20 m bands, and the channels that the network is shown.
+
+All of it lies on the grid of the 20 m bands, where the four 10 m pixels in one of 20 m stand behind one another: nothing is
+interpolated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from s2pipe.bands import BANDS_BY_GSD
+from s2pipe.methods import local_regression
+from s2pipe.sampling import Window
+from s2pipe.sensor import Sensor, pad_symmetric
+
+RATIO = 2
+FINE, COARSE = BANDS_BY_GSD[10], BANDS_BY_GSD[20]
+
+IN_SQUARES = 2 * len(FINE) + len(COARSE)
+"""Images of 10 m that the network is shown; they come first, each as four channels."""
+CHANNELS = RATIO**2 * IN_SQUARES + 3 * len(COARSE)
+TOLD = len(FINE) + len(COARSE) + 1
+
+SMALLEST = 1e-6
+"""Standard deviation, at least, that an image is scaled by: a constant one stays 0, and nothing is added to it."""
+
+
+LARGEST_SHIFT = 2
+"""10 m pixels along each axis that 10 m bands are moved by, at most."""
+LOBES = 3
+"""Of the Lanczos kernel that moves them, on either side."""
+
+
+def reach(sensor: Sensor) -> int:
+    """10 m pixels on either side of a square that its guess and its channels depend on."""
+    return RATIO * local_regression.REACH + sensor.reach(RATIO) + LARGEST_SHIFT + LOBES
+
+
+def moved(image: Tensor, shift: Sequence[float]) -> Tensor:
+    """What an image (band, y, x) shows at p + `shift`, along y and x, as an image of p; by a Lanczos kernel (Duchon 1979)."""
+    if not any(shift):
+        return image
+    edge = LARGEST_SHIFT + LOBES
+    places = torch.arange(-edge, edge + 1, dtype=image.dtype, device=image.device)
+    for axis, distance in enumerate(shift, start=1):
+        away = places - distance
+        weights = torch.where(away.abs() < LOBES, torch.sinc(away) * torch.sinc(away / LOBES), 0.0)
+        weights = (weights / weights.sum()).reshape((1, 1, -1, 1) if axis == 1 else (1, 1, 1, -1))
+        image = F.conv2d(pad_symmetric(image, edge, edge, axis)[:, None], weights)[:, 0]
+    return image
+
+
+def squares_of(image: Tensor) -> Tensor:
+    """(band, 4, y / 2, x / 2) of an image (band, y, x): the pixels of each square of 2 x 2 behind one another."""
+    result: Tensor = F.pixel_unshuffle(image[:, None], RATIO)
+    return result
+
+
+def image_of(squares: Tensor) -> Tensor:
+    """The image (band, y, x) whose `squares_of` these are."""
+    return F.pixel_shuffle(squares.flatten(0, 1), RATIO)
+
+
+def describe(sensor: Sensor) -> Tensor:
+    """What the network is told of the sensor, (TOLD,): how wide its point spread functions are, and where they stand."""
+    spreads = []
+    for band in (*FINE, *COARSE):
+        start, weights = sensor.taps(band, RATIO)
+        places = start + np.arange(len(weights))
+        middle = weights @ places
+        spreads.append(math.sqrt(weights @ (places - middle) ** 2))
+    # brought to about -1 to 1: the Gaussians of Sentinel-2 have a sigma of 0.9 to 1.1 pixels, and stand at 0.5 or 0
+    return torch.tensor([*(3 * (spread - 1) for spread in spreads), 2 * (middle - 0.5)], dtype=torch.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """What brings the bands of a scene to a mean of 0 and a standard deviation of 1, and how they hang together over all of it.
+
+    Attributes
+    ----------
+    fine_mean, fine_scale : Tensor, (band, 1, 1)
+        Of the 10 m bands, degraded, in reflectance.
+    coarse_mean, coarse_scale : Tensor, (band, 1, 1)
+        Of the 20 m bands.
+    mixtures : Tensor, (band, 1 + band of 10 m)
+        Intercept and slopes that fit the scaled 20 m bands best to the scaled 10 m bands, degraded.
+    fine_detail, guess_detail : Tensor, (band, 1, 1)
+        Standard deviation of the scaled 10 m bands, and of the guesses, around the coarse pixels that they lie in.
+    """
+
+    fine_mean: Tensor
+    fine_scale: Tensor
+    coarse_mean: Tensor
+    coarse_scale: Tensor
+    mixtures: Tensor
+    fine_detail: Tensor
+    guess_detail: Tensor
+
+    @classmethod
+    def of(cls, windows: Sequence[Window], bands: Mapping[int, Sequence[str]], used: Sequence[str], sensor: Sensor) -> Self:
+        """Of those pixels of windows, which hold `bands`, where all 10 m bands and the 20 m bands in `used` were seen."""
+        rows = [bands[20].index(band) for band in used]
+        seen = [torch.from_numpy(window.seen_at(20, {10: range(len(bands[10])), 20: rows})) for window in windows]
+        fine = [torch.from_numpy(window.reflectance[10]) for window in windows]
+        coarse = [torch.from_numpy(window.reflectance[20][rows]) for window in windows]
+        low = _pixels([sensor.degrade(image, bands[10], RATIO) for image in fine], seen)
+        observed = _pixels(coarse, seen)
+        fine_mean, fine_scale = _mean(low), _deviation(low)
+        coarse_mean, coarse_scale = _mean(observed), _deviation(observed)
+        regressors = torch.cat([torch.ones(1, low.shape[1]), (low - fine_mean[..., 0]) / fine_scale[..., 0]])
+        scaled = (observed - coarse_mean[..., 0]) / coarse_scale[..., 0]
+        scaling = cls(
+            fine_mean=fine_mean,
+            fine_scale=fine_scale,
+            coarse_mean=coarse_mean,
+            coarse_scale=coarse_scale,
+            # by the pseudoinverse, for bands may be constant or equal
+            mixtures=torch.linalg.lstsq(regressors.T.double(), scaled.T.double(), driver="gelsd").solution.T.float(),
+            fine_detail=torch.ones(len(fine_mean), 1, 1),
+            guess_detail=torch.ones(len(used), 1, 1),
+        )
+        inputs = [Inputs.of(*images, bands[10], sensor, scaling) for images in zip(fine, coarse, strict=True)]
+        return replace(
+            scaling,
+            fine_detail=_deviation(_pixels([part.fine_detail for part in inputs], seen)),
+            guess_detail=_deviation(_pixels([part.guess_detail for part in inputs], seen)),
+        )
+
+    def to(self, device: str) -> Self:
+        """A copy on `device`."""
+        return replace(self, **{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def _pixels(images: Sequence[Tensor], seen: Sequence[Tensor]) -> Tensor:
+    """Numbers of images (band, ..., y, x) where they were seen (y, x), as (band, number)."""
+    return torch.cat([image[..., mask].flatten(1) for image, mask in zip(images, seen, strict=True)], dim=1)
+
+
+def _mean(pixels: Tensor) -> Tensor:
+    return pixels.double().mean(dim=1).float()[:, None, None]
+
+
+def _deviation(pixels: Tensor) -> Tensor:
+    return pixels.double().std(dim=1, correction=0).float().clamp_min(SMALLEST)[:, None, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """The bands of a piece of a scene, scaled, and what a regression makes of them.
+
+    Attributes
+    ----------
+    fine, fine_detail : Tensor, (band of 10 m, 4, y, x)
+        Squares of the 10 m bands, and of these less the degraded bands.
+    coarse : Tensor, (band of 20 m, y, x)
+    guess, guess_detail : Tensor, (band of 20 m, 4, y, x)
+        The 10 m bands mixed anew for each coarse pixel, by a regression in its surroundings, and this less `coarse`.
+    misfit, local_misfit : Tensor, (band of 20 m, y, x)
+        What the mixtures of the scene, and those of the surroundings, leave of `coarse`.
+    """
+
+    fine: Tensor
+    fine_detail: Tensor
+    coarse: Tensor
+    guess: Tensor
+    guess_detail: Tensor
+    misfit: Tensor
+    local_misfit: Tensor
+
+    @classmethod
+    def of(cls, fine: Tensor, coarse: Tensor, names: Sequence[str], sensor: Sensor, scaling: Scaling) -> Self:
+        """Of reflectance (band, y, x): 10 m bands with their `names`, and those 20 m bands that the scaling is of."""
+        low = (sensor.degrade(fine, names, RATIO) - scaling.fine_mean) / scaling.fine_scale
+        fine = squares_of((fine - scaling.fine_mean) / scaling.fine_scale)
+        coarse = (coarse - scaling.coarse_mean) / scaling.coarse_scale
+        mixtures = scaling.mixtures[:, :, None, None]
+        misfit = coarse - _mixed(mixtures, low[:, None])[:, 0]
+        local = local_regression.regress_locally(low, misfit)
+        guess = _mixed(mixtures + local, fine)
+        return cls(
+            fine=fine,
+            fine_detail=(fine - low[:, None]) / scaling.fine_detail[..., None],
+            coarse=coarse,
+            guess=guess,
+            guess_detail=(guess - coarse[:, None]) / scaling.guess_detail[..., None],
+            misfit=misfit / scaling.guess_detail,
+            local_misfit=(misfit - _mixed(local, low[:, None])[:, 0]) / scaling.guess_detail,
+        )
+
+    def channels(self, slots: Sequence[int]) -> Tensor:
+        """(CHANNELS, y, x): what the network is shown, where its 20 m bands stand in `slots` of all there are; others are 0."""
+        own = self.coarse.new_zeros(len(COARSE), RATIO**2 + 3, *self.coarse.shape[1:])
+        own[list(slots)] = torch.cat(
+            [self.guess_detail, torch.stack([self.coarse, self.misfit, self.local_misfit], dim=1)], dim=1
+        )
+        squares, rest = own[:, : RATIO**2], own[:, RATIO**2 :]
+        return torch.cat([part.flatten(0, 1) for part in (self.fine, self.fine_detail, squares, rest)])
+
+
+def _mixed(mixtures: Tensor, squares: Tensor) -> Tensor:
+    """Squares (row, 4, y, x) mixed of those of bands (band, 4, y, x), by mixtures (row, 1 + band, y, x), intercept first."""
+    result = mixtures[:, :1].expand(-1, squares.shape[1], *squares.shape[2:]).clone()
+    for slope, band in zip(mixtures[:, 1:].unbind(1), squares, strict=True):
+        result.addcmul_(slope[:, None], band)
+    return result
