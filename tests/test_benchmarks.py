@@ -90,7 +90,7 @@ def test_the_figures_of_the_default_method_are_rendered_from_their_results_and_q
     assert tables.render(result, peers) == tables.PAGE.read_text()
     page = (BENCHMARKS.parent / "docs" / "default_method.md").read_text()
     assert tables.table(result, peers) in page
-    for table in (tables.table_of_variants, tables.table_of_mistakes, tables.table_of_ceilings):
+    for table in (tables.table_of_variants, tables.table_of_mistakes, tables.table_of_ceilings, tables.table_of_ceilings_60m):
         assert table(result) in page
 
 

@@ -169,7 +169,7 @@ def test_sharpen_with_a_network_and_all_dates(archive, tmp_path):
     assert result.exit_code == 0, result.output
     written = s2pipe.open_zarr(store, group="33TWM_32633")
     assert written.sizes["time"] == 2
-    assert written.attrs["s2pipe_method"] == "ssc-cnn"
+    assert written.attrs["s2pipe_method"] == "mtf-resnet"
     assert written.attrs["s2pipe_seed"] == 7
     assert '"steps": 2' in written.attrs["s2pipe_options"]
 

@@ -124,7 +124,7 @@ def test_citation_names_both_papers(citation: dict[str, Any]) -> None:
     }
 
 
-def test_wheel_ships_types_licence_and_command(tmp_path: Path) -> None:
+def test_wheel_ships_types_licence_weights_and_command(tmp_path: Path) -> None:
     run_python("-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path))
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -132,6 +132,6 @@ def test_wheel_ships_types_licence_and_command(tmp_path: Path) -> None:
         (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
         assert "s2pipe = s2pipe.cli:app" in archive.read(entry_points).decode()
     sources = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "s2pipe").rglob("*.py")}
-    assert sources | {"s2pipe/py.typed"} <= names
+    assert sources | {"s2pipe/py.typed", "s2pipe/weights/mtf-resnet.safetensors", "s2pipe/weights/mtf-resnet.md"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert all(name.startswith("s2pipe") for name in names)
