@@ -74,7 +74,7 @@ Weights60m = Annotated[str | None, typer.Option("--weights-60m", help="Of dsen2:
 Weights = Annotated[
     str | None, typer.Option("--weights", help="Of mtf-resnet: a file of workflows/train_weights.py instead of its own weights.")
 ]
-Steps = Annotated[int | None, typer.Option(min=1, help="Training steps, for methods that train.")]
+Steps = Annotated[int | None, typer.Option(min=0, help="Training steps, for methods that train; of mtf-resnet 0 by default.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random in the training.")]
 Device = Annotated[str, typer.Option(help="Where networks run: auto, cpu, cuda, cuda:1, mps.")]
 
@@ -370,8 +370,8 @@ def _store_size(store: str) -> str:
 @app.command()
 def fit(
     scene: Scene,
-    method: Annotated[str, typer.Option(help="Sharpening method; `s2pipe info` lists them.")],
     out_file: Annotated[Path, typer.Option("--out", help="File to write, ending in .safetensors; it serves as --method.")],
+    method: Annotated[str, typer.Option(help="Sharpening method; `s2pipe info` lists them.")] = "mtf-resnet",
     sensor: Annotated[
         str, typer.Option("--sensor", "--protocol", help="What degraded the coarse bands: centre, corner or box.")
     ] = "centre",

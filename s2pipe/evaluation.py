@@ -27,6 +27,7 @@ from s2pipe.errors import InputError, S2PipeError
 from s2pipe.fill import fill_nodata
 from s2pipe.lattice import STEP
 from s2pipe.methods import METHODS, Method, Sharpener, get_method
+from s2pipe.methods.base import TorchSharpener
 from s2pipe.plot import busiest_part, check_picture_path, save_evaluation
 from s2pipe.progress import Progress, progress_bar
 from s2pipe.radiometry import Encoding
@@ -286,7 +287,7 @@ def _judge(
     start = time.perf_counter()
     method = candidate.method
     if isinstance(method, Sharpener):
-        sharpener = method
+        sharpener = method.one_scale_lower(reduced.gsd // 10) if isinstance(method, TorchSharpener) else method
     else:
         sharpener = fit_sample(sample, method, sensor=sensor, seed=seed, device=device, checkpoint=None, progress=progress)
     estimate = _judged_bands(reduced, sharpener, device).compute().values[0]

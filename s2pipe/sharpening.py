@@ -119,7 +119,8 @@ def fit(
         See `sharpen`.
     checkpoint : path, optional
         Folder in which a training saves its state every 100 steps, and whose state it goes on from if there is one. The
-        result is that of a training that was never interrupted; the same folder with more ``steps`` trains on.
+        result is that of a training that was never interrupted; the same folder with more ``steps`` trains on, but for
+        mtf-resnet, whose learning rate follows their number.
     progress : callable, optional
         Called at every training step with (label, step, steps, loss); default: a progress bar on stderr.
 

@@ -80,6 +80,8 @@ BEST_PEER = {
     "T33UUB": {"centre": 31.30, "box": 34.48, "corner": 28.47},
 }
 """Best mean SRE in dB of measured_peers.csv."""
+SHORT = {("usa", "box"): 0.8}
+"""Where the best peer, AESR, which was trained on many scenes degraded by box, is ahead: docs/default_method.md."""
 
 
 def weights_without(scene):
@@ -93,7 +95,7 @@ def test_it_beats_every_peer_on_scenes_it_has_never_seen(data_dir, scene, protoc
     assert scene not in load_pretrained(weights_without(scene)).stated["scenes"]
     reached = mean_sre(cube, "mtf-resnet", protocol, told=Sensor.named(protocol), weights=weights_without(scene))
     regressed = mean_sre(cube, Regression(), protocol, told=Sensor.named(protocol))
-    assert reached > max(BEST_PEER[scene][protocol] - 0.2 * (protocol == "box"), regressed + 0.3)
+    assert reached > max(BEST_PEER[scene][protocol] - SHORT.get((scene, protocol), 0), regressed + 0.3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +173,70 @@ def test_on_a_scene_too_small_to_train_on_the_network_stays_as_it_came(caplog):
     assert "too small to train on" in caplog.text
 
 
+@pytest.mark.parametrize("value", [1, 1100, 4000])
+@pytest.mark.parametrize("bands", [slice(None), 0, 3])
+def test_constant_10m_bands_do_no_harm(bands, value):
+    """As where a band is clipped."""
+    cube = random_cube(252, 252)
+    numbers = cube["r10m"]["reflectance"].values.copy()
+    numbers[0, bands] = value
+    result = s2pipe.sharpen(with_numbers(cube, r10m=numbers), "mtf-resnet").sel(band=["B05", "B12"]).values.astype(int)
+    assert result.min() > -4000 and np.ptp(result) < 30_000 and abs(result.mean() - 5000) < 1000
+
+
+@pytest.mark.parametrize("kind", ["stripes", "checkered", "a corner", "apart"])
+def test_a_20m_band_that_is_hardly_seen_does_not_spoil_the_others(data_dir, kind):
+    cube = part_of(paper_scene(data_dir, "iceland"), 252)
+    numbers = cube["r20m"]["reflectance"].values.copy()
+    dead = numbers[0, 0]
+    if kind == "stripes":
+        dead[:, ::3] = 0
+    elif kind == "checkered":
+        dead[::3, ::3] = 0
+    elif kind == "a corner":
+        dead[12:], dead[:, 12:] = 0, 0
+    else:
+        dead[:, :60], numbers[0, 1, :, 60:] = 0, 0
+    bands = ["B01", "B07", "B09", "B11", "B12"]
+    clean, holed = (
+        s2pipe.sharpen(data, "mtf-resnet", bands=bands).values[0] for data in (cube, with_numbers(cube, r20m=numbers))
+    )
+    for band, one, other in zip(bands, clean.astype(float), holed.astype(float), strict=True):
+        assert sre(one - 1000, other - 1000) > (25 if band == "B09" else 30), band
+
+
+def test_weights_are_read_anew(tmp_path):
+    cube, path = random_cube(), tmp_path / "w.safetensors"
+    hashes = []
+    for scene in ("iceland", "usa"):
+        shutil.copy(weights_without(scene), path)
+        hashes.append(fit(cube, weights=path).weights_sha256)
+    assert hashes[0] != hashes[1]
+
+
+def test_a_training_goes_on_where_it_was_interrupted(tmp_path):
+    cube = random_cube(252, 252)
+    stopped = []
+
+    def stop(label, step, steps, loss):
+        if step == 110 and not stopped:
+            stopped.append(step)
+            raise KeyboardInterrupt
+
+    whole = fit(cube, steps=120)
+    with pytest.raises(KeyboardInterrupt):
+        s2pipe.fit(cube, "mtf-resnet", steps=120, checkpoint=tmp_path, progress=stop)
+    assert fit(cube, steps=120, checkpoint=tmp_path).weights_sha256 == whole.weights_sha256
+    with pytest.raises(InputError, match="on other data, or with other settings"):
+        fit(cube, steps=120, checkpoint=tmp_path, weights=weights_without("usa"))
+
+
+def test_a_sensor_that_knows_the_bands_in_use_only_is_enough():
+    sensor = Sensor(mtf=tuple((band, 0.3) for band in ("B02", "B03", "B04", "B08", "B05")))
+    cube = part_of(random_cube(60, 60), 60, r20m=["B05"])
+    assert s2pipe.sharpen(cube, "mtf-resnet", bands=["B05"], sensor=sensor).compute().notnull().all()
+
+
 @pytest.mark.parametrize("steps", [0, 3])
 @pytest.mark.parametrize("kind", ["flat", "tiny", "mostly nodata", "water", "saturated"])
 def test_scenes_with_little_to_learn_from_do_no_harm(kind, steps):
@@ -227,7 +293,7 @@ def test_nothing_is_shifted():
         assert np.abs(shift).max() <= 0.02, band
 
 
-@pytest.mark.parametrize("shift", [-1, 1])
+@pytest.mark.parametrize("shift", [-2, -1, 1, 2])
 def test_a_shift_of_the_20m_bands_is_repaired_for_them(data_dir, shift, caplog):
     """The 10 m bands themselves are copied as they are."""
     caplog.set_level("INFO")
@@ -240,7 +306,20 @@ def test_a_shift_of_the_20m_bands_is_repaired_for_them(data_dir, shift, caplog):
     clean = s2pipe.sharpen(cube, "mtf-resnet", bands=["B07"]).values[0, 0, 30:-30, 30:-30].astype(float)
     result = s2pipe.sharpen(shifted, sharpener, bands=["B02", "B07"]).values[0]
     np.testing.assert_array_equal(result[0], rolled[0, 0])
+    assert sharpener.provenance()["shift"] == list(sharpener.shift)
     assert sre(clean, result[1, 30:-30, 30:-30].astype(float)) > 34
+
+
+def test_one_scale_lower_a_shift_is_half_as_long(data_dir):
+    """A Sharpener that was fitted on the scene itself is judged by the shift that it repaired."""
+    raw = paper_scene(data_dir, "iceland-raw")
+    sharpener = fit(raw)
+    assert sharpener.shift == pytest.approx((-1, -1), abs=0.15)
+    anew, given = (
+        table.loc[table["band"] == "all", "sre_db"].item()
+        for table in (s2pipe.evaluate(raw, one, progress=lambda *_: None) for one in ("mtf-resnet", sharpener))
+    )
+    assert given > anew - 0.5
 
 
 @pytest.mark.parametrize("protocol", ["centre", "box", "corner"])

@@ -5,7 +5,7 @@
 
 Every scene is degraded by several sensors (the block-centred one, Gaussians of other MTFs, box, corner); the network learns to
 undo it. Large scenes are used one scale lower once more. Nothing is chosen by looking at a scene that is left out: the number of
-steps is fixed, and the last weights are kept. Some 12 minutes on two cores. Use them as ``training="pretrained", weights=...``.
+steps is fixed, and the last weights are kept. Some 12 minutes on two cores. Use them as ``weights=...`` of mtf-resnet.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def examples_from(path: Path, *, repair: bool, random: np.random.Generator) -> t
         return [(example, SENSORS["box"] * len(example.corners) ** 0.5)], windows
     found = examples_of(windows, bands, random)
     if min(nodes(cube)[20].shape[2:]) >= LARGE:
-        smaller = [lowered(window, bands, COARSE, Sensor()) for window in windows]
+        parts = [part for window in windows if (part := window.crop_to_multiple(12)) is not None]
+        smaller = [lowered(part, bands, COARSE, Sensor()) for part in parts]
         found += [(example, weight / 2) for example, weight in examples_of(smaller, bands, random)]
     return found, windows
 

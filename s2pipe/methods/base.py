@@ -139,6 +139,10 @@ class TorchSharpener:
         """The same Sharpener computing on `device`."""
         return replace(self, device=device)
 
+    def one_scale_lower(self, ratio: int) -> Self:
+        """The same Sharpener for the scene degraded by `ratio`: what it holds in pixels of 10 m is told in larger ones."""
+        return self
+
     @property
     def weights_sha256(self) -> str:
         """Hash of `weights`, the same wherever it is computed."""

@@ -131,7 +131,7 @@ class Example:
         ----------
         network, random, device
         hiding : float
-            Share of calls in which some of the bands are hidden from the network and from the loss.
+            Share of calls in which all but a random number of the bands are hidden from the network and from the loss.
         turned : bool
             Whether patches are turned at random.
         """

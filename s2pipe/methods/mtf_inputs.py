@@ -29,8 +29,10 @@ IN_SQUARES = 2 * len(FINE) + len(COARSE)
 CHANNELS = RATIO**2 * IN_SQUARES + 3 * len(COARSE)
 TOLD = len(FINE) + len(COARSE) + 1
 
-SMALLEST = 1e-6
-"""Standard deviation, at least, that an image is scaled by: a constant one stays 0, and nothing is added to it."""
+SMALLEST = 1e-4
+"""Reflectance, at least, that bands are scaled by: a constant one stays near 0, and next to nothing is added to it."""
+SMALLEST_DETAIL = 0.01
+"""The same for the detail of scaled bands."""
 
 
 LARGEST_SHIFT = 2
@@ -71,14 +73,14 @@ def image_of(squares: Tensor) -> Tensor:
 
 def describe(sensor: Sensor) -> Tensor:
     """What the network is told of the sensor, (TOLD,): how wide its point spread functions are, and where they stand."""
+    complete = replace(sensor, mtf=tuple((dict(Sensor().mtf) | dict(sensor.mtf)).items()))
     spreads = []
     for band in (*FINE, *COARSE):
-        start, weights = sensor.taps(band, RATIO)
+        start, weights = complete.taps(band, RATIO)
         places = start + np.arange(len(weights))
-        middle = weights @ places
-        spreads.append(math.sqrt(weights @ (places - middle) ** 2))
+        spreads.append(math.sqrt(weights @ (places - weights @ places) ** 2))
     # brought to about -1 to 1: the Gaussians of Sentinel-2 have a sigma of 0.9 to 1.1 pixels, and stand at 0.5 or 0
-    return torch.tensor([*(3 * (spread - 1) for spread in spreads), 2 * (middle - 0.5)], dtype=torch.float32)
+    return torch.tensor([*(3 * (spread - 1) for spread in spreads), 2 * (sensor.phase(RATIO) - 0.5)], dtype=torch.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,33 +109,34 @@ class Scaling:
 
     @classmethod
     def of(cls, windows: Sequence[Window], bands: Mapping[int, Sequence[str]], used: Sequence[str], sensor: Sensor) -> Self:
-        """Of those pixels of windows, which hold `bands`, where all 10 m bands and the 20 m bands in `used` were seen."""
-        rows = [bands[20].index(band) for band in used]
-        seen = [torch.from_numpy(window.seen_at(20, {10: range(len(bands[10])), 20: rows})) for window in windows]
+        """Of windows, which hold `bands`: each band of 20 m in `used` from where it was seen together with all 10 m bands."""
         fine = [torch.from_numpy(window.reflectance[10]) for window in windows]
+        low = [sensor.degrade(image, bands[10], RATIO) for image in fine]
+        seen = _where_seen(windows, {10: range(len(bands[10]))})
+        fine_mean, fine_scale = _moments(low, seen, SMALLEST)
+        rows = [bands[20].index(band) for band in used]
         coarse = [torch.from_numpy(window.reflectance[20][rows]) for window in windows]
-        low = _pixels([sensor.degrade(image, bands[10], RATIO) for image in fine], seen)
-        observed = _pixels(coarse, seen)
-        fine_mean, fine_scale = _mean(low), _deviation(low)
-        coarse_mean, coarse_scale = _mean(observed), _deviation(observed)
-        regressors = torch.cat([torch.ones(1, low.shape[1]), (low - fine_mean[..., 0]) / fine_scale[..., 0]])
-        scaled = (observed - coarse_mean[..., 0]) / coarse_scale[..., 0]
+        own = [_where_seen(windows, {10: range(len(bands[10])), 20: [row]}) for row in rows]
+        moments = [_moments([image[[i]] for image in coarse], mask, SMALLEST) for i, mask in enumerate(own)]
+        coarse_mean, coarse_scale = (torch.cat(parts) for parts in zip(*moments, strict=True))
+        scaled_low = [(image - fine_mean) / fine_scale for image in low]
+        scaled = [(image - coarse_mean) / coarse_scale for image in coarse]
+        mixtures = [
+            _regress(_pixels(scaled_low, mask), _pixels([image[[i]] for image in scaled], mask)[0]) for i, mask in enumerate(own)
+        ]
         scaling = cls(
             fine_mean=fine_mean,
             fine_scale=fine_scale,
             coarse_mean=coarse_mean,
             coarse_scale=coarse_scale,
-            # by the pseudoinverse, for bands may be constant or equal
-            mixtures=torch.linalg.lstsq(regressors.T.double(), scaled.T.double(), driver="gelsd").solution.T.float(),
-            fine_detail=torch.ones(len(fine_mean), 1, 1),
-            guess_detail=torch.ones(len(used), 1, 1),
+            mixtures=torch.stack(mixtures),
+            fine_detail=torch.ones_like(fine_mean),
+            guess_detail=torch.ones_like(coarse_mean),
         )
         inputs = [Inputs.of(*images, bands[10], sensor, scaling) for images in zip(fine, coarse, strict=True)]
-        return replace(
-            scaling,
-            fine_detail=_deviation(_pixels([part.fine_detail for part in inputs], seen)),
-            guess_detail=_deviation(_pixels([part.guess_detail for part in inputs], seen)),
-        )
+        _, fine_detail = _moments([part.fine_detail for part in inputs], seen, SMALLEST_DETAIL)
+        details = [_moments([part.guess_detail[[i]] for part in inputs], mask, SMALLEST_DETAIL)[1] for i, mask in enumerate(own)]
+        return replace(scaling, fine_detail=fine_detail, guess_detail=torch.cat(details))
 
     def to(self, device: str) -> Self:
         """A copy on `device`."""
@@ -144,17 +147,30 @@ class Scaling:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
+def _where_seen(windows: Sequence[Window], needed: Mapping[int, Sequence[int]]) -> list[Tensor]:
+    """Where, on the grid of the 20 m bands, the bands `needed` were seen in each window; everywhere if they were nowhere."""
+    seen = [torch.from_numpy(window.seen_at(20, needed)) for window in windows]
+    return seen if any(mask.any() for mask in seen) else [torch.ones_like(mask) for mask in seen]
+
+
 def _pixels(images: Sequence[Tensor], seen: Sequence[Tensor]) -> Tensor:
     """Numbers of images (band, ..., y, x) where they were seen (y, x), as (band, number)."""
     return torch.cat([image[..., mask].flatten(1) for image, mask in zip(images, seen, strict=True)], dim=1)
 
 
-def _mean(pixels: Tensor) -> Tensor:
-    return pixels.double().mean(dim=1).float()[:, None, None]
+def _moments(images: Sequence[Tensor], seen: Sequence[Tensor], smallest: float) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (band, 1, 1) of images (band, ..., y, x) where they were seen, this `smallest` at least."""
+    pixels = _pixels(images, seen).double()
+    mean, deviation = pixels.mean(dim=1).float(), pixels.std(dim=1, correction=0).float().clamp_min(smallest)
+    return mean[:, None, None], deviation[:, None, None]
 
 
-def _deviation(pixels: Tensor) -> Tensor:
-    return pixels.double().std(dim=1, correction=0).float().clamp_min(SMALLEST)[:, None, None]
+def _regress(rows: Tensor, observed: Tensor) -> Tensor:
+    """Intercept and slopes that fit `observed` (number,) best to rows (row, number)."""
+    regressors = torch.cat([torch.ones_like(rows[:1]), rows]).T.double()
+    # by the pseudoinverse, for bands may be constant or equal
+    solution: Tensor = torch.linalg.lstsq(regressors, observed[:, None].double(), driver="gelsd").solution
+    return solution[:, 0].float()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from s2pipe.methods.base import Array, TorchSharpener, fields_of_fit, halo_of, p
 from s2pipe.methods.mtf_examples import Example, lowered
 from s2pipe.methods.mtf_inputs import COARSE, FINE, RATIO, Inputs, Scaling, describe, image_of, moved
 from s2pipe.methods.pan import mixture
-from s2pipe.methods.pretrained import SHIPPED, load_pretrained, new_network
+from s2pipe.methods.pretrained import SHIPPED, Pretrained, load_pretrained, new_network
 from s2pipe.networks import mtf_resnet
 from s2pipe.networks.mtf_resnet import MtfResNetwork
 from s2pipe.progress import Progress
@@ -40,8 +41,10 @@ SMALL_SHIFT = 0.3
 """10 m pixels: shifts up to this one stay as they are, for bands that fit seem to be shifted by a fraction of it."""
 CERTAIN = 0.1
 """Standard error, in 10 m pixels, below which the shift of a band counts."""
-RIDGE = 1e-3
+RIDGE_60M = 1e-3
 """Of the regression of the 60 m bands, added to the variance of each regressor, which is 1."""
+SEEN = 0.75
+"""Share of a 60 m band's pixels in which a finer band must have been seen to serve for it."""
 SAMPLES = 3
 """60 m pixels for each regressor, at least; with fewer, a band is brought to 10 m without any."""
 REGRESSORS = {"B01": (10,), "B09": (10, 20)}
@@ -81,6 +84,11 @@ class MtfResNet:
         check_positive("learning_rate", self.learning_rate)
         if self.weights is not None and not isinstance(self.weights, (str, Path)):
             raise InputError(f"weights={self.weights!r} is a {type(self.weights).__name__}; give the path of a file, or None")
+        self.pretrained()  # refuse a file that is none before anything is read
+
+    def pretrained(self) -> Pretrained:
+        """The network that it starts from."""
+        return load_pretrained(SHIPPED if self.weights is None else Path(self.weights))
 
     def halo(self, gsds: Collection[int], sensor: Sensor) -> int:
         """See `Method.halo`."""
@@ -99,7 +107,7 @@ class MtfResNet:
     ) -> MtfResNetSharpener:
         """Scale, regress, and train if asked to, on the sample."""
         unseen = unseen_bands(sample.windows, sample.bands)
-        pretrained = load_pretrained(SHIPPED if self.weights is None else Path(self.weights))
+        pretrained = self.pretrained()
         stated = fields_of_fit(self, sample, sensor=sensor, seed=seed)
         stated["options"] |= {"weights": None if self.weights is None else Path(self.weights).name}  # folders are the user's own
         stated["fingerprint"] = np.union1d(stated["fingerprint"], pretrained.fingerprint)
@@ -115,7 +123,7 @@ class MtfResNet:
             fitting = replace(sample, windows=[_moved_window(window, shift) for window in sample.windows])
             network: MtfResNetwork | None = pretrained.network
             if sample.bands[10] != FINE:
-                log.warning("without all of %s the 20 m bands are regressed only, and no network is used", ", ".join(FINE))
+                log.warning("without all of %s the 20 m bands are regressed only: no network is used or trained", ", ".join(FINE))
                 network = None
             elif self.steps:
                 network = self._train(pretrained.network, fitting, used, sensor, seed, device, progress, checkpoint)
@@ -159,7 +167,9 @@ class MtfResNet:
             return examples[random.integers(len(examples))].loss(network, random, device)
 
         network = copy.deepcopy(pretrained).requires_grad_(True)
-        identity = sha256_of({str(i): example.left.numpy() for i, example in enumerate(examples)}, sensor, asdict(self), seed)
+        start = {name: tensor.numpy() for name, tensor in pretrained.state_dict().items()}
+        truths = {str(i): example.left.numpy() for i, example in enumerate(examples)}
+        identity = sha256_of(truths | start, sensor, self.steps, self.learning_rate, seed)
         train(
             network,
             loss,
@@ -186,10 +196,11 @@ def _shift_to_repair(sample: Sample, used: Sequence[str], sensor: Sensor) -> tup
     table = shifts_of(sample.windows, {gsd: sample.bands[gsd] for gsd in (10, 20)}).loc[list(used)]
     certain = table[table["error"] < CERTAIN]
     dy, dx = (float(certain[name].median()) - expected_shift(sensor) for name in ("dy", "dx"))
-    size = max(abs(dy), abs(dx))  # NaN where nothing is certain
-    if not SMALL_SHIFT < size <= mtf_inputs.LARGEST_SHIFT:
+    largest, size = mtf_inputs.LARGEST_SHIFT, max(abs(dy), abs(dx))  # NaN where nothing is certain
+    if not SMALL_SHIFT < size <= largest + SMALL_SHIFT:
         return 0.0, 0.0
-    log.info("for the 20 m bands the 10 m bands are moved by (%.2f, %.2f) pixels along y and x", dy, dx)
+    dy, dx = (min(max(shift, -largest), largest) for shift in (dy, dx))
+    log.warning("to sharpen the 20 m bands, the 10 m bands are moved by (%.2f, %.2f) pixels along y and x", dy, dx)
     return dy, dx
 
 
@@ -210,20 +221,40 @@ def _moved_window(window: Window, shift: tuple[float, float]) -> Window:
 def _mixtures_of_60m(sample: Sample, sharpener: MtfResNetSharpener, *, without: Collection[str]) -> Tensor:
     """Intercept and slopes, (band, 1 + finer band), that fit the 60 m bands best to the sharpened finer ones, degraded."""
     names = (*sample.bands[10], *sharpener.used)
-    needed = {gsd: [sample.bands[gsd].index(band) for band in bands_at(names, gsd)] for gsd in (10, 20) if bands_at(names, gsd)}
     low = [sharpener.sensor.degrade(sharpener.finer_bands(window.reflectance), names, 6).cpu() for window in sample.windows]
     mixtures = torch.zeros(len(sample.bands[60]), 1 + len(names))
     for row, band in enumerate(sample.bands[60]):
         if band not in without:
-            seen = [window.seen_at(60, needed | {60: [row]}) for window in sample.windows]
-            columns = [i for i, name in enumerate(names) if BANDS[name].gsd in REGRESSORS[band]]
-            columns = columns if sum(mask.sum() for mask in seen) >= SAMPLES * len(columns) else []
+            columns, seen = _regressors(sample, names, band)
             regressors = torch.cat([image[columns][:, mask] for image, mask in zip(low, seen, strict=True)], dim=1)
             observed = np.concatenate(
                 [window.reflectance[60][row][mask] for window, mask in zip(sample.windows, seen, strict=True)]
             )
             mixtures[row, [0, *(1 + column for column in columns)]] = _ridge(regressors, torch.from_numpy(observed))
     return mixtures
+
+
+def _regressors(sample: Sample, names: Sequence[str], band: str) -> tuple[list[int], list[npt.NDArray[np.bool_]]]:
+    """Which of `names` a 60 m band is regressed on, and where it and they were seen in each window."""
+
+    def seen(finer: Sequence[str]) -> list[npt.NDArray[np.bool_]]:
+        needed = {gsd: [sample.bands[gsd].index(one) for one in bands_at((*finer, band), gsd)] for gsd in sample.bands}
+        return [window.seen_at(60, {gsd: rows for gsd, rows in needed.items() if rows}) for window in sample.windows]
+
+    def count(places: list[npt.NDArray[np.bool_]]) -> int:
+        return int(sum(mask.sum() for mask in places))
+
+    fine = [name for name in names if BANDS[name].gsd == 10]
+    places = seen(fine)
+    # a band that was hardly seen is not worth the pixels of the others
+    wanted = [
+        name for name in names if BANDS[name].gsd in REGRESSORS[band] and count(seen([*fine, name])) >= SEEN * count(places)
+    ]
+    for finer in (wanted, fine):
+        where = seen(finer)
+        if count(where) >= SAMPLES * len(finer) and count(where) >= SEEN / 2 * count(places):
+            return [names.index(name) for name in finer], where
+    return [], places
 
 
 def _ridge(regressors: Tensor, observed: Tensor) -> Tensor:
@@ -233,7 +264,7 @@ def _ridge(regressors: Tensor, observed: Tensor) -> Tensor:
     deviations = regressors - means[:, None]
     scales = deviations.square().mean(dim=1).sqrt().clamp_min(mtf_inputs.SMALLEST)
     scaled = deviations / scales[:, None]
-    square = scaled @ scaled.T / len(observed) + RIDGE * torch.eye(len(scaled), dtype=torch.float64)
+    square = scaled @ scaled.T / len(observed) + RIDGE_60M * torch.eye(len(scaled), dtype=torch.float64)
     slopes = torch.linalg.solve(square, scaled @ (observed - mean) / len(observed)) / scales
     return torch.cat([(mean - slopes @ means)[None], slopes]).float()
 
@@ -293,6 +324,14 @@ class MtfResNetSharpener(TorchSharpener):
         if self.network is not None:
             found |= {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         return found if self.mixtures is None else found | {"mixtures": self.mixtures}
+
+    def provenance(self) -> dict[str, Any]:
+        """See `TorchSharpener.provenance`."""
+        return super().provenance() | ({"shift": list(self.shift)} if any(self.shift) else {})
+
+    def one_scale_lower(self, ratio: int) -> Self:
+        """See `TorchSharpener.one_scale_lower`."""
+        return replace(self, shift=(self.shift[0] / ratio, self.shift[1] / ratio))
 
     def to(self, device: str) -> Self:
         """See `TorchSharpener.to`."""

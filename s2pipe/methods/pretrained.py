@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,6 @@ def save_pretrained(
     write_tensors(path, tensors | {FINGERPRINT: torch.from_numpy(thinned)}, stated, kind=KIND)
 
 
-@lru_cache
 def load_pretrained(path: Path = SHIPPED) -> Pretrained:
     """Read what `save_pretrained` wrote.
 
