@@ -62,4 +62,4 @@ def test_the_workflow_for_a_cluster(demo: Path, tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "workflows" / "sharpen_on_cluster.py", "--catalog", catalog]
     command += ["--datetime", "2026-06", "--bbox", "15.53", "46.535", "15.56", "46.555", "--out", tmp_path / "out.zarr"]
     subprocess.run(list(map(str, command)), check=True, capture_output=True, timeout=300)
-    assert s2pipe.open_zarr(tmp_path / "out.zarr", group="33TWM_32633").attrs["s2pipe_method"] == "glp"
+    assert s2pipe.open_zarr(tmp_path / "out.zarr", group="33TWM_32633").attrs["s2pipe_method"] == "mtf-resnet"

@@ -57,9 +57,9 @@ class MtfResNet:
 
     The sharpened 20 m bands are P + U d + D' (D D')^-1 (y - D (P + U d)): y what was observed, D the sensor, P a regression of y
     on the 10 m bands, anew in the surroundings of each coarse pixel, d what a residual network makes of all of them and of D, and
-    U a scale. Degraded, the result is what was observed, whatever the network does; it only fills in the null space of D
-    (a null-space network, Schwab et al. 2019, doi:10.1088/1361-6420/aaf14a). The 60 m bands are regressed on finer ones over the
-    whole scene, and projected onto the observation in the same way.
+    U a scale. Degraded, the result is what was observed, within some DN, whatever the network does; it only fills in the null
+    space of D (a null-space network, Schwab et al. 2019, doi:10.1088/1361-6420/aaf14a). The 60 m bands are regressed on finer
+    ones over the whole scene, and projected onto the observation in the same way.
 
     Attributes
     ----------
