@@ -19,7 +19,7 @@ from torch import Tensor
 from s2pipe.bands import BANDS_BY_GSD
 from s2pipe.methods import local_regression
 from s2pipe.sampling import Window
-from s2pipe.sensor import Sensor, pad_symmetric
+from s2pipe.sensor import Sensor
 
 RATIO = 2
 FINE, COARSE = BANDS_BY_GSD[10], BANDS_BY_GSD[20]
@@ -35,29 +35,9 @@ SMALLEST_DETAIL = 0.01
 """The same for the detail of scaled bands."""
 
 
-LARGEST_SHIFT = 2
-"""10 m pixels along each axis that 10 m bands are moved by, at most."""
-LOBES = 3
-"""Of the Lanczos kernel that moves them, on either side."""
-
-
 def reach(sensor: Sensor) -> int:
     """10 m pixels on either side of a square that its guess and its channels depend on."""
-    return RATIO * local_regression.REACH + sensor.reach(RATIO) + LARGEST_SHIFT + LOBES
-
-
-def moved(image: Tensor, shift: Sequence[float]) -> Tensor:
-    """What an image (band, y, x) shows at p + `shift`, along y and x, as an image of p; by a Lanczos kernel (Duchon 1979)."""
-    if not any(shift):
-        return image
-    edge = LARGEST_SHIFT + LOBES
-    places = torch.arange(-edge, edge + 1, dtype=image.dtype, device=image.device)
-    for axis, distance in enumerate(shift, start=1):
-        away = places - distance
-        weights = torch.where(away.abs() < LOBES, torch.sinc(away) * torch.sinc(away / LOBES), 0.0)
-        weights = (weights / weights.sum()).reshape((1, 1, -1, 1) if axis == 1 else (1, 1, 1, -1))
-        image = F.conv2d(pad_symmetric(image, edge, edge, axis)[:, None], weights)[:, 0]
-    return image
+    return RATIO * local_regression.REACH + sensor.reach(RATIO)
 
 
 def squares_of(image: Tensor) -> Tensor:

@@ -10,45 +10,32 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from s2pipe.bands import BANDS, bands_at
+from s2pipe.bands import bands_at
 from s2pipe.checks import check_positive, check_whole
 from s2pipe.errors import InputError
 from s2pipe.hashing import sha256_of
 from s2pipe.lattice import STEP
-from s2pipe.methods import mtf_inputs
+from s2pipe.methods import mtf_inputs, shift_repair
 from s2pipe.methods.base import Array, TorchSharpener, fields_of_fit, halo_of, placed
 from s2pipe.methods.mtf_examples import Example, lowered
-from s2pipe.methods.mtf_inputs import COARSE, FINE, RATIO, Inputs, Scaling, describe, image_of, moved
+from s2pipe.methods.mtf_inputs import COARSE, FINE, RATIO, Inputs, Scaling, describe, image_of
 from s2pipe.methods.pan import mixture
 from s2pipe.methods.pretrained import SHIPPED, Pretrained, load_pretrained, new_network
+from s2pipe.methods.regression_60m import mixtures_of_60m
+from s2pipe.methods.shift_repair import moved, moved_window, shift_to_repair
 from s2pipe.networks import mtf_resnet
 from s2pipe.networks.mtf_resnet import MtfResNetwork
 from s2pipe.progress import Progress
 from s2pipe.projection import project, reach
-from s2pipe.registration import shifts_of
-from s2pipe.sampling import Sample, Window, unseen_bands
+from s2pipe.sampling import Sample, unseen_bands
 from s2pipe.sensor import Sensor
 from s2pipe.tensor_files import tensors_below
 from s2pipe.training import Checkpoint, faster_precision, train
 
 log = logging.getLogger(__name__)
-
-SMALL_SHIFT = 0.3
-"""10 m pixels: shifts up to this one stay as they are, for bands that fit seem to be shifted by a fraction of it."""
-CERTAIN = 0.1
-"""Standard error, in 10 m pixels, below which the shift of a band counts."""
-RIDGE_60M = 1e-3
-"""Of the regression of the 60 m bands, added to the variance of each regressor, which is 1."""
-SEEN = 0.75
-"""Share of a 60 m band's pixels in which a finer band must have been seen to serve for it."""
-SAMPLES = 3
-"""60 m pixels for each regressor, at least; with fewer, a band is brought to 10 m without any."""
-REGRESSORS = {"B01": (10,), "B09": (10, 20)}
-"""Resolutions that a 60 m band is regressed on: B09 lies between B8A and B11, B01 beyond B02, far from all 20 m bands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +79,7 @@ class MtfResNet:
 
     def halo(self, gsds: Collection[int], sensor: Sensor) -> int:
         """See `Method.halo`."""
-        first = mtf_inputs.reach(sensor) + RATIO * (mtf_resnet.radius() + 1) + reach(sensor, RATIO)
+        first = shift_repair.reach() + mtf_inputs.reach(sensor) + RATIO * (mtf_resnet.radius() + 1) + reach(sensor, RATIO)
         return halo_of(gsds, lambda ratio: first + (reach(sensor, ratio) if ratio > RATIO else 0))
 
     def fit(
@@ -119,8 +106,8 @@ class MtfResNet:
             slots=tuple(COARSE.index(band) for band in used),
         )
         if used:
-            shift = _shift_to_repair(sample, used, sensor)
-            fitting = replace(sample, windows=[_moved_window(window, shift) for window in sample.windows])
+            shift = shift_to_repair(sample, used, sensor)
+            fitting = replace(sample, windows=[moved_window(window, shift) for window in sample.windows])
             network: MtfResNetwork | None = pretrained.network
             if sample.bands[10] != FINE:
                 log.warning("without all of %s the 20 m bands are regressed only: no network is used or trained", ", ".join(FINE))
@@ -130,7 +117,10 @@ class MtfResNet:
             scaling = Scaling.of(fitting.windows, sample.bands, used, sensor)
             sharpener = replace(sharpener, shift=shift, scaling=scaling, network=network)
         if 60 in sample.gsds:
-            sharpener = replace(sharpener, mixtures=_mixtures_of_60m(sample, sharpener.to(device), without=unseen))
+            placed_sharpener = sharpener.to(device)
+            finer = [placed_sharpener.finer_bands(window.reflectance) for window in sample.windows]
+            mixtures = mixtures_of_60m(sample, finer, (*sample.bands[10], *used), sensor, without=unseen)
+            sharpener = replace(sharpener, mixtures=mixtures)
         return sharpener
 
     def _train(
@@ -189,84 +179,6 @@ class MtfResNet:
             log.warning("training on the scene does not help: the network stays as it came")
             return pretrained
         return network.requires_grad_(False)
-
-
-def _shift_to_repair(sample: Sample, used: Sequence[str], sensor: Sensor) -> tuple[float, float]:
-    """The shift that the 20 m bands have in common, along y and x, in 10 m pixels; (0, 0) where it is small or cannot be told."""
-    table = shifts_of(sample.windows, {gsd: sample.bands[gsd] for gsd in (10, 20)}).loc[list(used)]
-    certain = table[table["error"] < CERTAIN]
-    dy, dx = (float(certain[name].median()) - expected_shift(sensor) for name in ("dy", "dx"))
-    largest, size = mtf_inputs.LARGEST_SHIFT, max(abs(dy), abs(dx))  # NaN where nothing is certain
-    if not SMALL_SHIFT < size <= largest + SMALL_SHIFT:
-        return 0.0, 0.0
-    dy, dx = (min(max(shift, -largest), largest) for shift in (dy, dx))
-    log.warning("to sharpen the 20 m bands, the 10 m bands are moved by (%.2f, %.2f) pixels along y and x", dy, dx)
-    return dy, dx
-
-
-def expected_shift(sensor: Sensor) -> float:
-    """That of the 20 m bands of a scene whose bands fit, in 10 m pixels.
-
-    A corner sensor exists to degrade real scenes. One scale lower its 10 m pixels stand up and left of the ground they cover,
-    by a quarter of their edge, and so do the 20 m bands that are to be made.
-    """
-    return -0.25 if sensor.protocol == "corner" else 0.0
-
-
-def _moved_window(window: Window, shift: tuple[float, float]) -> Window:
-    fine = moved(torch.from_numpy(window.reflectance[10]), shift).numpy()
-    return Window(reflectance=dict(window.reflectance) | {10: fine}, seen=window.seen)
-
-
-def _mixtures_of_60m(sample: Sample, sharpener: MtfResNetSharpener, *, without: Collection[str]) -> Tensor:
-    """Intercept and slopes, (band, 1 + finer band), that fit the 60 m bands best to the sharpened finer ones, degraded."""
-    names = (*sample.bands[10], *sharpener.used)
-    low = [sharpener.sensor.degrade(sharpener.finer_bands(window.reflectance), names, 6).cpu() for window in sample.windows]
-    mixtures = torch.zeros(len(sample.bands[60]), 1 + len(names))
-    for row, band in enumerate(sample.bands[60]):
-        if band not in without:
-            columns, seen = _regressors(sample, names, band)
-            regressors = torch.cat([image[columns][:, mask] for image, mask in zip(low, seen, strict=True)], dim=1)
-            observed = np.concatenate(
-                [window.reflectance[60][row][mask] for window, mask in zip(sample.windows, seen, strict=True)]
-            )
-            mixtures[row, [0, *(1 + column for column in columns)]] = _ridge(regressors, torch.from_numpy(observed))
-    return mixtures
-
-
-def _regressors(sample: Sample, names: Sequence[str], band: str) -> tuple[list[int], list[npt.NDArray[np.bool_]]]:
-    """Which of `names` a 60 m band is regressed on, and where it and they were seen in each window."""
-
-    def seen(finer: Sequence[str]) -> list[npt.NDArray[np.bool_]]:
-        needed = {gsd: [sample.bands[gsd].index(one) for one in bands_at((*finer, band), gsd)] for gsd in sample.bands}
-        return [window.seen_at(60, {gsd: rows for gsd, rows in needed.items() if rows}) for window in sample.windows]
-
-    def count(places: list[npt.NDArray[np.bool_]]) -> int:
-        return int(sum(mask.sum() for mask in places))
-
-    fine = [name for name in names if BANDS[name].gsd == 10]
-    places = seen(fine)
-    # a band that was hardly seen is not worth the pixels of the others
-    wanted = [
-        name for name in names if BANDS[name].gsd in REGRESSORS[band] and count(seen([*fine, name])) >= SEEN * count(places)
-    ]
-    for finer in (wanted, fine):
-        where = seen(finer)
-        if count(where) >= SAMPLES * len(finer) and count(where) >= SEEN / 2 * count(places):
-            return [names.index(name) for name in finer], where
-    return [], places
-
-
-def _ridge(regressors: Tensor, observed: Tensor) -> Tensor:
-    """Intercept and slopes that fit `observed` (sample,) to regressors (row, sample); slopes of scaled rows are drawn to 0."""
-    regressors, observed = regressors.double(), observed.double()
-    means, mean = regressors.mean(dim=1), observed.mean()
-    deviations = regressors - means[:, None]
-    scales = deviations.square().mean(dim=1).sqrt().clamp_min(mtf_inputs.SMALLEST)
-    scaled = deviations / scales[:, None]
-    square = scaled @ scaled.T / len(observed) + RIDGE_60M * torch.eye(len(scaled), dtype=torch.float64)
-    slopes = torch.linalg.solve(square, scaled @ (observed - mean) / len(observed)) / scales
-    return torch.cat([(mean - slopes @ means)[None], slopes]).float()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
