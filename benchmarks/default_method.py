@@ -51,14 +51,12 @@ WITHOUT = {
     "T43RCP L1C": "without-iceland-T43RCP",
     "T43RCP L2A": "without-iceland-T43RCP",
     "usa": "without-usa-bigearthnet",
-    "usa-raw": "without-usa-bigearthnet",
     "BigEarthNet": "without-usa-bigearthnet",
     "T33UUB": "without-T33UUB-T48QUE",
     "T48QUE": "without-T33UUB-T48QUE",
     "T18SVG": "without-T18SVG",
 }
 """Scenes, and the weights that have not seen them."""
-LEVEL_2A = ("T48QUE", "T43RCP L2A", "BigEarthNet")
 TARGETS = {
     ("iceland", "centre"): 34.8, ("iceland", "box"): 34.6, ("iceland", "corner"): 30.0,
     ("usa", "centre"): 37.6, ("usa", "box"): 38.7, ("usa", "corner"): 33.5,

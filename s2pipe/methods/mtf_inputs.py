@@ -18,6 +18,7 @@ from torch import Tensor
 
 from s2pipe.bands import BANDS_BY_GSD
 from s2pipe.methods import local_regression
+from s2pipe.methods.pan import least_squares
 from s2pipe.sampling import Window
 from s2pipe.sensor import Sensor
 
@@ -102,14 +103,15 @@ class Scaling:
         scaled_low = [(image - fine_mean) / fine_scale for image in low]
         scaled = [(image - coarse_mean) / coarse_scale for image in coarse]
         mixtures = [
-            _regress(_pixels(scaled_low, mask), _pixels([image[[i]] for image in scaled], mask)[0]) for i, mask in enumerate(own)
+            least_squares(_pixels(scaled_low, mask).numpy(), _pixels([image[[i]] for image in scaled], mask)[0].numpy())
+            for i, mask in enumerate(own)
         ]
         scaling = cls(
             fine_mean=fine_mean,
             fine_scale=fine_scale,
             coarse_mean=coarse_mean,
             coarse_scale=coarse_scale,
-            mixtures=torch.stack(mixtures),
+            mixtures=torch.from_numpy(np.stack(mixtures).astype(np.float32)),
             fine_detail=torch.ones_like(fine_mean),
             guess_detail=torch.ones_like(coarse_mean),
         )
@@ -143,14 +145,6 @@ def _moments(images: Sequence[Tensor], seen: Sequence[Tensor], smallest: float) 
     pixels = _pixels(images, seen).double()
     mean, deviation = pixels.mean(dim=1).float(), pixels.std(dim=1, correction=0).float().clamp_min(smallest)
     return mean[:, None, None], deviation[:, None, None]
-
-
-def _regress(rows: Tensor, observed: Tensor) -> Tensor:
-    """Intercept and slopes that fit `observed` (number,) best to rows (row, number)."""
-    regressors = torch.cat([torch.ones_like(rows[:1]), rows]).T.double()
-    # by the pseudoinverse, for bands may be constant or equal
-    solution: Tensor = torch.linalg.lstsq(regressors, observed[:, None].double(), driver="gelsd").solution
-    return solution[:, 0].float()
 
 
 @dataclass(frozen=True, kw_only=True)
