@@ -4,8 +4,8 @@
     python benchmarks/platform_mtf.py --render   the page only, from the results there are
 
 A 20 m band is regressed on the 10 m bands as a block-centred sensor of some MTF would degrade them, on what of both is finer than
-the mean of 5 x 5 pixels of 20 m; its MTF is the one that leaves least. So it is relative to the 10 m bands, whose own is not undone,
-and where they say little of a band it says little of the MTF.
+the mean of 5 x 5 pixels of 20 m; its MTF is the one that leaves least. So it is relative to the 10 m bands, whose own is not
+undone, and where they say little of a band it says little of the MTF.
 """
 
 from __future__ import annotations
