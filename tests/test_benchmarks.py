@@ -99,6 +99,12 @@ def test_the_page_of_the_default_methods_speed_is_rendered_from_its_results(monk
     assert speed.render(result) == speed.PAGE.read_text()
 
 
+def test_the_mtfs_of_the_platforms_are_rendered_from_their_results_and_quoted_in_the_docs(monkeypatch):
+    platforms, result = committed(monkeypatch, "platform_mtf")
+    assert platforms.render(result) == platforms.PAGE.read_text()
+    assert platforms.table(result) in (BENCHMARKS.parent / "docs" / "default_method.md").read_text()
+
+
 def test_the_weights_of_the_default_method_have_not_seen_what_they_are_judged_on(monkeypatch):
     tables = benchmark(monkeypatch, "default_method")
     for scene, name in tables.WITHOUT.items():
