@@ -48,6 +48,12 @@ def test_all_that_a_sharpener_states_is_kept(sharpener, restored):
     assert tokenize(restored) == tokenize(sharpener)
 
 
+def test_options_may_be_numbers_of_numpy(cube, tmp_path):
+    sharpener = fit(cube, "mtf-resnet", steps=np.int64(0), learning_rate=np.float32(0.5))
+    save_sharpener(sharpener, tmp_path / "weights.safetensors")
+    assert load_sharpener(tmp_path / "weights.safetensors").options == sharpener.options
+
+
 def test_what_it_makes_is_bit_identical(sharpener, restored):
     scene = random_cube(72, 60, seed=1)
     before, after = (s2pipe.sharpen(scene, one).compute() for one in (sharpener, restored))

@@ -181,7 +181,7 @@ def fields_of_fit(recipe: Any, sample: Sample, *, sensor: Sensor, seed: int) -> 
     """What the Sharpener that a recipe of this package makes of a sample states, but for its bands and its weights."""
     return {
         "method": recipe.name,
-        "options": asdict(recipe),
+        "options": {name: value.item() if isinstance(value, np.generic) else value for name, value in asdict(recipe).items()},
         "seed": seed,
         "sensor": sensor,
         "bands_out": sample.targets,
