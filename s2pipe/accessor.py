@@ -10,9 +10,9 @@ import xarray as xr
 
 if TYPE_CHECKING:
     from s2pipe.methods import Method, Sharpener
+    from s2pipe.places import StoreLike
     from s2pipe.progress import Progress
     from s2pipe.sensor import Sensor
-    from s2pipe.store import StoreLike
 
 
 @xr.register_datatree_accessor("s2")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from s2pipe.methods import Method, Sharpener
-    from s2pipe.store import StoreLike
+    from s2pipe.places import StoreLike
 
 Draw = Callable[[int, int], object]
 """Called with the number of finished tasks and of all tasks."""

@@ -27,6 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.storage import LocalStore, MemoryStore
 
+import s2pipe.layout
 import s2pipe.store
 from s2pipe.bands import BANDS, BANDS_BY_GSD
 from s2pipe.errors import InputError, StoreError
@@ -247,7 +248,7 @@ def test_a_shard_is_one_file(tmp_path: Path) -> None:
 
 
 def test_chunks_of_data_in_memory_are_those_of_the_loader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(s2pipe.store, "DEFAULT_CHUNK_METRES", 480)
+    monkeypatch.setattr(s2pipe.layout, "DEFAULT_CHUNK_METRES", 480)
     to_zarr(make_cube().map_over_datasets(lambda node: node.compute()), tmp_path / "cube.zarr")
     read = open_zarr(tmp_path / "cube.zarr")
     assert [read[name]["reflectance"].chunks[2][0] for name in read.children] == [48, 24, 8]
@@ -349,11 +350,11 @@ def test_an_incomplete_cube_is_refused(tmp_path: Path) -> None:
 def test_deleting_that_breaks_off_leaves_an_incomplete_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     to_zarr(make_array(), tmp_path / "a.zarr")
 
-    async def broken(self: LocalStore, prefix: str) -> None:
+    async def broken(self: LocalStore, key: str) -> None:
         raise OSError("the disk went away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalStore, "delete_dir", broken)
+        patch.setattr(LocalStore, "delete", broken)
         with pytest.raises(StoreError, match="the disk went away"):
             to_zarr(make_array(), tmp_path / "a.zarr", overwrite=True)
     with pytest.raises(StoreError, match="not written to its end"):

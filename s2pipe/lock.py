@@ -1,0 +1,151 @@
+"""One writer at a time: a lock in the store beside the result, with a heartbeat; a stale one is taken over."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+import zarr
+from zarr.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from s2pipe.errors import StoreError
+from s2pipe.places import OWN_GROUP, Place, store_errors
+
+log = logging.getLogger(__name__)
+
+NAME = ".lock"
+HEARTBEAT = 10.0
+"""Seconds between two signs of life."""
+STALE = 60.0
+"""Seconds without one after which a writer on another machine is taken for dead; one on this machine is looked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Holder:
+    """Who writes; `beat` is when it last said so, `started` when its process began, which tells it from a later one's number."""
+
+    token: str
+    host: str
+    pid: int
+    started: float
+    beat: str
+
+    @classmethod
+    def here(cls) -> _Holder:
+        pid = os.getpid()
+        started = psutil.Process(pid).create_time()
+        return cls(token=uuid.uuid4().hex, host=socket.gethostname(), pid=pid, started=started, beat=_now())
+
+    def is_alive(self) -> bool:
+        if self.host == socket.gethostname():
+            try:
+                return bool(psutil.Process(self.pid).create_time() == self.started)
+            except psutil.NoSuchProcess:
+                return False
+        silent = datetime.now(UTC) - datetime.fromisoformat(self.beat)
+        return silent.total_seconds() < STALE
+
+
+@contextmanager
+def hold(place: Place) -> Iterator[None]:
+    """Be the only writer of a result within the block. The store and the group are made where they are not there yet.
+
+    Raises
+    ------
+    StoreError
+        If another writer is alive, on entering; or has taken the lock over, on leaving.
+    """
+    own = _Holder.here()
+    refuse_if_held(place)
+    with store_errors(place, "lock"):
+        zarr.open_group(store=place.store, path=place.below(OWN_GROUP).path, mode="a", zarr_format=3)
+        _write(place, own)
+    _refuse_another(place, own)  # two may have come at once: the later one to write has it
+    done = threading.Event()
+    beating = threading.Thread(target=_beat, args=(place, own, done), daemon=True)
+    beating.start()
+    try:
+        yield
+        _refuse_another(place, own)
+    finally:
+        done.set()
+        beating.join()
+        _release(place, own)
+
+
+def refuse_if_held(place: Place) -> None:
+    """StoreError where a writer of this result is alive."""
+    holder = _read(place)
+    if holder is not None and holder.is_alive():
+        raise _held(place, holder)
+
+
+def _refuse_another(place: Place, own: _Holder) -> None:
+    holder = _read(place)
+    if holder is not None and holder.token != own.token:
+        raise _held(place, holder)
+
+
+def _held(place: Place, holder: _Holder) -> StoreError:
+    return StoreError(
+        f"{place} is being written by process {holder.pid} on {holder.host}, which last said so at {holder.beat}; wait until it "
+        f"has ended, or write to another store or group. Where that machine is gone, the lock is free after {STALE:.0f} s"
+    )
+
+
+def _beat(place: Place, own: _Holder, done: threading.Event) -> None:
+    while not done.wait(HEARTBEAT):
+        try:
+            holder = _read(place)
+            if holder is not None and holder.token != own.token:
+                log.error("%s", _held(place, holder))
+                return
+            _write(place, replace(own, beat=_now()))
+        except Exception as error:  # what the store fails with now, it may not the next time
+            log.warning("cannot renew the lock of %s: %s", place, type(error).__name__)
+
+
+def _release(place: Place, own: _Holder) -> None:
+    try:
+        holder = _read(place)
+        if holder is not None and holder.token == own.token:
+            sync(place.store.delete(_key(place)))
+    except Exception as error:  # it will be stale
+        log.warning("cannot remove the lock of %s: %s", place, type(error).__name__)
+
+
+def _read(place: Place) -> _Holder | None:
+    found: Any = None
+    with store_errors(place, "read the lock of"), suppress(FileNotFoundError, NotADirectoryError):
+        # read-only, because zarr makes the folder of a store that it opens to write
+        found = sync(place.store.with_read_only(True).get(_key(place), default_buffer_prototype()))
+    if found is None:
+        return None
+    try:
+        return _Holder(**json.loads(found.to_bytes()))
+    except (TypeError, ValueError):  # no store writes half a key; whatever this is, nobody renews it
+        return None
+
+
+def _write(place: Place, holder: _Holder) -> None:
+    text = json.dumps(asdict(holder)).encode()
+    sync(place.store.set(_key(place), default_buffer_prototype().buffer.from_bytes(text)))
+
+
+def _key(place: Place) -> str:
+    return f"{place.below(OWN_GROUP).path}/{NAME}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,318 @@
+"""Writing a result: what the store lacks of it, chunk by chunk, in an order that may break off anywhere and be gone on with.
+
+The group is marked as incomplete first and as complete last. A chunk is marked in the ledger once its pixels are in the store; a
+date once the ledger has room for its chunks. What stands in the store beyond the ledger was never begun, and is cut off.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+import zarr
+from dask.delayed import Delayed, delayed
+from zarr.core.metadata import ArrayV3Metadata
+from zarr.core.sync import sync
+from zarr.storage import LocalStore
+
+from s2pipe.errors import StoreError
+from s2pipe.layout import VARIABLE
+from s2pipe.ledger import Index, Ledger
+from s2pipe.lock import NAME as LOCK
+from s2pipe.places import OWN_GROUP, Place, open_node
+
+log = logging.getLogger(__name__)
+
+COMPLETE = "s2pipe_complete"
+VERSION = "s2pipe_version"
+WRITTEN = "s2pipe_written"
+
+LEFTOVER = ".partial"
+"""How the names of files end that zarr was writing to a local store when it was killed."""
+
+
+def is_result(node: Any) -> bool:
+    """Whether a zarr node is the group of something that s2pipe wrote."""
+    return isinstance(node, zarr.Group) and COMPLETE in node.attrs
+
+
+def members(group: zarr.Group) -> list[tuple[str, Any]]:
+    """Names and nodes in a group, but for what s2pipe keeps there for itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a lock is no part of a Zarr hierarchy
+        return [(name, node) for name, node in group.members() if name != OWN_GROUP]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be written: `work` does it, `left` of `total` chunks."""
+
+    work: Delayed
+    left: int
+    total: int
+
+
+def begin(place: Place, datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> Plan:
+    """Create the group anew, in place of the result that may stand there, and plan all of its chunks.
+
+    Parameters
+    ----------
+    place : Place
+    datasets : mapping of str to xarray.Dataset
+        By the group under the result's own in which each stands, as `layout.datasets_of` makes them.
+    attrs : mapping
+        Of the group.
+    """
+    _create_group(place, attrs)
+    marks = _marks()
+    for name, dataset in datasets.items():
+        node = place.below(name)
+        stated = dataset if name else dataset.assign_attrs(marks)  # xarray replaces the attributes of the group
+        stated.to_zarr(place.store, group=node.path, mode="a", zarr_format=3, consolidated=False, compute=False)
+    for name, dataset in datasets.items():
+        Ledger.create(place.below(name), dataset[VARIABLE].chunks or ())
+    return _plan(place, datasets, {name: range(dataset.sizes["time"]) for name, dataset in datasets.items()})
+
+
+def may_go_on(place: Place, datasets: Mapping[str, xr.Dataset]) -> bool:
+    """Whether a result was begun there so far that there is something to go on with."""
+    return is_result(open_node(place)) and all(Ledger.open(place.below(name)) is not None for name in datasets)
+
+
+def go_on(place: Place, datasets: Mapping[str, xr.Dataset], *, refit: bool) -> Plan:
+    """Plan what a result lacks of `datasets`, after adding the dates that it does not have.
+
+    Raises
+    ------
+    StoreError
+        If the result differs in bands, grid, encoding or chunks; or, unless `refit`, in how it was made. Nothing is changed then.
+    """
+    ledgers = {name: _ledger(place.below(name)) for name in datasets}
+    stored = {}
+    for name, ledger in ledgers.items():
+        _cut_off(place.below(name), ledger.dates)
+        stored[name] = _stored(place.below(name))
+    differences = [
+        f"{name}: {difference}" if name else difference
+        for name, dataset in datasets.items()
+        for difference in _differences(stored[name], dataset, ledgers[name], refit=refit)
+    ]
+    if differences:
+        raise StoreError(
+            f"{place} cannot be gone on with: {'; '.join(differences)}. Write to another store or group, or replace this "
+            "one with overwrite=True (--overwrite)"
+        )
+    where = {}
+    for name, dataset in datasets.items():
+        times = stored[name]["time"].values
+        new = np.flatnonzero(~np.isin(dataset["time"].values, times))
+        if len(new):
+            _mark(place, complete=False)
+            _append(place.below(name), dataset.isel(time=new))
+            ledgers[name].add_dates(len(new))
+        times = np.concatenate([times, dataset["time"].values[new]])
+        where[name] = [int(np.flatnonzero(times == time)[0]) for time in dataset["time"].values]
+    _delete_leftovers(place)
+    return _plan(place, datasets, where)
+
+
+def _plan(place: Place, datasets: Mapping[str, xr.Dataset], where: Mapping[str, Sequence[int]]) -> Plan:
+    """Plan the unwritten chunks of each dataset, whose dates stand at `where` in the store."""
+    writes: list[Delayed] = []
+    total = 0
+    for name, dataset in datasets.items():
+        node = place.below(name)
+        ledger = _ledger(node)
+        unwritten = ledger.read() == 0
+        blocks = dataset[VARIABLE].data.to_delayed()
+        total += blocks.size
+        wanted = [index for index in np.ndindex(blocks.shape) if unwritten[where[name][index[0]], *index[1:]]]
+        if not wanted:
+            continue
+        run = ledger.begin_run(_stated(dataset))
+        target: Any = zarr.open_array(store=place.store, path=node.below(VARIABLE).path, mode="r+")
+        shared = delayed((target, ledger), name=f"target-{WRITTEN}-{node}-{run}", traverse=False)
+        for index in wanted:
+            place_of_chunk: Index = (where[name][index[0]], *index[1:])
+            writes.append(delayed(_write)(blocks[index], shared, place_of_chunk, run))
+    work: Delayed = delayed(_finish)(place, list(datasets), writes)
+    return Plan(work=work, left=len(writes), total=total)
+
+
+def _write(block: npt.NDArray[Any], shared: tuple[Any, Ledger], index: Index, run: int) -> int:
+    """Write a chunk, and mark it; returns how many bytes it has."""
+    target, ledger = shared
+    target[(slice(index[0], index[0] + 1), *_region(ledger.edges, index))] = block
+    ledger.mark(index, run)
+    return int(block.nbytes)
+
+
+def _region(edges: list[list[int]], index: Index) -> tuple[slice, ...]:
+    """Bands, rows and columns of a chunk."""
+    starts = [list(itertools.accumulate(axis, initial=0)) for axis in edges]
+    return tuple(slice(axis[i], axis[i + 1]) for axis, i in zip(starts, index[1:], strict=True))
+
+
+def _finish(place: Place, names: Sequence[str], written: list[int]) -> None:
+    """Mark the group as complete, if it is; dask calls this once everything in `written` is done."""
+    left = sum(int((_ledger(place.below(name)).read() == 0).sum()) for name in names)
+    if left:
+        log.warning("%s still lacks %d chunks of dates that were not given; it stays marked as incomplete", place, left)
+        return
+    _mark(place, complete=True)
+
+
+def _stated(dataset: xr.Dataset) -> dict[str, Any]:
+    """What is known of a run that writes `dataset`."""
+    made = {name: value for name, value in dataset[VARIABLE].attrs.items() if str(name).startswith("s2pipe_")}
+    return {**made, VERSION: version("s2pipe"), "started": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+# What stands in the store
+
+
+def _ledger(place: Place) -> Ledger:
+    ledger = Ledger.open(place)
+    if ledger is None:
+        raise StoreError(f"{place} has lost its ledger of the chunks that were written; write it again with overwrite=True")
+    return ledger
+
+
+def _stored(place: Place) -> xr.Dataset:
+    dataset: xr.Dataset = xr.open_zarr(
+        place.store, group=place.path, zarr_format=3, consolidated=False, mask_and_scale=False, decode_coords="all", chunks=None
+    )
+    return dataset
+
+
+def _differences(stored: xr.Dataset, given: xr.Dataset, ledger: Ledger, *, refit: bool) -> Iterator[str]:
+    """What forbids to write `given` into `stored`, as the ends of a sentence."""
+    old, new = stored[VARIABLE], given[VARIABLE]
+    if list(old["band"].values) != list(new["band"].values):
+        yield f"it has bands {', '.join(old['band'].values)}, not {', '.join(new['band'].values)}"
+    elif not all(np.array_equal(old[axis].values, new[axis].values) for axis in ("y", "x")) or not _same_crs(old, new):
+        yield f"it has another grid, {_grid(old)}, not {_grid(new)}"
+    elif ledger.edges != [list(edges) for edges in (new.chunks or ())[1:]]:
+        yield f"it was written in chunks of {_chunk(ledger.edges)} px, not {_chunk([list(e) for e in (new.chunks or ())[1:]])}"
+    for name in sorted({*map(str, old.attrs), *map(str, new.attrs)} - {VERSION}):
+        before, after = old.attrs.get(name), new.attrs.get(name)
+        if before != after and not (refit and name.startswith("s2pipe_")):
+            cure = "; refit=True (--refit) writes what is lacking by the new one" if name.startswith("s2pipe_") else ""
+            yield f"its {name} is {before!r}, not {after!r}{cure}"
+    if old.dtype != new.dtype:
+        yield f"it holds {old.dtype}, not {new.dtype}"
+    yield from _differences_of_dates(old, new)
+
+
+def _differences_of_dates(old: xr.DataArray, new: xr.DataArray) -> Iterator[str]:
+    times = new["time"].values
+    if len(np.unique(times)) < len(times):
+        yield "two of the dates given are the same"
+        return
+    names = [{str(name) for name, coord in array.coords.items() if coord.dims == ("time",)} for array in (old, new)]
+    if names[0] != names[1]:
+        yield f"its dates are described by {', '.join(sorted(names[0]))}, not {', '.join(sorted(names[1]))}"
+        return
+    both = np.intersect1d(old["time"].values, times)
+    for name in sorted(names[0]):
+        before, after = (array[name].sel(time=both).values for array in (old, new))
+        for time, is_, shall in zip(both, before, after, strict=True):
+            if is_ != shall:
+                yield f"the {name} of {time} is {is_!r}, not {shall!r}"
+
+
+def _same_crs(old: xr.DataArray, new: xr.DataArray) -> bool:
+    return bool(old.rio.crs == new.rio.crs)
+
+
+def _grid(array: xr.DataArray) -> str:
+    corner = f"{array['x'].values[0]:.0f}, {array['y'].values[0]:.0f}"
+    return f"{array.sizes['y']} x {array.sizes['x']} px from {corner} in {array.rio.crs}"
+
+
+def _chunk(edges: Sequence[Sequence[int]]) -> str:
+    return " x ".join(str(axis[0]) for axis in edges[1:])
+
+
+def _cut_off(place: Place, dates: int) -> None:
+    """Drop what the arrays have of dates beyond the ledger's."""
+    for array in _arrays_of_dates(place).values():
+        if array.shape[0] > dates:
+            array.resize((dates, *array.shape[1:]))
+
+
+def _append(place: Place, dataset: xr.Dataset) -> None:
+    """Make room for more dates, and describe them."""
+    for name, array in _arrays_of_dates(place).items():
+        before, added = array.shape[0], dataset.sizes["time"]
+        array.resize((before + added, *array.shape[1:]))
+        if name != VARIABLE:
+            array[before:] = xr.conventions.encode_cf_variable(dataset[name].variable).values
+
+
+def _arrays_of_dates(place: Place) -> dict[str, zarr.Array[Any]]:
+    group = zarr.open_group(store=place.store, path=place.path, mode="r+")
+    return {name: array for name, array in group.arrays() if _dimensions(array)[:1] == ("time",)}
+
+
+def _dimensions(array: zarr.Array[Any]) -> tuple[Any, ...]:
+    assert isinstance(array.metadata, ArrayV3Metadata)  # s2pipe writes no other
+    return array.metadata.dimension_names or ()
+
+
+# Groups and their marks
+
+
+def _create_group(place: Place, attrs: Mapping[str, Any]) -> None:
+    """Create the group, empty and marked as incomplete, in place of the result that may stand there."""
+    if is_result(open_node(place)):
+        # Deleting takes time and may break off: what is left by then must not look complete.
+        _mark(place, complete=False)
+        sync(_clear(place))
+    group = zarr.open_group(store=place.store, path=place.path, mode="a", zarr_format=3)  # an empty one may be there
+    group.attrs.put({**attrs, **_marks()})
+
+
+async def _clear(place: Place) -> None:
+    """Delete what stands in a group, itself last, but for the group in which a writer holds the lock."""
+    own, itself = place.below(OWN_GROUP).path, place.below("zarr.json").path
+    kept = {f"{own}/{LOCK}", f"{own}/zarr.json", itself}
+    keys = [key async for key in place.store.list_prefix(f"{place.path}/" if place.path else "")]
+    for key in keys:
+        if key not in kept:
+            await place.store.delete(key)
+    await place.store.delete(itself)
+    if isinstance(place.store, LocalStore):
+        _delete_empty_folders(place.store.root / place.path)
+
+
+def _delete_empty_folders(root: Path) -> None:
+    for folder in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):  # what is deepest first
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _delete_leftovers(place: Place) -> None:
+    """Delete what zarr was writing to a local store when it was killed."""
+    if isinstance(place.store, LocalStore):
+        for path in (place.store.root / place.path).rglob(f"*{LEFTOVER}"):
+            path.unlink(missing_ok=True)
+
+
+def _marks() -> dict[str, Any]:
+    return {VERSION: version("s2pipe"), WRITTEN: datetime.now(UTC).isoformat(), COMPLETE: False}
+
+
+def _mark(place: Place, *, complete: bool) -> None:
+    zarr.open_group(store=place.store, path=place.path, mode="r+").update_attributes({COMPLETE: complete})
