@@ -202,10 +202,18 @@ def sharpen(
         float | None, typer.Option(help="reflectance = DN * 1e-4 + OFFSET in the files, whatever the items say (0 or -0.1).")
     ] = None,
     chunks: Annotated[int, typer.Option(help="Chunk edge in 10 m pixels, a multiple of 6.")] = 1830,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the groups of the store that are written.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the groups of the store, instead of going on with what they have.")
+    ] = False,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Write what a group lacks by a new fit, instead of the weights that it keeps.")
+    ] = False,
     unsharded: Annotated[bool, typer.Option("--unsharded", help="Plain chunks, for readers that know no Zarr shards.")] = False,
 ) -> None:
-    """Sharpen the scenes that a catalog has, to 10 m, into a Zarr store with a group for each MGRS tile (such as 33TWM_32633)."""
+    """Sharpen the scenes that a catalog has, to 10 m, into a Zarr store with a group for each MGRS tile (such as 33TWM_32633).
+
+    What a group has already is kept: run it again after an interruption, or for later dates, which are added.
+    """
     with _clean_exit():
         import s2pipe
         from s2pipe.job import sharpen_to_store
@@ -215,6 +223,8 @@ def sharpen(
         from s2pipe.worker import check_device
 
         start = time.perf_counter()
+        if overwrite and refit:
+            raise InputError("--overwrite fits anew anyway; leave out --refit")
         fit_options = _given(steps=steps, weights=weights)
         chosen = _method_or_weights(method, **fit_options)
         if not isinstance(chosen, str) and (refused := _given(steps=steps, weights=weights, seed=seed)):
@@ -231,7 +241,7 @@ def sharpen(
         items = s2pipe.search(catalog, bbox=bbox, datetime=datetime, collection=collection, max_cloud_cover=max_cloud_cover)
         groups = s2pipe.group_items(items)
         for group in groups:
-            check_store(store, group=group, overwrite=overwrite)
+            check_store(store, group=group, overwrite=overwrite, resume=not overwrite)
         cubes = {
             group: s2pipe.load(
                 members,
@@ -256,6 +266,7 @@ def sharpen(
                     device=device,
                     seed=seed or 0,
                     overwrite=overwrite,
+                    refit=refit,
                     shards=not unsharded,
                     **fit_options,
                 )

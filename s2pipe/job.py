@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import dask
 from dask.callbacks import Callback
+from dask.utils import key_split
 
 from s2pipe.errors import S2PipeError
-from s2pipe.progress import progress_bar
-from s2pipe.sharpening import sharpen
-from s2pipe.store import to_zarr
+from s2pipe.kept_sharpener import check_same_fit, keep_sharpener, kept_sharpener
+from s2pipe.lock import hold, refuse_if_held
+from s2pipe.places import locate
+from s2pipe.progress import chunk_bar
+from s2pipe.sensor import as_sensor
+from s2pipe.sharpening import as_method, bands_wanted, fit_for, is_fitted, sharpen
+from s2pipe.store import check_place, plan_writing
+from s2pipe.writing import write_chunk
 
 if TYPE_CHECKING:
     import xarray as xr
-    from dask.delayed import Delayed
     from distributed import Client
 
     from s2pipe.methods import Method, Sharpener
     from s2pipe.places import StoreLike
+    from s2pipe.sensor import Sensor
+    from s2pipe.writing import Plan
 
-Draw = Callable[[int, int], object]
-"""Called with the number of finished tasks and of all tasks."""
+log = logging.getLogger(__name__)
+
+Report = Callable[[int], object]
+"""Called with the bytes of a chunk when it is written."""
 
 
 def sharpen_to_store(
@@ -30,66 +41,81 @@ def sharpen_to_store(
     *,
     method: str | Method | Sharpener,
     group: str | None = None,
+    sensor: Sensor | None = None,
     bands: Sequence[str] | None = None,
     device: str = "auto",
     seed: int = 0,
     overwrite: bool = False,
+    refit: bool = False,
     shards: bool = True,
     **fit_options: Any,
 ) -> None:
     """Sharpen all of a cube by a method, fitted on it first, or by a Sharpener, and write it, showing progress on stderr.
+
+    What the group of the store has already is kept: an interrupted job goes on where it stood, and dates that the group lacks are
+    added to it. The fitted weights stand in the group, and are used again.
 
     Parameters
     ----------
     cube : xarray.DataTree
     store, group, overwrite, shards
         As for `to_zarr`.
-    method, bands, device, seed, **fit_options
+    method, sensor, bands, device, seed, **fit_options
         As for `sharpen`.
+    refit : bool
+        Write what the group lacks by a new fit, which may be of another method or other options; else such a one is refused.
 
     Raises
     ------
     S2PipeError
         What `sharpen` and `to_zarr` raise.
     """
-    sharpened = sharpen(cube, method, bands=bands, device=device, seed=seed, **fit_options)
-    work = to_zarr(sharpened, store, group=group, overwrite=overwrite, shards=shards, compute=False)
-    assert work is not None  # because compute=False
-    compute(work, label="sharpening and writing")
+    place = locate(store, group)
+    refuse_if_held(place)
+    check_place(place, overwrite=overwrite, resume=not overwrite)
+    kept = None if overwrite or refit else kept_sharpener(place)
+    if is_fitted(method):
+        sharpened = sharpen(cube, method, sensor=sensor, bands=bands, device=device, **fit_options)
+        fitted: Sharpener | None = method
+    else:
+        recipe = as_method(method, fit_options)
+        if kept is not None:
+            check_same_fit(place, kept, recipe, sensor=as_sensor(sensor), seed=seed)
+            log.info("using the weights that %s keeps", place)
+        fitted = kept or fit_for(cube, bands_wanted(cube, bands), recipe, sensor=sensor, seed=seed, device=device)
+        sharpened = sharpen(cube, fitted or recipe, sensor=sensor, bands=bands, device=device)
+    with hold(place):
+        plan = plan_writing(sharpened, place, overwrite=overwrite, resume=not overwrite, refit=refit, shards=shards)
+        if fitted is not None:
+            keep_sharpener(place, fitted)
+        write(plan, label="chunks sharpened and written")
 
 
-def compute(work: Delayed, *, label: str) -> None:
-    """Compute `work` on the current dask cluster, or on threads where there is none, with a progress bar on stderr."""
-    with progress_bar() as report:
-
-        def draw(done: int, total: int) -> None:
-            report(label, done, total, None)
-
+def write(plan: Plan, *, label: str) -> None:
+    """Write the chunks of a plan on the current dask cluster, or on threads where there is none, with progress on stderr."""
+    done = plan.total - len(plan.writes)
+    if done:
+        log.info("%d of %d chunks of %s are there already", done, plan.total, plan.place)
+    with chunk_bar(label, done=done, total=plan.total) as report:
         client = _current_client()
         if client is None:
-            with _ThreadsProgress(draw):
-                work.compute(scheduler="threads")
+            with _ChunksWritten(report):
+                dask.compute(plan.writes, scheduler="threads")
         else:
-            _compute_on_cluster(work, client, draw)
+            _write_on_cluster(plan, client, report)
+    plan.finish()
 
 
-class _ThreadsProgress(Callback):
-    """Tells how many tasks of the computations within the block are done."""
+class _ChunksWritten(Callback):
+    """Reports the chunks that computations within the block write."""
 
-    def __init__(self, draw: Draw) -> None:
+    def __init__(self, report: Report) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.draw = draw
-
-    def _start_state(self, dsk: Any, state: Any) -> None:
-        self.draw(*_count(state))
+        self.report = report
 
     def _posttask(self, key: Any, result: Any, dsk: Any, state: Any, worker_id: Any) -> None:
-        self.draw(*_count(state))
-
-
-def _count(state: Any) -> tuple[int, int]:
-    done = len(state["finished"])
-    return done, done + sum(len(state[kind]) for kind in ("ready", "waiting", "running"))
+        if key_split(key) == write_chunk.__name__:
+            self.report(result)
 
 
 def _current_client() -> Client | None:
@@ -101,22 +127,17 @@ def _current_client() -> Client | None:
         return None
 
 
-def _compute_on_cluster(work: Delayed, client: Client, draw: Draw) -> None:
-    from distributed import KilledWorker
-    from distributed.diagnostics.progressbar import ProgressBar
+def _write_on_cluster(plan: Plan, client: Client, report: Report) -> None:
+    from distributed import KilledWorker, as_completed
 
-    class ClusterProgress(ProgressBar):
-        def _draw_bar(self, *, remaining: int, all: int, **_: Any) -> None:
-            draw(all - remaining, all)
-
-    future = client.compute(work)
+    futures = client.compute(plan.writes)
     try:
-        client.sync(ClusterProgress([future]).listen)  # type: ignore[no-untyped-call]
-        future.result()
+        for future in as_completed(futures):
+            report(future.result())
     except KilledWorker:
         raise S2PipeError(
             "a dask worker died several times over the same task, most likely out of memory; "
             "give smaller chunks (--chunks), or workers with more memory or fewer threads"
         ) from None
     finally:
-        future.cancel()  # what still runs when the user interrupts
+        client.cancel(futures)  # what still runs when the user interrupts

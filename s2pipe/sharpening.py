@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import xarray as xr
 
@@ -78,26 +78,43 @@ def sharpen(
     """
     check_device(device)
     cube = as_cube(data)
-    wanted = check_bands(bands if bands is not None else _all_bands(cube), _all_bands(cube))
-    coarse = [band for band in wanted if BANDS[band].gsd > 10]
-    if not isinstance(method, type) and isinstance(method, Sharpener):
+    wanted = bands_wanted(cube, bands)
+    if is_fitted(method):
         _refuse_fit_arguments(method, sensor, checkpoint, fit_options)
-        sharpener = method if coarse else None
+        sharpener = method if _coarse(wanted) else None
     else:
-        method = as_method(method, fit_options)
-        # a method sees the 60 m bands only where one is asked for
-        part = _keep(cube, [gsd for gsd in nodes(cube) if gsd <= max((BANDS[band].gsd for band in coarse), default=10)])
-        sharpener = (
-            fit(part, method, sensor=sensor, seed=seed, device=device, checkpoint=checkpoint, progress=progress)
-            if coarse
-            else None
+        sharpener = fit_for(
+            cube,
+            wanted,
+            as_method(method, fit_options),
+            sensor=sensor,
+            seed=seed,
+            device=device,
+            checkpoint=checkpoint,
+            progress=progress,
         )
     if sharpener is not None:
-        _check_sharpener(sharpener, _all_bands(cube), coarse)
+        _check_sharpener(sharpener, _all_bands(cube), _coarse(wanted))
     used = {10} | {BANDS[band].gsd for band in (*wanted, *(sharpener.bands_in if sharpener else ()))}
     cube = _keep(cube, used)
     numbers = sharpen_chunks(cube, sharpener, wanted, device=device)
     return _label(numbers, cube, wanted, sharpener)
+
+
+def fit_for(cube: xr.DataTree, bands: Sequence[str], method: Method, **options: Any) -> Sharpener | None:
+    """Fit a method for these bands, with the options of `fit`: it sees the 60 m bands only where one of them is asked for.
+
+    None where only 10 m bands are asked for, which are copied.
+    """
+    coarse = _coarse(bands)
+    if not coarse:
+        return None
+    coarsest = max(BANDS[band].gsd for band in coarse)
+    return fit(_keep(cube, [gsd for gsd in nodes(cube) if gsd <= coarsest]), method, **options)
+
+
+def _coarse(bands: Sequence[str]) -> list[str]:
+    return [band for band in bands if BANDS[band].gsd > 10]
 
 
 def fit(
@@ -188,6 +205,16 @@ def as_method(method: Any, options: dict[str, Any]) -> Method:
         raise InputError(f"options {', '.join(options)} go with a method's name; set them on the {type(method).__name__} instead")
     recipe: Method = method
     return recipe
+
+
+def is_fitted(method: Any) -> TypeGuard[Sharpener]:
+    """Whether it is a Sharpener, to be used as it is, and not a method's name or a recipe."""
+    return not isinstance(method, type) and isinstance(method, Sharpener)
+
+
+def bands_wanted(cube: xr.DataTree, bands: Sequence[str] | None) -> tuple[str, ...]:
+    """The bands asked for, in ESA's order, or all that the cube has; InputError where it lacks one."""
+    return check_bands(bands if bands is not None else _all_bands(cube), _all_bands(cube))
 
 
 def _all_bands(cube: xr.DataTree) -> tuple[str, ...]:

@@ -86,10 +86,10 @@ def to_zarr(
     place = locate(store, group)
     options: Any = {"overwrite": overwrite, "resume": resume, "refit": refit, "shards": shards}
     if not compute:
-        return plan_writing(data, place, **options).work
+        return plan_writing(data, place, **options).work()
     _prepare(data, place, overwrite=overwrite, resume=resume, shards=shards)  # before a lock is left in the store
     with hold(place):
-        plan_writing(data, place, **options).work.compute()
+        plan_writing(data, place, **options).work().compute()
     return None
 
 

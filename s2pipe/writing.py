@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -56,11 +56,36 @@ def members(group: zarr.Group) -> list[tuple[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is to be written: `work` does it, `left` of `total` chunks."""
+    """What is to be written.
 
-    work: Delayed
-    left: int
+    Attributes
+    ----------
+    place : Place
+    names : tuple of str
+        Groups under the result's own in which its arrays stand.
+    writes : list of Delayed
+        Each writes a chunk that the store lacks, and returns how many bytes that has.
+    total : int
+        Number of chunks there are.
+    """
+
+    place: Place
+    names: tuple[str, ...]
+    writes: list[Delayed]
     total: int
+
+    def work(self) -> Delayed:
+        """All of it."""
+        work: Delayed = delayed(lambda plan, _: plan.finish())(replace(self, writes=[]), self.writes)
+        return work
+
+    def finish(self) -> None:
+        """Mark the group as complete, if it is, once all is written."""
+        left = sum(int((_ledger(self.place.below(name)).read() == 0).sum()) for name in self.names)
+        if left:
+            log.warning("%s still lacks %d chunks of dates that were not given; it stays marked as incomplete", self.place, left)
+            return
+        _mark(self.place, complete=True)
 
 
 def begin(place: Place, datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> Plan:
@@ -142,15 +167,14 @@ def _plan(place: Place, datasets: Mapping[str, xr.Dataset], where: Mapping[str, 
             continue
         run = ledger.begin_run(_stated(dataset))
         target: Any = zarr.open_array(store=place.store, path=node.below(VARIABLE).path, mode="r+")
-        shared = delayed((target, ledger), name=f"target-{WRITTEN}-{node}-{run}", traverse=False)
+        shared = delayed((target, ledger), pure=False, traverse=False)  # one key, which reaches a worker once
         for index in wanted:
             place_of_chunk: Index = (where[name][index[0]], *index[1:])
-            writes.append(delayed(_write)(blocks[index], shared, place_of_chunk, run))
-    work: Delayed = delayed(_finish)(place, list(datasets), writes)
-    return Plan(work=work, left=len(writes), total=total)
+            writes.append(delayed(write_chunk)(blocks[index], shared, place_of_chunk, run))
+    return Plan(place=place, names=tuple(datasets), writes=writes, total=total)
 
 
-def _write(block: npt.NDArray[Any], shared: tuple[Any, Ledger], index: Index, run: int) -> int:
+def write_chunk(block: npt.NDArray[Any], shared: tuple[Any, Ledger], index: Index, run: int) -> int:
     """Write a chunk, and mark it; returns how many bytes it has."""
     target, ledger = shared
     target[(slice(index[0], index[0] + 1), *_region(ledger.edges, index))] = block
@@ -162,15 +186,6 @@ def _region(edges: list[list[int]], index: Index) -> tuple[slice, ...]:
     """Bands, rows and columns of a chunk."""
     starts = [list(itertools.accumulate(axis, initial=0)) for axis in edges]
     return tuple(slice(axis[i], axis[i + 1]) for axis, i in zip(starts, index[1:], strict=True))
-
-
-def _finish(place: Place, names: Sequence[str], written: list[int]) -> None:
-    """Mark the group as complete, if it is; dask calls this once everything in `written` is done."""
-    left = sum(int((_ledger(place.below(name)).read() == 0).sum()) for name in names)
-    if left:
-        log.warning("%s still lacks %d chunks of dates that were not given; it stays marked as incomplete", place, left)
-        return
-    _mark(place, complete=True)
 
 
 def _stated(dataset: xr.Dataset) -> dict[str, Any]:

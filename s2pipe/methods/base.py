@@ -181,13 +181,24 @@ def fields_of_fit(recipe: Any, sample: Sample, *, sensor: Sensor, seed: int) -> 
     """What the Sharpener that a recipe of this package makes of a sample states, but for its bands and its weights."""
     return {
         "method": recipe.name,
-        "options": {name: value.item() if isinstance(value, np.generic) else value for name, value in asdict(recipe).items()},
+        "options": stated_options(recipe),
         "seed": seed,
         "sensor": sensor,
         "bands_out": sample.targets,
         "halo": recipe.halo(sample.gsds, sensor),
         "fingerprint": sample.fingerprint(),
     }
+
+
+def stated_options(recipe: Any) -> dict[str, Any]:
+    """A recipe's options as its Sharpener states them: as JSON holds them, files by their names, as folders are the user's."""
+
+    def stated(name: str, value: Any) -> Any:
+        if name.startswith("weights") and value is not None:
+            return Path(value).name
+        return value.item() if isinstance(value, np.generic) else value
+
+    return {name: stated(name, value) for name, value in asdict(recipe).items()}
 
 
 def placed(network: Network, device: str) -> Network:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from s2pipe.bands import BANDS_BY_GSD, bands_at
 from s2pipe.errors import InputError
-from s2pipe.methods.base import TorchSharpener, halo_of, placed, upsampling_reach
+from s2pipe.methods.base import TorchSharpener, halo_of, placed, stated_options, upsampling_reach
 from s2pipe.networks.dsen2 import Dsen2Network, load_keras_weights, radius
 from s2pipe.progress import Progress
 from s2pipe.sampling import Sample, unseen_bands
@@ -119,7 +119,7 @@ class Dsen2:
             log.warning("dsen2 has no weights for bands %s, or not all it needs: they are interpolated", ", ".join(interpolated))
         return Dsen2Sharpener(
             method=self.name,
-            options={name: path and Path(path).name for name, path in asdict(self).items()},
+            options=stated_options(self),
             seed=seed,
             sensor=sensor,
             bands_in=sample.inputs,

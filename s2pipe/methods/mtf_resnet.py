@@ -96,7 +96,6 @@ class MtfResNet:
         unseen = unseen_bands(sample.windows, sample.bands)
         pretrained = self.pretrained()
         stated = fields_of_fit(self, sample, sensor=sensor, seed=seed)
-        stated["options"] |= {"weights": None if self.weights is None else Path(self.weights).name}  # folders are the user's own
         stated["fingerprint"] = np.union1d(stated["fingerprint"], pretrained.fingerprint)
         used = tuple(band for band in sample.bands.get(20, ()) if band not in unseen)
         sharpener = MtfResNetSharpener(

@@ -1,0 +1,77 @@
+"""The fitted Sharpener that a store keeps beside its chunks, so that whoever goes on with them uses the same weights."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from s2pipe.errors import StoreError
+from s2pipe.ledger import Ledger
+from s2pipe.methods import Method, Sharpener
+from s2pipe.methods.base import TorchSharpener, stated_options
+from s2pipe.methods.saving import load_sharpener, save_sharpener
+from s2pipe.places import OWN_GROUP, Place, store_errors
+from s2pipe.sensor import Sensor
+from s2pipe.tensor_files import SUFFIX
+
+WEIGHTS = "s2pipe_weights_sha256"
+"""How a run of the ledger names the weights it used."""
+
+
+def keep_sharpener(place: Place, sharpener: Sharpener) -> None:
+    """Write a Sharpener of this package into the group of a result; one from elsewhere cannot be kept."""
+    if not isinstance(sharpener, TorchSharpener):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"sharpener{SUFFIX}"
+        save_sharpener(sharpener, file)
+        content = np.frombuffer(file.read_bytes(), dtype=np.uint8)
+    with store_errors(place, "write to"):
+        group = zarr.open_group(store=place.store, path=place.below(OWN_GROUP).path, mode="r+")
+        name = _name(sharpener.weights_sha256)
+        if name not in group:
+            array = group.create_array(name, data=content, chunks=content.shape, dimension_names=("byte",))
+            array.update_attributes({"content": "a file as s2pipe.load_sharpener reads it"})
+
+
+def kept_sharpener(place: Place) -> Sharpener | None:
+    """The Sharpener of the last run that began to write the result at `place`; None where none is kept."""
+    with store_errors(place, "read"):
+        ledger = Ledger.open(place)
+        if ledger is None:
+            return None
+        names = [_name(run[WEIGHTS]) for run in reversed(ledger.runs) if WEIGHTS in run]
+        found: Any = next((ledger.group[name] for name in names if name in ledger.group), None)
+        if found is None:
+            return None
+        content = np.asarray(found[:]).tobytes()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"sharpener{SUFFIX}"
+        file.write_bytes(content)
+        return load_sharpener(file)
+
+
+def check_same_fit(place: Place, kept: Sharpener, method: Method, *, sensor: Sensor, seed: int) -> None:
+    """StoreError where a fit by this method would not be what made `kept`."""
+    assert isinstance(kept, TorchSharpener)  # no other is kept
+    name = getattr(method, "name", type(method).__name__)  # a recipe from elsewhere needs none
+    options: dict[str, Any] = stated_options(method) if is_dataclass(method) else {}
+    asked = {"method": name, "sensor": sensor.protocol, "mtf": sensor.mtf, "seed": seed, **options}
+    had = {"method": kept.method, "sensor": kept.sensor.protocol, "mtf": kept.sensor.mtf, "seed": kept.seed, **kept.options}
+    differences = [
+        f"{name} was {had.get(name)!r}, not {asked.get(name)!r}" for name in had | asked if had.get(name) != asked.get(name)
+    ]
+    if differences:
+        raise StoreError(
+            f"{place} was written by another fit: {'; '.join(differences)}. Write to another store or group, replace this one "
+            "with overwrite=True (--overwrite), or write what it lacks by the new fit with refit=True (--refit)"
+        )
+
+
+def _name(sha256: str) -> str:
+    return f"sharpener_{sha256[:16]}"
