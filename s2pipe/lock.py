@@ -73,7 +73,7 @@ def hold(place: Place) -> Iterator[None]:
         _write(place, own)
     _refuse_another(place, own)  # two may have come at once: the later one to write has it
     done = threading.Event()
-    beating = threading.Thread(target=_beat, args=(place, own, done), daemon=True)
+    beating = threading.Thread(target=_beat, args=(place, own, done), name="s2pipe lock", daemon=True)
     beating.start()
     try:
         yield

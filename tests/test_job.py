@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+import xarray as xr
+from scenes import random_cube, with_chunks
+
+import s2pipe
+from s2pipe import job
+from s2pipe.errors import StoreError
+from s2pipe.job import sharpen_to_store
+from s2pipe.ledger import Ledger
+from s2pipe.lock import hold
+from s2pipe.places import locate
+from s2pipe.store import open_zarr
+
+OPTIONS = {"steps": 1, "patches": 48, "blocks": 1}
+
+
+@pytest.fixture
+def cube():
+    return with_chunks(random_cube(120, 96, dates=2), 120, 96)
+
+
+def first_date(cube):
+    return xr.DataTree.from_dict({name: node.to_dataset().isel(time=[0]) for name, node in cube.children.items()})
+
+
+def unfittable(*_, **__):
+    raise AssertionError("fitted again")
+
+
+def test_it_writes_what_sharpen_gives(cube, tmp_path):
+    sharpen_to_store(cube, tmp_path / "a.zarr", group="T33", method="resnet", **OPTIONS)
+    expected = s2pipe.sharpen(cube, "resnet", **OPTIONS)
+    xr.testing.assert_identical(open_zarr(tmp_path / "a.zarr", "T33").compute(), expected.compute())
+
+
+def test_dates_are_added_by_the_weights_that_are_kept(cube, tmp_path, monkeypatch):
+    sharpen_to_store(first_date(cube), tmp_path / "a.zarr", method="resnet", **OPTIONS)
+    monkeypatch.setattr(job, "fit_for", unfittable)
+    sharpen_to_store(cube, tmp_path / "a.zarr", method="resnet", **OPTIONS)
+    sharpener = s2pipe.fit(first_date(cube), "resnet", **OPTIONS)
+    xr.testing.assert_identical(open_zarr(tmp_path / "a.zarr").compute(), s2pipe.sharpen(cube, sharpener).compute())
+
+
+def test_another_method_is_refused_before_anything_is_fitted(cube, tmp_path, monkeypatch):
+    sharpen_to_store(first_date(cube), tmp_path / "a.zarr", method="glp")
+    monkeypatch.setattr(job, "fit_for", unfittable)
+    with pytest.raises(StoreError, match="method was 'glp', not 'atprk'"):
+        sharpen_to_store(cube, tmp_path / "a.zarr", method="atprk")
+
+
+def test_it_is_taken_where_a_refit_is_asked_for(cube, tmp_path):
+    sharpen_to_store(first_date(cube), tmp_path / "a.zarr", method="glp")
+    sharpen_to_store(cube, tmp_path / "a.zarr", method="atprk", refit=True)
+    ledger = Ledger.open(locate(tmp_path / "a.zarr", None))
+    assert [ledger.runs[run - 1]["s2pipe_method"] for run in ledger.read()[:, 0, 0, 0]] == ["glp", "atprk"]
+    expected = [s2pipe.sharpen(first_date(cube), "glp")[0], s2pipe.sharpen(cube, "atprk")[1]]
+    np.testing.assert_array_equal(open_zarr(tmp_path / "a.zarr"), expected)
+
+
+def test_a_store_that_is_being_written_is_refused_before_anything_is_fitted(cube, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "fit_for", unfittable)
+    with hold(locate(tmp_path / "a.zarr", None)), pytest.raises(StoreError, match="is being written"):
+        sharpen_to_store(cube, tmp_path / "a.zarr", method="glp")
+
+
+def test_it_tells_how_many_chunks_are_written(cube, tmp_path, capsys):
+    sharpen_to_store(cube, tmp_path / "a.zarr", method="glp")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("chunks sharpened and written: 100 % (2 of 2) ")
+    assert lines[-1].endswith("MB/s, 0:00:00 left")
+    sharpen_to_store(cube, tmp_path / "a.zarr", method="glp")
+    assert "(2 of 2)" in capsys.readouterr().err
+
+
+def test_10_m_bands_alone_need_no_fit(cube, tmp_path, monkeypatch):
+    sharpen_to_store(cube, tmp_path / "a.zarr", method="resnet", bands=["B02", "B08"], **OPTIONS)
+    sharpen_to_store(cube, tmp_path / "a.zarr", method="resnet", bands=["B02", "B08"], **OPTIONS)
+    np.testing.assert_array_equal(open_zarr(tmp_path / "a.zarr")[:, 0], cube["r10m"]["reflectance"].sel(band="B02"))
+
+
+def test_a_sharpener_is_used_as_it_is(cube, tmp_path):
+    sharpener = s2pipe.fit(cube, "glp")
+    sharpen_to_store(first_date(cube), tmp_path / "a.zarr", method=sharpener)
+    sharpen_to_store(cube, tmp_path / "a.zarr", method=sharpener)
+    with pytest.raises(StoreError, match="its s2pipe_method is 'glp', not 'atprk'"):
+        sharpen_to_store(cube, tmp_path / "a.zarr", method=s2pipe.fit(cube, "atprk"))
