@@ -3,12 +3,7 @@
 import itertools
 import json
 import os
-import socket
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.request
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -663,48 +658,14 @@ def test_paths_urls_and_opened_stores(tmp_path: Path) -> None:
             to_zarr(array, store, group="T18SVG")
 
 
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of an S3 server."""
-    pytest.importorskip("moto.server")
-    pytest.importorskip("s3fs")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = (tmp_path_factory.mktemp("moto") / "log").open("w")
-    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(url, timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(10)
-        log.close()
-
-
-def test_s3(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s3(s3_bucket: str) -> None:
     import s3fs
 
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
     bucket = s3fs.S3FileSystem()
-    bucket.mkdir("s2pipe")
-    store = "s3://s2pipe/results/a.zarr"
+    store = f"{s3_bucket}/results/a.zarr"
     array = make_array((2, 12, 96, 84)).chunk({"time": 1, "band": -1, "y": 48, "x": 48})
     check_store(store)
-    assert bucket.find("s2pipe") == []
+    assert bucket.find(s3_bucket) == []
     with pytest.raises(StoreError, match="no Zarr store"):
         open_zarr(store)
     to_zarr(array, store, group="T18SVG")
