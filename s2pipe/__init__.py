@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from s2pipe.consistency import check_consistency
     from s2pipe.cube import from_arrays
     from s2pipe.evaluation import evaluate
+    from s2pipe.job import sharpen_to_store
     from s2pipe.loading import load
     from s2pipe.methods import list_methods
     from s2pipe.methods.saving import load_sharpener, save_sharpener
@@ -47,6 +48,7 @@ __all__ = [
     "save_sharpener",
     "search",
     "sharpen",
+    "sharpen_to_store",
     "to_zarr",
 ]
 
@@ -67,6 +69,7 @@ _HOME = {
     "save_sharpener": "methods.saving",
     "search": "catalogs",
     "sharpen": "sharpening",
+    "sharpen_to_store": "job",
     "to_zarr": "store",
 }
 

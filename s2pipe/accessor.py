@@ -51,9 +51,19 @@ class S2Accessor:
         )
 
     def to_zarr(
-        self, store: StoreLike, *, group: str | None = None, overwrite: bool = False, shards: bool = True, compute: bool = True
+        self,
+        store: StoreLike,
+        *,
+        group: str | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
+        refit: bool = False,
+        shards: bool = True,
+        compute: bool = True,
     ) -> Any:
         """See `s2pipe.to_zarr`."""
         from s2pipe.store import to_zarr
 
-        return to_zarr(self._obj, store, group=group, overwrite=overwrite, shards=shards, compute=compute)
+        return to_zarr(
+            self._obj, store, group=group, overwrite=overwrite, resume=resume, refit=refit, shards=shards, compute=compute
+        )

@@ -340,7 +340,7 @@ def _cluster(address: str | None) -> Iterator[None]:
 
     if address == "local":
         # A failing task's error comes back to this process; the workers need not log its traceback as well.
-        with LocalCluster(dashboard_address=":0", silence_logs=logging.CRITICAL) as cluster, Client(cluster):
+        with LocalCluster(dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL) as cluster, Client(cluster):
             yield
         return
     try:

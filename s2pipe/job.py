@@ -39,7 +39,7 @@ def sharpen_to_store(
     cube: xr.DataTree,
     store: StoreLike,
     *,
-    method: str | Method | Sharpener,
+    method: str | Method | Sharpener = "mtf-resnet",
     group: str | None = None,
     sensor: Sensor | None = None,
     bands: Sequence[str] | None = None,

@@ -26,6 +26,7 @@ from zarr.core.metadata import ArrayV3Metadata
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
+from s2pipe.bands import GSDS, node_name
 from s2pipe.errors import StoreError
 from s2pipe.layout import VARIABLE
 from s2pipe.ledger import Index, Ledger
@@ -76,7 +77,7 @@ class Plan:
 
     def work(self) -> Delayed:
         """All of it."""
-        work: Delayed = delayed(lambda plan, _: plan.finish())(replace(self, writes=[]), self.writes)
+        work: Delayed = delayed(_finish)(replace(self, writes=[]), self.writes)
         return work
 
     def finish(self) -> None:
@@ -86,6 +87,11 @@ class Plan:
             log.warning("%s still lacks %d chunks of dates that were not given; it stays marked as incomplete", self.place, left)
             return
         _mark(self.place, complete=True)
+
+
+def _finish(plan: Plan, written: list[int]) -> None:
+    """`Plan.finish`, once everything that `written` stands for is done."""
+    plan.finish()
 
 
 def begin(place: Place, datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> Plan:
@@ -111,8 +117,29 @@ def begin(place: Place, datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, 
 
 
 def may_go_on(place: Place, datasets: Mapping[str, xr.Dataset]) -> bool:
-    """Whether a result was begun there so far that there is something to go on with."""
-    return is_result(open_node(place)) and all(Ledger.open(place.below(name)) is not None for name in datasets)
+    """Whether a result was begun there so far that there is something to go on with.
+
+    Raises
+    ------
+    StoreError
+        If there are chunks, but nothing that tells which of them were written: beginning anew would lose them.
+    """
+    if not is_result(open_node(place)):
+        return False
+    if all(Ledger.open(place.below(name)) is not None for name in datasets):
+        return True
+    if any(sync(_has_chunks(place.below(name).below(VARIABLE))) for name in ("", *map(node_name, GSDS))):
+        raise StoreError(
+            f"{place} holds chunks but not all that tells which were written: another version of s2pipe wrote it, or nodes are "
+            "given that it lacks. Write to another store or group, or replace this one with overwrite=True (--overwrite)"
+        )
+    return False
+
+
+async def _has_chunks(array: Place) -> bool:
+    async for _ in array.store.list_prefix(f"{array.path}/c/"):
+        return True
+    return False
 
 
 def go_on(place: Place, datasets: Mapping[str, xr.Dataset], *, refit: bool) -> Plan:

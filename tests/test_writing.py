@@ -203,9 +203,24 @@ def test_planning_computes_nothing(array, tmp_path):
     assert left(breaking(array, everything), tmp_path / "a.zarr") == (12, 12)
 
 
-def test_a_result_without_a_ledger_is_written_anew_if_it_was_incomplete(array, tmp_path):
-    interrupt(array, tmp_path / "a.zarr", {(0, 0, 1)})
-    ledger = tmp_path / "a.zarr" / "s2pipe" / "chunks" / "zarr.json"
-    ledger.unlink()
-    to_zarr(array, tmp_path / "a.zarr", resume=True)
+@pytest.mark.parametrize("complete", [True, False])
+def test_chunks_of_which_nothing_is_known_are_not_deleted(array, tmp_path, complete):
+    if complete:
+        to_zarr(array, tmp_path / "a.zarr")
+    else:
+        interrupt(array, tmp_path / "a.zarr", {(0, 0, 1)})
+    (tmp_path / "a.zarr" / "s2pipe" / "chunks" / "zarr.json").unlink()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(StoreError, match=r"which were written.*overwrite=True \(--overwrite\)"):
+        to_zarr(array, tmp_path / "a.zarr", resume=True)
+    assert sorted(tmp_path.rglob("*")) == before
+    to_zarr(array, tmp_path / "a.zarr", overwrite=True)
     xr.testing.assert_identical(open_zarr(tmp_path / "a.zarr").compute(), array.compute())
+
+
+def test_a_node_that_the_store_lacks_is_refused(tmp_path):
+    cube = with_chunks(random_cube(120, 96), 60, 48)
+    part = xr.DataTree.from_dict({"r10m": cube["r10m"].to_dataset()})
+    to_zarr(part, tmp_path / "cube.zarr")
+    with pytest.raises(StoreError, match="nodes are given that it lacks"):
+        to_zarr(cube, tmp_path / "cube.zarr", resume=True)

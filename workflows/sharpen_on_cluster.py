@@ -3,14 +3,15 @@
     python workflows/sharpen_on_cluster.py --catalog earth-search --bbox 11.4 47.2 11.6 47.3 \
         --datetime 2024-07-01/2024-07-31 --out s3://bucket/alps.zarr --scheduler tcp://scheduler:8786
 
-Without --scheduler it starts a cluster on this machine. Every worker must have s2pipe installed and see the store.
+Without --scheduler it starts a cluster on this machine. Every worker must have s2pipe installed and see the store. Run it again
+after an interruption, or for later dates: what the store has is kept.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from distributed import Client, LocalCluster, progress
+from distributed import Client, LocalCluster
 
 import s2pipe
 
@@ -27,14 +28,11 @@ def main() -> None:
     options = parser.parse_args()
 
     items = s2pipe.search(options.catalog, bbox=options.bbox, datetime=options.datetime, max_cloud_cover=options.max_cloud_cover)
-    with Client(options.scheduler or LocalCluster(threads_per_worker=1)) as client:
+    with Client(options.scheduler or LocalCluster(threads_per_worker=1, dashboard_address="127.0.0.1:0")):
         for tile, members in s2pipe.group_items(items).items():
             cube = s2pipe.load(members, bbox=options.bbox)
-            sharp = cube.s2.sharpen(options.method)
-            written = client.compute(sharp.s2.to_zarr(options.out, group=tile, compute=False))
-            progress(written)
-            written.result()
-            print(f"\n{tile}: {sharp.sizes['time']} dates in {options.out}")
+            s2pipe.sharpen_to_store(cube, options.out, group=tile, method=options.method)
+            print(f"{tile}: {len(members)} dates in {options.out}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import xarray as xr
 from counting import CountingSharpener, seen
@@ -11,6 +12,7 @@ from distributed import Client, LocalCluster
 from scenes import random_cube, with_chunks
 
 import s2pipe
+from s2pipe.cli import _cluster
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +47,11 @@ def test_a_cluster_writes_the_pixels_of_threads(cluster: LocalCluster, method: s
     assert isinstance(stored, xr.DataArray)
     assert np.abs(stored.astype(int) - expected.astype(int)).max() <= 1
     assert stored.attrs == expected.attrs
+
+
+def test_a_cluster_of_the_command_line_listens_on_this_machine_only() -> None:
+    with _cluster("local"):
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        listening = [c.laddr.ip for p in processes for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    assert len(listening) >= 3
+    assert {ip for ip in listening if ip not in ("127.0.0.1", "::1")} == set()
