@@ -30,6 +30,8 @@ _placed: OrderedDict[tuple[str, str], Sharpener] = OrderedDict()
 _placing = threading.Lock()
 _largest_block: dict[str, int] = {}
 """Edge that memory allowed on each device, where it was less than `BLOCK`."""
+_too_small: set[str] = set()
+"""Devices whose memory is too small for any block: the CPU does their work."""
 
 
 def check_device(device: str) -> str:
@@ -74,6 +76,21 @@ def sharpen_padded(sharpener: Sharpener, r10m: Array, r20m: Array | None, r60m: 
         `bands_out` at 10 m, without the padding.
     """
     device = choose_device(device)
+    if device not in _too_small:
+        try:
+            return _sharpen_on(device, sharpener, r10m, r20m, r60m)
+        except _OutOfMemory:
+            _too_small.add(device)
+            log.warning("not even blocks of %d px fit on %s; going on on the CPU, which is slower", SMALLEST_BLOCK, device)
+    return _sharpen_on("cpu", sharpener, r10m, r20m, r60m)
+
+
+class _OutOfMemory(Exception):
+    """No block is small enough for a device that is not the CPU."""
+
+
+def _sharpen_on(device: str, sharpener: Sharpener, r10m: Array, r20m: Array | None, r60m: Array | None) -> Array:
+    """Sharpen one chunk on this device, in blocks that are halved until they fit."""
     with _slots(torch.device(device).type):
         placed = _place(sharpener, device)
         height, width = (size - 2 * sharpener.halo for size in r10m.shape[1:])
@@ -82,11 +99,13 @@ def sharpen_padded(sharpener: Sharpener, r10m: Array, r20m: Array | None, r60m: 
             try:
                 return _sharpen_blocks(placed, r10m, r20m, r60m, edge)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if edge <= SMALLEST_BLOCK or not _is_out_of_memory(error):
+                if not _is_out_of_memory(error) or (edge <= SMALLEST_BLOCK and device == "cpu"):
                     raise
             # out here the error and what its frames held are gone
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+            if edge <= SMALLEST_BLOCK:
+                raise _OutOfMemory
             edge = _largest_block[device] = max(edge // 2 // lattice.STEP * lattice.STEP, SMALLEST_BLOCK)
             log.warning("out of memory on %s; going on with blocks of %d px", device, edge)
 

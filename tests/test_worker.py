@@ -30,6 +30,7 @@ class MeanOfNeighbours:
 def forget(monkeypatch):
     monkeypatch.setattr(worker, "_largest_block", {})
     monkeypatch.setattr(worker, "_placed", worker.OrderedDict())
+    monkeypatch.setattr(worker, "_too_small", set())
 
 
 def padded(height=240, width=180, halo=6):
@@ -67,6 +68,38 @@ def test_blocks_shrink_when_memory_runs_out(error, caplog):
     assert not caplog.text  # what fits is remembered
     with pytest.raises(error):
         worker.sharpen_padded(MeanOfNeighbours(largest=20, error=error), fine, coarse, None, device="cpu")
+
+
+@dataclass
+class SmallDevice(MeanOfNeighbours):
+    """Has no memory on any device but the CPU."""
+
+    device: str = "cpu"
+    tried: list[tuple[str, int]] = field(default_factory=list)
+
+    def to(self, device):
+        return SmallDevice(device=device, tried=self.tried)
+
+    def __dask_tokenize__(self):
+        return "small device"
+
+    def __call__(self, r10m, r20m, r60m):
+        self.tried.append((self.device, r10m.shape[1] - 12))
+        if self.device != "cpu":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().__call__(r10m, r20m, r60m)
+
+
+def test_a_device_without_memory_leaves_its_work_to_the_cpu(monkeypatch, caplog):
+    monkeypatch.setattr(worker, "choose_device", lambda device: device)  # there is no such device here
+    sharpener, (fine, coarse) = SmallDevice(), padded()
+    for _ in range(2):
+        result = worker.sharpen_padded(sharpener, fine, coarse, None, device="cuda:0")
+        np.testing.assert_array_equal(result, expected(fine))
+    assert sharpener.tried == [("cuda:0", 240), ("cuda:0", 120), ("cuda:0", 60), ("cpu", 240), ("cpu", 240)]
+    assert [record.message for record in caplog.records if "the CPU" in record.message] == [
+        "not even blocks of 60 px fit on cuda:0; going on on the CPU, which is slower"
+    ]
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
