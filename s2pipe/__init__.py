@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from s2pipe.registration import check_geometry, check_registration, repair_registration
     from s2pipe.sensor import Sensor
     from s2pipe.sharpening import fit, sharpen
-    from s2pipe.store import open_zarr, to_zarr
+    from s2pipe.store import list_chunks, open_zarr, to_zarr
 
 __version__ = version("s2pipe")
 
@@ -40,6 +40,7 @@ __all__ = [
     "fit",
     "from_arrays",
     "group_items",
+    "list_chunks",
     "list_methods",
     "load",
     "load_sharpener",
@@ -61,6 +62,7 @@ _HOME = {
     "fit": "sharpening",
     "from_arrays": "cube",
     "group_items": "catalogs",
+    "list_chunks": "store",
     "list_methods": "methods",
     "load": "loading",
     "load_sharpener": "methods.saving",

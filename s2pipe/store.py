@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import rioxarray  # noqa: F401 - registers the `.rio` accessor
 import xarray as xr
 import zarr
@@ -25,7 +26,7 @@ from s2pipe.errors import InputError, StoreError
 from s2pipe.layout import CHUNKS, VARIABLE, datasets_of, storable_attrs
 from s2pipe.lock import hold, refuse_if_held
 from s2pipe.places import Place, StoreLike, locate, open_node, store_errors
-from s2pipe.writing import COMPLETE, LEFTOVER, VERSION, WRITTEN, Plan, begin, go_on, is_result, may_go_on, members
+from s2pipe.writing import COMPLETE, LEFTOVER, VERSION, WRITTEN, Plan, begin, chunk_table, go_on, is_result, may_go_on, members
 
 
 def to_zarr(
@@ -137,15 +138,12 @@ def open_zarr(store: StoreLike, group: str | None = None) -> xr.DataArray | xr.D
         If there is no such store or group, s2pipe did not write it, or it was not written to its end.
     """
     place = locate(store, group)
-    node = open_node(place)
-    if node is None and open_node(place.at("")) is None:
-        raise StoreError(f"there is no Zarr store at {place.name}")
-    if not is_result(node):
-        raise StoreError(f"{place} holds no result of s2pipe; {_groups_present(place)}")
+    node = _result_at(place)
     if not node.attrs[COMPLETE]:
         raise StoreError(
-            f"{place} was not written to its end: it is still being written, or writing it broke off. Wait, or write it again "
-            "with overwrite=True (--overwrite); xarray.open_zarr shows what is there, unwritten chunks as nodata"
+            f"{place} was not written to its end: it is still being written, or writing it broke off. Wait, or go on with it "
+            "(resume=True, or the same command again), or replace it with overwrite=True (--overwrite); xarray.open_zarr shows what "
+            "is there, unwritten chunks as nodata"
         )
     with store_errors(place, "read"):
         if VARIABLE in node:
@@ -181,6 +179,35 @@ def list_results(store: StoreLike) -> list[str]:
     if root is None:
         raise StoreError(f"there is no Zarr store at {place.name}")
     return _results_in(root, place)
+
+
+def list_chunks(store: StoreLike, group: str | None = None) -> pd.DataFrame:
+    """Which chunks of a result are written, and how, also of one that was not written to its end.
+
+    Parameters
+    ----------
+    store : str, os.PathLike, zarr.abc.store.Store or obstore store
+        As for `to_zarr`.
+    group : str, optional
+        Group within the store; its root if not given.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each chunk. ``node`` (of a cube: r10m and so on), ``time``, ``bands`` (how many), ``y`` and ``x`` (its first
+        row and column, in pixels of the node) say where it is; ``written`` whether it is there; the others what is known of the
+        run that wrote it: when it ``started``, ``version`` of s2pipe, ``method``, ``seed``, ``weights_sha256`` and so on.
+
+    Raises
+    ------
+    StoreError
+        If there is no such store or group, s2pipe did not write it, or it has no account of its chunks.
+    """
+    place = locate(store, group)
+    node = _result_at(place)
+    with store_errors(place, "read"):
+        names = [""] if VARIABLE in node else [name for name in map(node_name, GSDS) if name in node]
+        return pd.concat([chunk_table(place, name) for name in names], ignore_index=True)
 
 
 def check_store(store: StoreLike, *, group: str | None = None, overwrite: bool = False, resume: bool = False) -> None:
@@ -299,6 +326,16 @@ async def _write_and_delete(store: Store, key: str) -> None:
 
 
 # Groups and their marks
+
+
+def _result_at(place: Place) -> Any:
+    """The group of the result at `place`; StoreError where there is none."""
+    node = open_node(place)
+    if node is None and open_node(place.at("")) is None:
+        raise StoreError(f"there is no Zarr store at {place.name}")
+    if not is_result(node):
+        raise StoreError(f"{place} holds no result of s2pipe; {_groups_present(place)}")
+    return node
 
 
 def _groups_present(place: Place) -> str:

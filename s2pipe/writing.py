@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import xarray as xr
 import zarr
 from dask.delayed import Delayed, delayed
@@ -222,6 +223,22 @@ def _stated(dataset: xr.Dataset) -> dict[str, Any]:
 
 
 # What stands in the store
+
+
+def chunk_table(place: Place, name: str) -> pd.DataFrame:
+    """A row for each chunk of the array under `name` in a result, see `s2pipe.list_chunks`."""
+    node = place.below(name)
+    ledger = _ledger(node)
+    times = _stored(node)["time"].values
+    starts = [[0, *itertools.accumulate(axis)] for axis in ledger.edges]
+    numbers, runs = ledger.read(), ledger.runs
+    rows = []
+    for date, band, y, x in np.ndindex(numbers.shape):
+        run = int(numbers[date, band, y, x])
+        where = {"node": name, "time": times[date], "bands": ledger.edges[0][band], "y": starts[1][y], "x": starts[2][x]}
+        known = {key.removeprefix("s2pipe_"): value for key, value in runs[run - 1].items()} if run else {}
+        rows.append(where | {"written": run > 0} | known)
+    return pd.DataFrame(rows)
 
 
 def _ledger(place: Place) -> Ledger:

@@ -27,7 +27,7 @@ import s2pipe.store
 from s2pipe.bands import BANDS, BANDS_BY_GSD
 from s2pipe.errors import InputError, StoreError
 from s2pipe.radiometry import Encoding
-from s2pipe.store import check_store, list_results, open_zarr, to_zarr
+from s2pipe.store import check_store, list_chunks, list_results, open_zarr, to_zarr
 
 PROVENANCE = {
     "s2pipe_version": "0.1.0",
@@ -685,3 +685,34 @@ def test_s3(s3_bucket: str) -> None:
     with pytest.raises(StoreError, match="are read lazily from"):
         to_zarr(open_zarr(store, "T18SVG"), f"{store}/", group="T18SVG", overwrite=True)
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+# What is known of chunks
+
+
+def test_chunks_tell_whether_and_how_they_were_written(tmp_path: Path) -> None:
+    array = make_array((2, 12, 96, 84)).chunk({"time": 1, "band": -1, "y": 48, "x": 42})
+    to_zarr(array[:1], tmp_path / "a.zarr", group="T18SVG")
+    to_zarr(array.assign_attrs(s2pipe_method="glp"), tmp_path / "a.zarr", group="T18SVG", resume=True, refit=True)
+    table = list_chunks(tmp_path / "a.zarr", "T18SVG")
+    assert len(table) == 8
+    assert table["written"].all()
+    assert table.groupby("time")["method"].unique().map(list).tolist() == [["bicubic"], ["glp"]]
+    assert sorted(set(zip(table["y"], table["x"], strict=True))) == [(0, 0), (0, 42), (48, 0), (48, 42)]
+    assert set(table["bands"]) == {12}
+    assert table["started"].notna().all() and set(table["version"]) == {s2pipe.__version__}
+
+
+def test_chunks_of_a_cube_that_was_not_written_to_its_end(tmp_path: Path) -> None:
+    to_zarr(make_cube(), tmp_path / "cube.zarr", compute=False)
+    table = list_chunks(tmp_path / "cube.zarr")
+    assert not table["written"].any()
+    assert table.groupby("node").size().to_dict() == {"r10m": 8, "r20m": 8, "r60m": 8}
+
+
+def test_chunks_of_what_is_no_result(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no Zarr store"):
+        list_chunks(tmp_path / "a.zarr")
+    to_zarr(make_array(), tmp_path / "a.zarr", group="T18SVG")
+    with pytest.raises(StoreError, match="groups present: 'T18SVG'"):
+        list_chunks(tmp_path / "a.zarr")
