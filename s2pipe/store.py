@@ -142,8 +142,8 @@ def open_zarr(store: StoreLike, group: str | None = None) -> xr.DataArray | xr.D
     if not node.attrs[COMPLETE]:
         raise StoreError(
             f"{place} was not written to its end: it is still being written, or writing it broke off. Wait, or go on with it "
-            "(resume=True, or the same command again), or replace it with overwrite=True (--overwrite); xarray.open_zarr shows what "
-            "is there, unwritten chunks as nodata"
+            "(resume=True, or the same command again), or replace it with overwrite=True (--overwrite); xarray.open_zarr shows "
+            "what is there, unwritten chunks as nodata"
         )
     with store_errors(place, "read"):
         if VARIABLE in node:
