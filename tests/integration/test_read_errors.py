@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pystac
 import pytest
+import xarray as xr
 from items import CAMEROON, GSD, TEST_REPROCESSING, Scene, native_file, planetary_computer_item, present_encoding, read_band
 from servers import HOST, AssetServer, asset_server, free_port
 
@@ -113,6 +115,33 @@ def test_a_file_that_failed_is_read_once_it_is_there(faulty_assets: AssetServer,
     faulty_assets.fail(B05, 404, times=0)
     loaded = cube["r20m"]["reflectance"].sel(band="B05").values[0]
     np.testing.assert_array_equal(loaded, present_encoding(CAMEROON, read_band(cog_dir, CAMEROON, "B05")))
+
+
+@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.parametrize("fault", ["missing", "truncated"])
+def test_a_job_that_fails_on_one_file_goes_on_after_the_cure(cog_dir: Path, tmp_path: Path, fault: str) -> None:
+    folder, store = tmp_path / "archive", tmp_path / "a.zarr"
+    for name in (CAMEROON.name, "later"):
+        shutil.copytree(cog_dir / CAMEROON.name, folder / name)
+    file = folder / native_file(CAMEROON, "B05").replace(CAMEROON.name, "later")
+    whole = file.read_bytes()
+    with asset_server(folder) as server:
+        item = planetary_computer_item(CAMEROON, cog_dir, server.url())
+        later = json.loads(json.dumps(item).replace(f"/{CAMEROON.name}/", "/later/").replace("20220706", "20220711"))
+        later["properties"]["datetime"] = later["properties"]["datetime"].replace("07-06", "07-11")
+        cube = s2pipe.load([pystac.Item.from_dict(one) for one in (item, later)], chunks=240)
+        sharpener = s2pipe.fit(s2pipe.load([pystac.Item.from_dict(item)], chunks=240), "glp")
+
+        file.unlink() if fault == "missing" else file.write_bytes(whole[: len(whole) // 3])
+        with pytest.raises(s2pipe.ReadError, match=rf"band B05 of item {later['id']}"):
+            s2pipe.sharpen_to_store(cube, store, method=sharpener)
+        done = s2pipe.list_chunks(store)["written"]
+        assert 0 < done.sum() < len(done)
+
+        file.write_bytes(whole)
+        s2pipe.sharpen_to_store(cube, store, method=sharpener)
+        expected = s2pipe.sharpen(cube, sharpener).compute()
+    xr.testing.assert_identical(s2pipe.open_zarr(store).compute(), expected)
 
 
 # --- catalogs and items ---------------------------------------------------------------------------------------------
