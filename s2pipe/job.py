@@ -10,7 +10,7 @@ import dask
 from dask.callbacks import Callback
 from dask.utils import key_split
 
-from s2pipe.errors import S2PipeError
+from s2pipe.errors import ReadError, S2PipeError
 from s2pipe.kept_sharpener import check_same_fit, keep_sharpener, kept_sharpener
 from s2pipe.lock import hold, refuse_if_held
 from s2pipe.places import locate
@@ -92,18 +92,35 @@ def sharpen_to_store(
 
 
 def write(plan: Plan, *, label: str) -> None:
-    """Write the chunks of a plan on the current dask cluster, or on threads where there is none, with progress on stderr."""
-    done = plan.total - len(plan.writes)
+    """Write the chunks of a plan on the current dask cluster, or on threads where there is none, with progress on stderr.
+
+    Raises
+    ------
+    ReadError
+        If pixels cannot be read, once everything else is written: on a cluster all other chunks, on threads all other dates.
+    """
+    done = plan.total - plan.left
     if done:
         log.info("%d of %d chunks of %s are there already", done, plan.total, plan.place)
     with chunk_bar(label, done=done, total=plan.total) as report:
         client = _current_client()
-        if client is None:
-            with _ChunksWritten(report):
-                dask.compute(plan.writes, scheduler="threads")
-        else:
-            _write_on_cluster(plan, client, report)
+        failures = _write_on_threads(plan, report) if client is None else _write_on_cluster(plan, client, report)
+    if failures:
+        log.warning("not all of %s is written, but what is stays; the same job again writes the rest", plan.place)
+        raise failures[0]
     plan.finish()
+
+
+def _write_on_threads(plan: Plan, report: Report) -> list[ReadError]:
+    """Write date by date; returns what could not be read."""
+    failures = []
+    with _ChunksWritten(report):
+        for date in plan.writes:
+            try:
+                dask.compute(date, scheduler="threads")
+            except ReadError as error:
+                failures.append(error)
+    return failures
 
 
 class _ChunksWritten(Callback):
@@ -127,13 +144,18 @@ def _current_client() -> Client | None:
         return None
 
 
-def _write_on_cluster(plan: Plan, client: Client, report: Report) -> None:
+def _write_on_cluster(plan: Plan, client: Client, report: Report) -> list[ReadError]:
+    """Write all dates at once; returns what could not be read."""
     from distributed import KilledWorker, as_completed
 
-    futures = client.compute(plan.writes)
+    failures = []
+    futures = client.compute([write for date in plan.writes for write in date])
     try:
         for future in as_completed(futures):
-            report(future.result())
+            try:
+                report(future.result())
+            except ReadError as error:
+                failures.append(error)
     except KilledWorker:
         raise S2PipeError(
             "a dask worker died several times over the same task, most likely out of memory; "
@@ -141,3 +163,4 @@ def _write_on_cluster(plan: Plan, client: Client, report: Report) -> None:
         ) from None
     finally:
         client.cancel(futures)  # what still runs when the user interrupts
+    return failures

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -65,16 +66,21 @@ class Plan:
     place : Place
     names : tuple of str
         Groups under the result's own in which its arrays stand.
-    writes : list of Delayed
-        Each writes a chunk that the store lacks, and returns how many bytes that has.
+    writes : list of list of Delayed
+        By date. Each writes a chunk that the store lacks, and returns how many bytes that has.
     total : int
         Number of chunks there are.
     """
 
     place: Place
     names: tuple[str, ...]
-    writes: list[Delayed]
+    writes: list[list[Delayed]]
     total: int
+
+    @property
+    def left(self) -> int:
+        """Number of chunks that the store lacks."""
+        return sum(map(len, self.writes))
 
     def work(self) -> Delayed:
         """All of it."""
@@ -90,7 +96,7 @@ class Plan:
         _mark(self.place, complete=True)
 
 
-def _finish(plan: Plan, written: list[int]) -> None:
+def _finish(plan: Plan, written: list[list[int]]) -> None:
     """`Plan.finish`, once everything that `written` stands for is done."""
     plan.finish()
 
@@ -182,7 +188,7 @@ def go_on(place: Place, datasets: Mapping[str, xr.Dataset], *, refit: bool) -> P
 
 def _plan(place: Place, datasets: Mapping[str, xr.Dataset], where: Mapping[str, Sequence[int]]) -> Plan:
     """Plan the unwritten chunks of each dataset, whose dates stand at `where` in the store."""
-    writes: list[Delayed] = []
+    writes: defaultdict[Any, list[Delayed]] = defaultdict(list)
     total = 0
     for name, dataset in datasets.items():
         node = place.below(name)
@@ -198,8 +204,9 @@ def _plan(place: Place, datasets: Mapping[str, xr.Dataset], where: Mapping[str, 
         shared = delayed((target, ledger), pure=False, traverse=False)  # one key, which reaches a worker once
         for index in wanted:
             place_of_chunk: Index = (where[name][index[0]], *index[1:])
-            writes.append(delayed(write_chunk)(blocks[index], shared, place_of_chunk, run))
-    return Plan(place=place, names=tuple(datasets), writes=writes, total=total)
+            time = dataset["time"].values[index[0]]
+            writes[time].append(delayed(write_chunk)(blocks[index], shared, place_of_chunk, run))
+    return Plan(place=place, names=tuple(datasets), writes=list(writes.values()), total=total)
 
 
 def write_chunk(block: npt.NDArray[Any], shared: tuple[Any, Ledger], index: Index, run: int) -> int:

@@ -136,7 +136,7 @@ def test_a_job_that_fails_on_one_file_goes_on_after_the_cure(cog_dir: Path, tmp_
         with pytest.raises(s2pipe.ReadError, match=rf"band B05 of item {later['id']}"):
             s2pipe.sharpen_to_store(cube, store, method=sharpener)
         done = s2pipe.list_chunks(store)["written"]
-        assert 0 < done.sum() < len(done)
+        assert done.sum() >= len(done) / 2  # all of the other date
 
         file.write_bytes(whole)
         s2pipe.sharpen_to_store(cube, store, method=sharpener)
