@@ -26,6 +26,7 @@ class StoreError(S2PipeError, OSError):
 def redact(text: str) -> str:
     """`text` without the query strings and the ``user:password@`` of the URLs in it: signatures and passwords stand there.
 
-    What follows a question mark is dropped wherever it stands, because drivers name files without their scheme.
+    What follows a question mark, and a ``user:password@`` after a quotation mark, is dropped wherever it stands, because drivers
+    name files and buckets without their scheme.
     """
-    return re.sub(r"\?[^\s'\"]+", "", re.sub(r"(?<=://)[^/?\s'\"]*@", "", text))
+    return re.sub(r"\?[^\s'\"]+", "", re.sub(r"(?<=://)[^/?\s'\"]*@|(?<=[\"'])[^/?\s'\":@]+:[^/?\s'\"@]+@", "", text))

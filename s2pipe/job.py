@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -85,9 +86,8 @@ def sharpen_to_store(
         fitted = kept or fit_for(cube, bands_wanted(cube, bands), recipe, sensor=sensor, seed=seed, device=device)
         sharpened = sharpen(cube, fitted or recipe, sensor=sensor, bands=bands, device=device)
     with hold(place):
-        plan = plan_writing(sharpened, place, overwrite=overwrite, resume=not overwrite, refit=refit, shards=shards)
-        if fitted is not None:
-            keep_sharpener(place, fitted)
+        keep = partial(keep_sharpener, sharpener=fitted)
+        plan = plan_writing(sharpened, place, overwrite=overwrite, resume=not overwrite, refit=refit, shards=shards, keep=keep)
         write(plan, label="chunks sharpened and written")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from s2pipe.errors import StoreError
+from s2pipe.errors import InputError, StoreError
 from s2pipe.ledger import Ledger
 from s2pipe.methods import Method, Sharpener
 from s2pipe.methods.base import TorchSharpener, stated_options
@@ -19,11 +20,13 @@ from s2pipe.places import OWN_GROUP, Place, store_errors
 from s2pipe.sensor import Sensor
 from s2pipe.tensor_files import SUFFIX
 
+log = logging.getLogger(__name__)
+
 WEIGHTS = "s2pipe_weights_sha256"
 """How a run of the ledger names the weights it used."""
 
 
-def keep_sharpener(place: Place, sharpener: Sharpener) -> None:
+def keep_sharpener(place: Place, sharpener: Sharpener | None) -> None:
     """Write a Sharpener of this package into the group of a result; one from elsewhere cannot be kept."""
     if not isinstance(sharpener, TorchSharpener):
         return
@@ -34,9 +37,9 @@ def keep_sharpener(place: Place, sharpener: Sharpener) -> None:
     with store_errors(place, "write to"):
         group = zarr.open_group(store=place.store, path=place.below(OWN_GROUP).path, mode="r+")
         name = _name(sharpener.weights_sha256)
-        if name not in group:
-            array = group.create_array(name, data=content, chunks=content.shape, dimension_names=("byte",))
-            array.update_attributes({"content": "a file as s2pipe.load_sharpener reads it"})
+        about: Any = {"content": "a file as s2pipe.load_sharpener reads it"}
+        # anew even if it is there: what was killed while it wrote left an array without its numbers
+        group.create_array(name, data=content, chunks=content.shape, dimension_names=("byte",), attributes=about, overwrite=True)
 
 
 def kept_sharpener(place: Place) -> Sharpener | None:
@@ -53,7 +56,11 @@ def kept_sharpener(place: Place) -> Sharpener | None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"sharpener{SUFFIX}"
         file.write_bytes(content)
-        return load_sharpener(file)
+        try:
+            return load_sharpener(file)
+        except InputError:
+            log.warning("the weights that %s keeps are damaged, or of another version: fitting anew", place)
+            return None
 
 
 def check_same_fit(place: Place, kept: Sharpener, method: Method, *, sensor: Sensor, seed: int) -> None:

@@ -79,6 +79,8 @@ def _dataset(array: xr.DataArray, *, chunk: int, shards: bool) -> xr.Dataset:
     """
     if array.dims != DIMS or 0 in array.shape:
         raise InputError(f"data has dimensions {dict(array.sizes)}; give {DIMS}, none of them empty (see transpose, expand_dims)")
+    if "time" in array.indexes and not array.indexes["time"].is_unique:
+        raise InputError("two of the dates given are the same; a store holds each date once: drop one of them")
     encoding = Encoding.from_attrs(array.dtype, array.attrs)
     array, conventions = _georeference(array)
     rechunked, shard = _align_chunks(array.variable, chunk)

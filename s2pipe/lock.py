@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,8 +17,11 @@ from typing import Any
 
 import psutil
 import zarr
+from zarr.abc.buffer import Buffer
 from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
+from zarr.errors import ContainsGroupError
+from zarr.storage import FsspecStore
 
 from s2pipe.errors import StoreError
 from s2pipe.places import OWN_GROUP, Place, store_errors
@@ -29,6 +33,12 @@ HEARTBEAT = 10.0
 """Seconds between two signs of life."""
 STALE = 60.0
 """Seconds without one after which a writer on another machine is taken for dead; one on this machine is looked for."""
+
+
+SETTLING = 0.3
+"""Seconds after which a lock is looked at again, where two writers may both have thought that they wrote it."""
+CLOCK = 5.0
+"""Seconds by which the beginning of one process may be told differently when the clock is set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +60,12 @@ class _Holder:
     def is_alive(self) -> bool:
         if self.host == socket.gethostname():
             try:
-                return bool(psutil.Process(self.pid).create_time() == self.started)
+                process = psutil.Process(self.pid)
+                same = abs(process.create_time() - self.started) < CLOCK
+                return bool(same and process.status() != psutil.STATUS_ZOMBIE)
             except psutil.NoSuchProcess:
                 return False
-        silent = datetime.now(UTC) - datetime.fromisoformat(self.beat)
+        silent = datetime.now(UTC) - datetime.fromisoformat(self.beat).astimezone(UTC)
         return silent.total_seconds() < STALE
 
 
@@ -69,9 +81,11 @@ def hold(place: Place) -> Iterator[None]:
     own = _Holder.here()
     refuse_if_held(place)
     with store_errors(place, "lock"):
+        with suppress(ContainsGroupError):  # of another writer, who came at the same time
+            zarr.open_group(store=place.store, mode="a", zarr_format=3)  # a folder of nothing but a lock would be nobody's
+        _take(place, own)
+        _refuse_another(place, own)
         zarr.open_group(store=place.store, path=place.below(OWN_GROUP).path, mode="a", zarr_format=3)
-        _write(place, own)
-    _refuse_another(place, own)  # two may have come at once: the later one to write has it
     done = threading.Event()
     beating = threading.Thread(target=_beat, args=(place, own, done), name="s2pipe lock", daemon=True)
     beating.start()
@@ -82,6 +96,16 @@ def hold(place: Place) -> Iterator[None]:
         done.set()
         beating.join()
         _release(place, own)
+
+
+def _take(place: Place, own: _Holder) -> None:
+    """Write a lock where there is none, or a stale one; of two that come at once, one finds the other's afterwards."""
+    stale = _read(place) is not None
+    if stale:
+        sync(place.store.delete(_key(place)))
+    sync(place.store.set_if_not_exists(_key(place), _content(own)))
+    if stale or isinstance(place.store, FsspecStore):  # which looks first, and then writes
+        time.sleep(SETTLING)
 
 
 def refuse_if_held(place: Place) -> None:
@@ -133,14 +157,19 @@ def _read(place: Place) -> _Holder | None:
     if found is None:
         return None
     try:
-        return _Holder(**json.loads(found.to_bytes()))
+        holder = _Holder(**json.loads(found.to_bytes()))
+        datetime.fromisoformat(holder.beat).astimezone(UTC)
+        return holder
     except (TypeError, ValueError):  # no store writes half a key; whatever this is, nobody renews it
         return None
 
 
 def _write(place: Place, holder: _Holder) -> None:
-    text = json.dumps(asdict(holder)).encode()
-    sync(place.store.set(_key(place), default_buffer_prototype().buffer.from_bytes(text)))
+    sync(place.store.set(_key(place), _content(holder)))
+
+
+def _content(holder: _Holder) -> Buffer:
+    return default_buffer_prototype().buffer.from_bytes(json.dumps(asdict(holder)).encode())
 
 
 def _key(place: Place) -> str:

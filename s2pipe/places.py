@@ -47,6 +47,8 @@ def locate(store: StoreLike, group: str | None) -> Place:
     path = (group or "").strip("/")
     if any(part in ("", ".", "..") for part in path.split("/")) and path:
         raise InputError(f"group={group!r} is no group name; give names joined by single slashes, such as 'T32TQM'")
+    if OWN_GROUP in path.split("/"):
+        raise InputError(f"group={group!r}: the name {OWN_GROUP!r} is that of what s2pipe keeps beside a result; give another")
     zarr_store = _zarr_store(store)
     name = str(zarr_store.root) if isinstance(zarr_store, LocalStore) else redact(str(store))
     return Place(store=zarr_store, path=path, name=name)

@@ -26,7 +26,21 @@ from s2pipe.errors import InputError, StoreError
 from s2pipe.layout import CHUNKS, VARIABLE, datasets_of, storable_attrs
 from s2pipe.lock import hold, refuse_if_held
 from s2pipe.places import Place, StoreLike, locate, open_node, store_errors
-from s2pipe.writing import COMPLETE, LEFTOVER, VERSION, WRITTEN, Plan, begin, chunk_table, go_on, is_result, may_go_on, members
+from s2pipe.writing import (
+    COMPLETE,
+    LEFTOVER,
+    VERSION,
+    WRITTEN,
+    Keep,
+    Plan,
+    begin,
+    chunk_table,
+    go_on,
+    is_result,
+    may_go_on,
+    members,
+    node_names,
+)
 
 
 def to_zarr(
@@ -66,7 +80,7 @@ def to_zarr(
     shards : bool
         False writes the inner chunks as plain chunks, for readers that know no shards.
     compute : bool
-        False writes the metadata alone and returns the rest of the work, without holding the lock.
+        False writes the metadata alone and returns the rest of the work, which holds no lock.
 
     Returns
     -------
@@ -84,25 +98,37 @@ def to_zarr(
     """
     if overwrite and resume:
         raise InputError("overwrite=True and resume=True contradict each other; give one of them")
+    if refit and not resume:
+        raise InputError("refit=True is for what resume=True goes on with; give both, or neither")
     place = locate(store, group)
     options: Any = {"overwrite": overwrite, "resume": resume, "refit": refit, "shards": shards}
-    if not compute:
-        return plan_writing(data, place, **options).work()
     _prepare(data, place, overwrite=overwrite, resume=resume, shards=shards)  # before a lock is left in the store
     with hold(place):
-        plan_writing(data, place, **options).work().compute()
-    return None
+        work = plan_writing(data, place, **options).work()
+        if compute:
+            work.compute()
+    return None if compute else work
 
 
 def plan_writing(
-    data: xr.DataArray | xr.DataTree, place: Place, *, overwrite: bool, resume: bool, refit: bool, shards: bool
+    data: xr.DataArray | xr.DataTree,
+    place: Place,
+    *,
+    overwrite: bool,
+    resume: bool,
+    refit: bool,
+    shards: bool,
+    keep: Keep = lambda place: None,
 ) -> Plan:
-    """Make the store ready for `data`, and plan the chunks that it lacks; arguments and errors are those of `to_zarr`."""
+    """Make the store ready for `data`, and plan the chunks that it lacks.
+
+    Arguments and errors are those of `to_zarr`; for `keep` see `writing.begin`.
+    """
     datasets, attrs = _prepare(data, place, overwrite=overwrite, resume=resume, shards=shards)
     with store_errors(place, "create"):
         if resume and may_go_on(place, datasets):
-            return go_on(place, datasets, refit=refit)
-        return begin(place, datasets, attrs)
+            return go_on(place, datasets, refit=refit, keep=keep)
+        return begin(place, datasets, attrs, keep=keep)
 
 
 def _prepare(
@@ -204,10 +230,9 @@ def list_chunks(store: StoreLike, group: str | None = None) -> pd.DataFrame:
         If there is no such store or group, s2pipe did not write it, or it has no account of its chunks.
     """
     place = locate(store, group)
-    node = _result_at(place)
+    _result_at(place)
     with store_errors(place, "read"):
-        names = [""] if VARIABLE in node else [name for name in map(node_name, GSDS) if name in node]
-        return pd.concat([chunk_table(place, name) for name in names], ignore_index=True)
+        return pd.concat([chunk_table(place, name) for name in node_names(place)], ignore_index=True)
 
 
 def check_store(store: StoreLike, *, group: str | None = None, overwrite: bool = False, resume: bool = False) -> None:
@@ -311,7 +336,7 @@ def _check_folder(root: Path) -> None:
             raise StoreError(f"{root} cannot be created: {folder} is not an existing folder; create it or choose another store")
         with tempfile.TemporaryFile(dir=folder):
             pass
-        others = [path for path in root.iterdir() if path.suffix != LEFTOVER] if folder == root else []
+        others = [path for path in root.iterdir() if not LEFTOVER.search(path.name)] if folder == root else []
         if others and not (root / "zarr.json").exists():
             raise StoreError(f"{root} is a folder of other files, which s2pipe does not touch; choose another store")
     except StoreError:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -40,8 +41,9 @@ log = logging.getLogger(__name__)
 COMPLETE = "s2pipe_complete"
 VERSION = "s2pipe_version"
 WRITTEN = "s2pipe_written"
+STARTED = "started"
 
-LEFTOVER = ".partial"
+LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.partial$")
 """How the names of files end that zarr was writing to a local store when it was killed."""
 
 
@@ -57,6 +59,9 @@ def members(group: zarr.Group) -> list[tuple[str, Any]]:
         return [(name, node) for name, node in group.members() if name != OWN_GROUP]
 
 
+Keep = Callable[[Place], object]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What is to be written.
@@ -64,8 +69,6 @@ class Plan:
     Attributes
     ----------
     place : Place
-    names : tuple of str
-        Groups under the result's own in which its arrays stand.
     writes : list of list of Delayed
         By date. Each writes a chunk that the store lacks, and returns how many bytes that has.
     total : int
@@ -73,7 +76,6 @@ class Plan:
     """
 
     place: Place
-    names: tuple[str, ...]
     writes: list[list[Delayed]]
     total: int
 
@@ -89,7 +91,7 @@ class Plan:
 
     def finish(self) -> None:
         """Mark the group as complete, if it is, once all is written."""
-        left = sum(int((_ledger(self.place.below(name)).read() == 0).sum()) for name in self.names)
+        left = sum(int((_ledger(self.place.below(name)).read() == 0).sum()) for name in node_names(self.place))
         if left:
             log.warning("%s still lacks %d chunks of dates that were not given; it stays marked as incomplete", self.place, left)
             return
@@ -101,7 +103,7 @@ def _finish(plan: Plan, written: list[list[int]]) -> None:
     plan.finish()
 
 
-def begin(place: Place, datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> Plan:
+def begin(place: Place, datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, Any], *, keep: Keep) -> Plan:
     """Create the group anew, in place of the result that may stand there, and plan all of its chunks.
 
     Parameters
@@ -111,6 +113,8 @@ def begin(place: Place, datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, 
         By the group under the result's own in which each stands, as `layout.datasets_of` makes them.
     attrs : mapping
         Of the group.
+    keep : callable
+        Called with the place before the first chunk is planned: puts there what must be known of the chunks' making.
     """
     _create_group(place, attrs)
     marks = _marks()
@@ -120,27 +124,46 @@ def begin(place: Place, datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, 
         stated.to_zarr(place.store, group=node.path, mode="a", zarr_format=3, consolidated=False, compute=False)
     for name, dataset in datasets.items():
         Ledger.create(place.below(name), dataset[VARIABLE].chunks or ())
+    keep(place)
     return _plan(place, datasets, {name: range(dataset.sizes["time"]) for name, dataset in datasets.items()})
 
 
 def may_go_on(place: Place, datasets: Mapping[str, xr.Dataset]) -> bool:
-    """Whether a result was begun there so far that there is something to go on with.
+    """Whether a result was begun there so far that some of it is written.
 
     Raises
     ------
     StoreError
-        If there are chunks, but nothing that tells which of them were written: beginning anew would lose them.
+        If it has other nodes than `datasets`; or there are chunks, but nothing that tells which of them were written: beginning
+        anew would lose them.
     """
     if not is_result(open_node(place)):
         return False
-    if all(Ledger.open(place.below(name)) is not None for name in datasets):
-        return True
-    if any(sync(_has_chunks(place.below(name).below(VARIABLE))) for name in ("", *map(node_name, GSDS))):
+    names = node_names(place)
+    ledgers = {name: Ledger.open(place.below(name)) for name in names}
+    if any(ledger is None and sync(_has_chunks(place.below(name).below(VARIABLE))) for name, ledger in ledgers.items()):
         raise StoreError(
-            f"{place} holds chunks but not all that tells which were written: another version of s2pipe wrote it, or nodes are "
-            "given that it lacks. Write to another store or group, or replace this one with overwrite=True (--overwrite)"
+            f"{place} holds chunks but nothing that tells which were written, because another version of s2pipe wrote it. Write "
+            "to another store or group, or replace this one with overwrite=True (--overwrite)"
         )
-    return False
+    if not any(ledger is not None and ledger.read().any() for ledger in ledgers.values()):
+        return False
+    if set(names) != set(datasets):
+        raise StoreError(
+            f"{place} holds {_nodes(names)}, but what is given is {_nodes(datasets)}. Give the same, write to another store or "
+            "group, or replace this one with overwrite=True (--overwrite)"
+        )
+    return True
+
+
+def node_names(place: Place) -> list[str]:
+    """Names of a result's groups that hold an array; the result's own, of one array, is called ""."""
+    group = open_node(place)
+    return [""] if VARIABLE in group else [name for name in map(node_name, GSDS) if name in group]
+
+
+def _nodes(names: Iterable[str]) -> str:
+    return "one array" if "" in names else f"a cube of {', '.join(names)}"
 
 
 async def _has_chunks(array: Place) -> bool:
@@ -149,7 +172,7 @@ async def _has_chunks(array: Place) -> bool:
     return False
 
 
-def go_on(place: Place, datasets: Mapping[str, xr.Dataset], *, refit: bool) -> Plan:
+def go_on(place: Place, datasets: Mapping[str, xr.Dataset], *, refit: bool, keep: Keep) -> Plan:
     """Plan what a result lacks of `datasets`, after adding the dates that it does not have.
 
     Raises
@@ -183,6 +206,7 @@ def go_on(place: Place, datasets: Mapping[str, xr.Dataset], *, refit: bool) -> P
         times = np.concatenate([times, dataset["time"].values[new]])
         where[name] = [int(np.flatnonzero(times == time)[0]) for time in dataset["time"].values]
     _delete_leftovers(place)
+    keep(place)
     return _plan(place, datasets, where)
 
 
@@ -199,14 +223,16 @@ def _plan(place: Place, datasets: Mapping[str, xr.Dataset], where: Mapping[str, 
         wanted = [index for index in np.ndindex(blocks.shape) if unwritten[where[name][index[0]], *index[1:]]]
         if not wanted:
             continue
-        run = ledger.begin_run(_stated(dataset))
+        run = ledger.begin_run(
+            {**_made(dataset[VARIABLE]), VERSION: version("s2pipe"), STARTED: datetime.now(UTC).isoformat(timespec="seconds")}
+        )
         target: Any = zarr.open_array(store=place.store, path=node.below(VARIABLE).path, mode="r+")
         shared = delayed((target, ledger), pure=False, traverse=False)  # one key, which reaches a worker once
         for index in wanted:
             place_of_chunk: Index = (where[name][index[0]], *index[1:])
             time = dataset["time"].values[index[0]]
             writes[time].append(delayed(write_chunk)(blocks[index], shared, place_of_chunk, run))
-    return Plan(place=place, names=tuple(datasets), writes=list(writes.values()), total=total)
+    return Plan(place=place, writes=list(writes.values()), total=total)
 
 
 def write_chunk(block: npt.NDArray[Any], shared: tuple[Any, Ledger], index: Index, run: int) -> int:
@@ -223,10 +249,9 @@ def _region(edges: list[list[int]], index: Index) -> tuple[slice, ...]:
     return tuple(slice(axis[i], axis[i + 1]) for axis, i in zip(starts, index[1:], strict=True))
 
 
-def _stated(dataset: xr.Dataset) -> dict[str, Any]:
-    """What is known of a run that writes `dataset`."""
-    made = {name: value for name, value in dataset[VARIABLE].attrs.items() if str(name).startswith("s2pipe_")}
-    return {**made, VERSION: version("s2pipe"), "started": datetime.now(UTC).isoformat(timespec="seconds")}
+def _made(array: xr.DataArray) -> dict[str, Any]:
+    """What an array states of how its numbers were made."""
+    return {str(name): value for name, value in array.attrs.items() if str(name).startswith("s2pipe_") and name != VERSION}
 
 
 # What stands in the store
@@ -271,14 +296,37 @@ def _differences(stored: xr.Dataset, given: xr.Dataset, ledger: Ledger, *, refit
         yield f"it has another grid, {_grid(old)}, not {_grid(new)}"
     elif ledger.edges != [list(edges) for edges in (new.chunks or ())[1:]]:
         yield f"it was written in chunks of {_chunk(ledger.edges)} px, not {_chunk([list(e) for e in (new.chunks or ())[1:]])}"
-    for name in sorted({*map(str, old.attrs), *map(str, new.attrs)} - {VERSION}):
-        before, after = old.attrs.get(name), new.attrs.get(name)
-        if before != after and not (refit and name.startswith("s2pipe_")):
-            cure = "; refit=True (--refit) writes what is lacking by the new one" if name.startswith("s2pipe_") else ""
-            yield f"its {name} is {before!r}, not {after!r}{cure}"
+    before, after = (
+        {name: value for name, value in array.attrs.items() if not str(name).startswith("s2pipe_")} for array in (old, new)
+    )
+    yield from _different_items(before, after)
+    if not refit:
+        last = {name: value for name, value in ledger.runs[-1].items() if name not in (VERSION, STARTED)}
+        differences = list(_different_items(last, _made(new)))
+        if differences:
+            yield "; ".join(differences) + "; refit=True (--refit) writes what is lacking by the new fit"
     if old.dtype != new.dtype:
         yield f"it holds {old.dtype}, not {new.dtype}"
     yield from _differences_of_dates(old, new)
+
+
+def _not_made(array: xr.DataArray) -> dict[str, Any]:
+    return {str(name): value for name, value in array.attrs.items() if not str(name).startswith("s2pipe_")}
+
+
+def _different_items(old: Mapping[Any, Any], new: Mapping[Any, Any]) -> Iterator[str]:
+    for name in sorted({*map(str, old), *map(str, new)}):
+        if not _same(old.get(name), new.get(name)):
+            yield f"its {name} is {_plain(old.get(name))!r}, not {_plain(new.get(name))!r}"
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are equal, or none is a number."""
+    return bool(one == other) or (one != one and other != other)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _differences_of_dates(old: xr.DataArray, new: xr.DataArray) -> Iterator[str]:
@@ -286,15 +334,15 @@ def _differences_of_dates(old: xr.DataArray, new: xr.DataArray) -> Iterator[str]
     if len(np.unique(times)) < len(times):
         yield "two of the dates given are the same"
         return
-    names = [{str(name) for name, coord in array.coords.items() if coord.dims == ("time",)} for array in (old, new)]
+    names = [{str(name) for name, coord in array.coords.items() if coord.dims[:1] == ("time",)} for array in (old, new)]
     if names[0] != names[1]:
         yield f"its dates are described by {', '.join(sorted(names[0]))}, not {', '.join(sorted(names[1]))}"
         return
     both = np.intersect1d(old["time"].values, times)
     for name in sorted(names[0]):
         before, after = (array[name].sel(time=both).values for array in (old, new))
-        for time, is_, shall in zip(both, before, after, strict=True):
-            if is_ != shall:
+        for time, is_, shall in zip(both, before.tolist(), after.tolist(), strict=True):
+            if not _same(is_, shall):
                 yield f"the {name} of {time} is {is_!r}, not {shall!r}"
 
 
@@ -345,26 +393,29 @@ def _create_group(place: Place, attrs: Mapping[str, Any]) -> None:
     if is_result(open_node(place)):
         # Deleting takes time and may break off: what is left by then must not look complete.
         _mark(place, complete=False)
-        sync(_clear(place))
+        arrays = [name for name, node in members(open_node(place)) if isinstance(node, zarr.Array)]
+        sync(_clear(place, {OWN_GROUP, VARIABLE, *map(node_name, GSDS), *arrays}))
     group = zarr.open_group(store=place.store, path=place.path, mode="a", zarr_format=3)  # an empty one may be there
     group.attrs.put({**attrs, **_marks()})
 
 
-async def _clear(place: Place) -> None:
-    """Delete what stands in a group, itself last, but for the group in which a writer holds the lock."""
+async def _clear(place: Place, written: Collection[str]) -> None:
+    """Delete what s2pipe wrote in a group, which is called `written`, but for the lock that a writer holds; the group last."""
     own, itself = place.below(OWN_GROUP).path, place.below("zarr.json").path
     kept = {f"{own}/{LOCK}", f"{own}/zarr.json", itself}
-    keys = [key async for key in place.store.list_prefix(f"{place.path}/" if place.path else "")]
+    prefix = f"{place.path}/" if place.path else ""
+    keys = [key async for key in place.store.list_prefix(prefix) if key.removeprefix(prefix).split("/")[0] in written]
     for key in keys:
         if key not in kept:
             await place.store.delete(key)
     await place.store.delete(itself)
     if isinstance(place.store, LocalStore):
-        _delete_empty_folders(place.store.root / place.path)
+        for name in written:
+            _delete_empty_folders(place.store.root / place.path / name)
 
 
 def _delete_empty_folders(root: Path) -> None:
-    for folder in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):  # what is deepest first
+    for folder in sorted((path for path in (root, *root.rglob("*")) if path.is_dir()), reverse=True):  # what is deepest first
         with suppress(OSError):
             folder.rmdir()
 
@@ -372,8 +423,9 @@ def _delete_empty_folders(root: Path) -> None:
 def _delete_leftovers(place: Place) -> None:
     """Delete what zarr was writing to a local store when it was killed."""
     if isinstance(place.store, LocalStore):
-        for path in (place.store.root / place.path).rglob(f"*{LEFTOVER}"):
-            path.unlink(missing_ok=True)
+        for path in (place.store.root / place.path).rglob("*.partial"):
+            if LEFTOVER.search(path.name):
+                path.unlink(missing_ok=True)
 
 
 def _marks() -> dict[str, Any]:

@@ -58,6 +58,13 @@ def test_it_is_taken_where_a_refit_is_asked_for(cube, tmp_path):
     np.testing.assert_array_equal(open_zarr(tmp_path / "a.zarr"), expected)
 
 
+def test_weights_that_were_not_kept_whole_are_fitted_anew(cube, tmp_path):
+    sharpen_to_store(cube, tmp_path / "a.zarr", method="resnet", **OPTIONS)
+    (chunk,) = (tmp_path / "a.zarr" / "s2pipe").glob("sharpener_*/c/0")
+    chunk.unlink()
+    sharpen_to_store(cube, tmp_path / "a.zarr", method="resnet", **OPTIONS)
+
+
 def test_a_store_that_is_being_written_is_refused_before_anything_is_fitted(cube, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "fit_for", unfittable)
     with hold(locate(tmp_path / "a.zarr", None)), pytest.raises(StoreError, match="is being written"):

@@ -11,8 +11,9 @@ from scenes import random_cube, with_chunks
 from zarr.storage import LocalStore
 
 import s2pipe
-from s2pipe.errors import StoreError
+from s2pipe.errors import InputError, StoreError
 from s2pipe.ledger import Ledger
+from s2pipe.lock import hold
 from s2pipe.places import locate
 from s2pipe.store import open_zarr, plan_writing, to_zarr
 
@@ -39,9 +40,14 @@ def breaking(array, chunks):
     return array.copy(data=array.data.map_blocks(fail, dtype=array.dtype, meta=array.data._meta))
 
 
-def interrupt(array, store, chunks, **options):
-    with pytest.raises(Broken), dask.config.set(scheduler="sync"):
-        to_zarr(breaking(array, chunks), store, **options)
+def interrupt(array, store, lacking, **options):
+    """Write all of an array but these chunks (date, row, column)."""
+    plan = plan_writing(
+        array, locate(store, None), **{"overwrite": False, "resume": True, "refit": False, "shards": True} | options
+    )
+    chunks = [(date, *index) for date, writes in enumerate(plan.writes) for index in np.ndindex(2, 2) if len(writes) == 4]
+    writes = [write for date in plan.writes for write in date]
+    dask.compute([write for chunk, write in zip(chunks, writes, strict=True) if chunk not in lacking], scheduler="sync")
 
 
 def left(array, store, **options):
@@ -164,7 +170,6 @@ def test_a_cube_is_resumed_node_by_node(tmp_path):
         (lambda a: a.chunk(y=120), "chunks of 60 x 48 px, not 120 x 48"),
         (lambda a: a.assign_attrs(add_offset=0.0), "its add_offset is -0.1, not 0.0"),
         (lambda a: a.assign_attrs(s2pipe_seed=7), "its s2pipe_seed is 0, not 7.*--refit"),
-        (lambda a: a.isel(time=[0, 0]), "two of the dates given are the same"),
         (lambda a: a.assign_coords(item_id=("time", list("abc"))), "its dates are described by"),
     ],
 )
@@ -174,6 +179,60 @@ def test_what_differs_is_refused_and_nothing_is_changed(array, tmp_path, change,
     with pytest.raises(StoreError, match=message):
         to_zarr(change(array), tmp_path / "a.zarr", resume=True)
     assert before == {path: path.read_bytes() for path in (tmp_path / "a.zarr").rglob("*") if path.is_file()}
+
+
+def test_a_date_given_twice_is_refused_at_once(array, tmp_path):
+    with pytest.raises(InputError, match="two of the dates given are the same"):
+        to_zarr(array.isel(time=[0, 0]), tmp_path / "a.zarr")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nan_is_no_difference(tmp_path):
+    array = random_cube(120, 96, dates=2)["r10m"]["reflectance"].astype("float32").drop_attrs(deep=False)
+    array = array.where(array > 2000).assign_attrs(_FillValue=np.float32("nan"))
+    array = array.assign_coords(cloud=("time", [np.nan, 1.0]))
+    to_zarr(array[:1], tmp_path / "a.zarr")
+    to_zarr(array, tmp_path / "a.zarr", resume=True)
+    np.testing.assert_array_equal(open_zarr(tmp_path / "a.zarr"), array)
+
+
+def test_a_refit_can_be_resumed_without_another(array, tmp_path):
+    to_zarr(array[:1], tmp_path / "a.zarr")
+    other = array.assign_attrs(s2pipe_seed=7)
+    to_zarr(other[:2], tmp_path / "a.zarr", resume=True, refit=True)
+    to_zarr(other, tmp_path / "a.zarr", resume=True)
+    with pytest.raises(StoreError, match="its s2pipe_seed is 7, not 0"):
+        to_zarr(array, tmp_path / "a.zarr", resume=True)
+
+
+def test_a_part_of_a_cube_is_not_taken_for_all_of_it(tmp_path):
+    cube = with_chunks(random_cube(120, 96), 60, 48)
+    to_zarr(cube, tmp_path / "cube.zarr")
+    part = xr.DataTree.from_dict({"r10m": cube["r10m"].to_dataset()})
+    with pytest.raises(StoreError, match="what is given is a cube of r10m"):
+        to_zarr(part, tmp_path / "cube.zarr", resume=True)
+
+
+def test_planning_waits_for_no_other_writer(array, tmp_path):
+    to_zarr(array, tmp_path / "a.zarr")
+    with hold(locate(tmp_path / "a.zarr", None)), pytest.raises(StoreError, match="is being written"):
+        to_zarr(array, tmp_path / "a.zarr", overwrite=True, compute=False)
+    xr.testing.assert_identical(open_zarr(tmp_path / "a.zarr").compute(), array.compute())
+
+
+def test_what_s2pipe_did_not_write_is_neither_replaced_nor_deleted(array, tmp_path):
+    to_zarr(array, tmp_path / "a.zarr")
+    zarr.open_group(tmp_path / "a.zarr", path="mine", mode="w")
+    (tmp_path / "a.zarr" / "film.partial").write_text("not zarr's")
+    to_zarr(array, tmp_path / "a.zarr", overwrite=True)
+    to_zarr(array, tmp_path / "a.zarr", resume=True)
+    assert (tmp_path / "a.zarr" / "mine" / "zarr.json").exists() and (tmp_path / "a.zarr" / "film.partial").exists()
+
+
+@pytest.mark.parametrize("group", ["s2pipe", "T18SVG/s2pipe"])
+def test_the_name_of_the_group_beside_a_result_is_no_result(array, tmp_path, group):
+    with pytest.raises(InputError, match="'s2pipe' is that of what s2pipe keeps"):
+        to_zarr(array, tmp_path / "a.zarr", group=group)
 
 
 def test_another_item_of_a_date_is_refused(array, tmp_path):
@@ -192,7 +251,7 @@ def test_a_refit_is_taken_where_it_is_asked_for_and_told_apart(array, tmp_path):
 
 def test_what_zarr_left_when_it_was_killed_is_removed(array, tmp_path):
     interrupt(array, tmp_path / "a.zarr", {(0, 0, 1)})
-    leftover = tmp_path / "a.zarr" / "reflectance" / "0.123.partial"
+    leftover = tmp_path / "a.zarr" / "reflectance" / f"0.{'0f' * 16}.partial"
     leftover.write_bytes(b"half a shard")
     to_zarr(array, tmp_path / "a.zarr", resume=True)
     assert not leftover.exists()
@@ -222,5 +281,5 @@ def test_a_node_that_the_store_lacks_is_refused(tmp_path):
     cube = with_chunks(random_cube(120, 96), 60, 48)
     part = xr.DataTree.from_dict({"r10m": cube["r10m"].to_dataset()})
     to_zarr(part, tmp_path / "cube.zarr")
-    with pytest.raises(StoreError, match="nodes are given that it lacks"):
+    with pytest.raises(StoreError, match="holds a cube of r10m, but what is given is a cube of r10m, r20m, r60m"):
         to_zarr(cube, tmp_path / "cube.zarr", resume=True)
