@@ -45,9 +45,15 @@ def start(job: Callable[[str], None], store: str) -> BaseProcess:
     """In a process that has imported everything, so that it is at work at once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["interrupted", "distributed", "s3fs", "torch", "s2pipe.job", "s2pipe.methods"])
-    process = context.Process(target=job, args=(store,))
+    # the server from which it is forked began with the environment of another test
+    process = context.Process(target=_in_environment, args=(dict(os.environ), job, store))
     process.start()
     return process
+
+
+def _in_environment(environment: dict[str, str], job: Callable[[str], None], store: str) -> None:
+    os.environ.update(environment)
+    job(store)
 
 
 def kill(process: BaseProcess, after: float) -> bool:
