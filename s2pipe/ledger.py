@@ -6,6 +6,7 @@ run that wrote it, 0 where none has yet; the runs are described in the group's a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,11 @@ class Ledger:
         """Of the chunks along band, y and x."""
         found: Any = self.group.attrs[_EDGES]
         return [list(axis) for axis in found]
+
+    @property
+    def starts(self) -> list[list[int]]:
+        """First band, row and column of each chunk, and where the last one ends, along band, y and x."""
+        return [list(itertools.accumulate(axis, initial=0)) for axis in self.edges]
 
     @property
     def runs(self) -> list[dict[str, Any]]:

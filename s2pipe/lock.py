@@ -33,8 +33,6 @@ HEARTBEAT = 10.0
 """Seconds between two signs of life."""
 STALE = 60.0
 """Seconds without one after which a writer on another machine is taken for dead; one on this machine is looked for."""
-
-
 SETTLING = 0.3
 """Seconds after which a lock is looked at again, where two writers may both have thought that they wrote it."""
 CLOCK = 5.0

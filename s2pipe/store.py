@@ -40,6 +40,7 @@ from s2pipe.writing import (
     may_go_on,
     members,
     node_names,
+    open_dataset,
 )
 
 
@@ -174,9 +175,8 @@ def open_zarr(store: StoreLike, group: str | None = None) -> xr.DataArray | xr.D
     with store_errors(place, "read"):
         if VARIABLE in node:
             return _open_array(place, node.attrs[WRITTEN])
-        names = [name for name in map(node_name, GSDS) if name in node]
-        places = {name: place.below(name) for name in names}
-        cube = {name: _open_array(places[name], node.attrs[WRITTEN]).to_dataset() for name in names}
+        names = node_names(node)
+        cube = {name: _open_array(place.below(name), node.attrs[WRITTEN]).to_dataset() for name in names}
         for name in names:
             cube[name].attrs = _own_attrs(node[name].attrs)
         return xr.DataTree.from_dict({"/": xr.Dataset(attrs=_own_attrs(node.attrs)), **cube})
@@ -230,9 +230,9 @@ def list_chunks(store: StoreLike, group: str | None = None) -> pd.DataFrame:
         If there is no such store or group, s2pipe did not write it, or it has no account of its chunks.
     """
     place = locate(store, group)
-    _result_at(place)
+    node = _result_at(place)
     with store_errors(place, "read"):
-        return pd.concat([chunk_table(place, name) for name in node_names(place)], ignore_index=True)
+        return pd.concat([chunk_table(place, name) for name in node_names(node)], ignore_index=True)
 
 
 def check_store(store: StoreLike, *, group: str | None = None, overwrite: bool = False, resume: bool = False) -> None:
@@ -386,9 +386,7 @@ def _result_paths(group: zarr.Group) -> Iterator[str]:
 
 
 def _open_array(place: Place, written: str) -> xr.DataArray:
-    dataset: xr.Dataset = xr.open_zarr(
-        place.store, group=place.path, zarr_format=3, consolidated=False, mask_and_scale=False, decode_coords="all", chunks=None
-    )
+    dataset = open_dataset(place)
     stored = dataset[VARIABLE]
     # Chunked alone: the coordinates that share its dimensions are read at once.
     name = f"{_layer_name(place.path, written)}-{tokenize(place.name)}"

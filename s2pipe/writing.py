@@ -6,7 +6,6 @@ date once the ledger has room for its chunks. What stands in the store beyond th
 
 from __future__ import annotations
 
-import itertools
 import logging
 import re
 import warnings
@@ -60,6 +59,7 @@ def members(group: zarr.Group) -> list[tuple[str, Any]]:
 
 
 Keep = Callable[[Place], object]
+"""Puts into a result, before its chunks are planned, what must be known of their making."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ class Plan:
 
     def finish(self) -> None:
         """Mark the group as complete, if it is, once all is written."""
-        left = sum(int((_ledger(self.place.below(name)).read() == 0).sum()) for name in node_names(self.place))
+        left = sum(int((_ledger(self.place.below(name)).read() == 0).sum()) for name in node_names(open_node(self.place)))
         if left:
             log.warning("%s still lacks %d chunks of dates that were not given; it stays marked as incomplete", self.place, left)
             return
@@ -114,18 +114,17 @@ def begin(place: Place, datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, 
     attrs : mapping
         Of the group.
     keep : callable
-        Called with the place before the first chunk is planned: puts there what must be known of the chunks' making.
+        See `Keep`.
     """
-    _create_group(place, attrs)
-    marks = _marks()
+    marks = {VERSION: version("s2pipe"), WRITTEN: datetime.now(UTC).isoformat(), COMPLETE: False}
+    _create_group(place, {**attrs, **marks})
     for name, dataset in datasets.items():
         node = place.below(name)
         stated = dataset if name else dataset.assign_attrs(marks)  # xarray replaces the attributes of the group
         stated.to_zarr(place.store, group=node.path, mode="a", zarr_format=3, consolidated=False, compute=False)
-    for name, dataset in datasets.items():
-        Ledger.create(place.below(name), dataset[VARIABLE].chunks or ())
+    ledgers = {name: Ledger.create(place.below(name), dataset[VARIABLE].chunks or ()) for name, dataset in datasets.items()}
     keep(place)
-    return _plan(place, datasets, {name: range(dataset.sizes["time"]) for name, dataset in datasets.items()})
+    return _plan(place, datasets, ledgers, {name: range(dataset.sizes["time"]) for name, dataset in datasets.items()})
 
 
 def may_go_on(place: Place, datasets: Mapping[str, xr.Dataset]) -> bool:
@@ -137,9 +136,10 @@ def may_go_on(place: Place, datasets: Mapping[str, xr.Dataset]) -> bool:
         If it has other nodes than `datasets`; or there are chunks, but nothing that tells which of them were written: beginning
         anew would lose them.
     """
-    if not is_result(open_node(place)):
+    group = open_node(place)
+    if not is_result(group):
         return False
-    names = node_names(place)
+    names = node_names(group)
     ledgers = {name: Ledger.open(place.below(name)) for name in names}
     if any(ledger is None and sync(_has_chunks(place.below(name).below(VARIABLE))) for name, ledger in ledgers.items()):
         raise StoreError(
@@ -156,9 +156,8 @@ def may_go_on(place: Place, datasets: Mapping[str, xr.Dataset]) -> bool:
     return True
 
 
-def node_names(place: Place) -> list[str]:
+def node_names(group: zarr.Group) -> list[str]:
     """Names of a result's groups that hold an array; the result's own, of one array, is called ""."""
-    group = open_node(place)
     return [""] if VARIABLE in group else [name for name in map(node_name, GSDS) if name in group]
 
 
@@ -178,13 +177,14 @@ def go_on(place: Place, datasets: Mapping[str, xr.Dataset], *, refit: bool, keep
     Raises
     ------
     StoreError
-        If the result differs in bands, grid, encoding or chunks; or, unless `refit`, in how it was made. Nothing is changed then.
+        If the result differs in bands, grid, encoding or chunks; or, unless `refit`, in how it was made. Nothing that was begun
+        is changed then.
     """
     ledgers = {name: _ledger(place.below(name)) for name in datasets}
     stored = {}
     for name, ledger in ledgers.items():
         _cut_off(place.below(name), ledger.dates)
-        stored[name] = _stored(place.below(name))
+        stored[name] = open_dataset(place.below(name))
     differences = [
         f"{name}: {difference}" if name else difference
         for name, dataset in datasets.items()
@@ -207,16 +207,17 @@ def go_on(place: Place, datasets: Mapping[str, xr.Dataset], *, refit: bool, keep
         where[name] = [int(np.flatnonzero(times == time)[0]) for time in dataset["time"].values]
     _delete_leftovers(place)
     keep(place)
-    return _plan(place, datasets, where)
+    return _plan(place, datasets, ledgers, where)
 
 
-def _plan(place: Place, datasets: Mapping[str, xr.Dataset], where: Mapping[str, Sequence[int]]) -> Plan:
+def _plan(
+    place: Place, datasets: Mapping[str, xr.Dataset], ledgers: Mapping[str, Ledger], where: Mapping[str, Sequence[int]]
+) -> Plan:
     """Plan the unwritten chunks of each dataset, whose dates stand at `where` in the store."""
     writes: defaultdict[Any, list[Delayed]] = defaultdict(list)
     total = 0
     for name, dataset in datasets.items():
-        node = place.below(name)
-        ledger = _ledger(node)
+        node, ledger = place.below(name), ledgers[name]
         unwritten = ledger.read() == 0
         blocks = dataset[VARIABLE].data.to_delayed()
         total += blocks.size
@@ -228,25 +229,20 @@ def _plan(place: Place, datasets: Mapping[str, xr.Dataset], where: Mapping[str, 
         )
         target: Any = zarr.open_array(store=place.store, path=node.below(VARIABLE).path, mode="r+")
         shared = delayed((target, ledger), pure=False, traverse=False)  # one key, which reaches a worker once
+        starts, times = ledger.starts, dataset["time"].values
         for index in wanted:
-            place_of_chunk: Index = (where[name][index[0]], *index[1:])
-            time = dataset["time"].values[index[0]]
-            writes[time].append(delayed(write_chunk)(blocks[index], shared, place_of_chunk, run))
+            chunk: Index = (where[name][index[0]], *index[1:])
+            region = tuple(slice(axis[i], axis[i + 1]) for axis, i in zip(starts, chunk[1:], strict=True))
+            writes[times[index[0]]].append(delayed(write_chunk)(blocks[index], shared, chunk, region, run))
     return Plan(place=place, writes=list(writes.values()), total=total)
 
 
-def write_chunk(block: npt.NDArray[Any], shared: tuple[Any, Ledger], index: Index, run: int) -> int:
-    """Write a chunk, and mark it; returns how many bytes it has."""
+def write_chunk(block: npt.NDArray[Any], shared: tuple[Any, Ledger], chunk: Index, region: tuple[slice, ...], run: int) -> int:
+    """Write a chunk to its bands, rows and columns, and mark it; returns how many bytes it has."""
     target, ledger = shared
-    target[(slice(index[0], index[0] + 1), *_region(ledger.edges, index))] = block
-    ledger.mark(index, run)
+    target[(slice(chunk[0], chunk[0] + 1), *region)] = block
+    ledger.mark(chunk, run)
     return int(block.nbytes)
-
-
-def _region(edges: list[list[int]], index: Index) -> tuple[slice, ...]:
-    """Bands, rows and columns of a chunk."""
-    starts = [list(itertools.accumulate(axis, initial=0)) for axis in edges]
-    return tuple(slice(axis[i], axis[i + 1]) for axis, i in zip(starts, index[1:], strict=True))
 
 
 def _made(array: xr.DataArray) -> dict[str, Any]:
@@ -261,13 +257,13 @@ def chunk_table(place: Place, name: str) -> pd.DataFrame:
     """A row for each chunk of the array under `name` in a result, see `s2pipe.list_chunks`."""
     node = place.below(name)
     ledger = _ledger(node)
-    times = _stored(node)["time"].values
-    starts = [[0, *itertools.accumulate(axis)] for axis in ledger.edges]
+    times = open_dataset(node)["time"].values
+    bands, starts = ledger.edges[0], ledger.starts
     numbers, runs = ledger.read(), ledger.runs
     rows = []
     for date, band, y, x in np.ndindex(numbers.shape):
         run = int(numbers[date, band, y, x])
-        where = {"node": name, "time": times[date], "bands": ledger.edges[0][band], "y": starts[1][y], "x": starts[2][x]}
+        where = {"node": name, "time": times[date], "bands": bands[band], "y": starts[1][y], "x": starts[2][x]}
         known = {key.removeprefix("s2pipe_"): value for key, value in runs[run - 1].items()} if run else {}
         rows.append(where | {"written": run > 0} | known)
     return pd.DataFrame(rows)
@@ -280,7 +276,8 @@ def _ledger(place: Place) -> Ledger:
     return ledger
 
 
-def _stored(place: Place) -> xr.Dataset:
+def open_dataset(place: Place) -> xr.Dataset:
+    """An array that stands in the store, with its coordinates and its raw numbers."""
     dataset: xr.Dataset = xr.open_zarr(
         place.store, group=place.path, zarr_format=3, consolidated=False, mask_and_scale=False, decode_coords="all", chunks=None
     )
@@ -296,10 +293,7 @@ def _differences(stored: xr.Dataset, given: xr.Dataset, ledger: Ledger, *, refit
         yield f"it has another grid, {_grid(old)}, not {_grid(new)}"
     elif ledger.edges != [list(edges) for edges in (new.chunks or ())[1:]]:
         yield f"it was written in chunks of {_chunk(ledger.edges)} px, not {_chunk([list(e) for e in (new.chunks or ())[1:]])}"
-    before, after = (
-        {name: value for name, value in array.attrs.items() if not str(name).startswith("s2pipe_")} for array in (old, new)
-    )
-    yield from _different_items(before, after)
+    yield from _different_items(_not_made(old), _not_made(new))
     if not refit:
         last = {name: value for name, value in ledger.runs[-1].items() if name not in (VERSION, STARTED)}
         differences = list(_different_items(last, _made(new)))
@@ -331,9 +325,6 @@ def _plain(value: Any) -> Any:
 
 def _differences_of_dates(old: xr.DataArray, new: xr.DataArray) -> Iterator[str]:
     times = new["time"].values
-    if len(np.unique(times)) < len(times):
-        yield "two of the dates given are the same"
-        return
     names = [{str(name) for name, coord in array.coords.items() if coord.dims[:1] == ("time",)} for array in (old, new)]
     if names[0] != names[1]:
         yield f"its dates are described by {', '.join(sorted(names[0]))}, not {', '.join(sorted(names[1]))}"
@@ -396,7 +387,7 @@ def _create_group(place: Place, attrs: Mapping[str, Any]) -> None:
         arrays = [name for name, node in members(open_node(place)) if isinstance(node, zarr.Array)]
         sync(_clear(place, {OWN_GROUP, VARIABLE, *map(node_name, GSDS), *arrays}))
     group = zarr.open_group(store=place.store, path=place.path, mode="a", zarr_format=3)  # an empty one may be there
-    group.attrs.put({**attrs, **_marks()})
+    group.attrs.put(dict(attrs))
 
 
 async def _clear(place: Place, written: Collection[str]) -> None:
@@ -426,10 +417,6 @@ def _delete_leftovers(place: Place) -> None:
         for path in (place.store.root / place.path).rglob("*.partial"):
             if LEFTOVER.search(path.name):
                 path.unlink(missing_ok=True)
-
-
-def _marks() -> dict[str, Any]:
-    return {VERSION: version("s2pipe"), WRITTEN: datetime.now(UTC).isoformat(), COMPLETE: False}
 
 
 def _mark(place: Place, *, complete: bool) -> None:
