@@ -162,8 +162,8 @@ def enlarge_scene(cube: xr.DataTree, size: int = 10980, *, seed: int = 0) -> Obs
     Returns
     -------
     ObservedScene
-        The crop's reflectance, 15 % darker to 15 % brighter from place to place, alike in all bands, with noise. Nodata and saturated
-        pixels stay what they are.
+        The crop's reflectance, 15 % darker to 15 % brighter from place to place, alike in all bands, with noise. Nodata and
+        saturated pixels stay what they are.
 
     Raises
     ------
