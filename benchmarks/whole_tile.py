@@ -68,12 +68,12 @@ TARGET = 1.25
 # The input
 
 
-def write_input(folder: Path, size: int) -> Path:
+def write_input(folder: Path, size: int, *, dates: int = len(DATES)) -> Path:
     """The STAC items of the scenes, which are written if they are not there."""
     items, complete = folder / "items.json", folder / "complete"
     if not complete.exists():
         shutil.rmtree(folder, ignore_errors=True)
-        for seed, date in enumerate(DATES):
+        for seed, date in enumerate(DATES[:dates]):
             print(f"writing the scene of {date[:10]}", file=sys.stderr)
             write_scene(
                 enlarge_scene(load_scene(CROP), size, seed=seed), folder, datetime=date, tile="48QUE", origin=(300000, 2000040)
