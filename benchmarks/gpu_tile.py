@@ -113,6 +113,7 @@ def run(cache: Path, size: int) -> dict[str, Any]:
     """Measure all there is; the results."""
     folder = cache / f"{size}px"
     items = write_input(folder / "input", size, dates=1)
+    (folder / "work").mkdir(exist_ok=True)
     with served(folder / "input") as address:
         job = dict(jobs(items, address, folder / "work", size))[TILE_NAME]
         threads = timed(job)
