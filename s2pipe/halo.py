@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import xarray as xr
 from dask.tokenize import tokenize
 
-from s2pipe import lattice, worker
+from s2pipe import clusters, lattice, worker
 from s2pipe.bands import GSDS, bands_at
 from s2pipe.cube import bands_by_gsd, encoding_of, nodes
 from s2pipe.errors import S2PipeError
@@ -75,11 +76,15 @@ def sharpen_chunks(cube: xr.DataTree, sharpener: Sharpener | None, bands_out: Se
     Raises
     ------
     InputError
-        If a chunk is no multiple of 6 px or thinner than the halo.
+        If a chunk is no multiple of 6 px or thinner than the halo, or the device is CUDA and no worker of the cluster has it.
     """
     halo = sharpener.halo if sharpener else 0
     arrays = nodes(cube)
-    chunks = [plan_axis(arrays[10], axis, halo) for axis in ("y", "x")]
+    asked = [plan_axis(arrays[10], axis, halo) for axis in ("y", "x")]
+    on_gpu_workers = sharpener is not None and clusters.runs_on_gpus(device)
+    # A GPU is idle most of the time that it is given small chunks, and works on their halos for the rest.
+    edge = worker.BLOCK["cuda"] if on_gpu_workers else 0
+    chunks = [lattice.join_small_chunks(axis, edge=edge) for axis in asked]
     depth = 2 * halo
     task = Task(
         gsds=tuple(arrays),
@@ -94,16 +99,18 @@ def sharpen_chunks(cube: xr.DataTree, sharpener: Sharpener | None, bands_out: Se
     # One key of the graph, which every chunk's task names: weights and settings reach a worker once, however many chunks it does.
     token = tokenize(sharpener, task)
     shared = dask.delayed((sharpener, task), name=f"sharpener-{token}", traverse=False)
-    sharpened: da.Array = da.map_blocks(
-        _sharpen_chunk,
-        *overlapped,
-        shared=shared,
-        name=f"sharpen-{tokenize(token, *overlapped)}",
-        chunks=(overlapped[0].chunks[0], (len(bands_out),), *chunks),
-        dtype=task.encoding.dtype,
-        meta=np.empty((0, 0, 0, 0), dtype=task.encoding.dtype),
-    )
-    return sharpened
+    with clusters.where_gpus_are() if on_gpu_workers else nullcontext():
+        sharpened: da.Array = da.map_blocks(
+            _sharpen_chunk,
+            *overlapped,
+            shared=shared,
+            name=f"sharpen-{tokenize(token, *overlapped)}",
+            chunks=(overlapped[0].chunks[0], (len(bands_out),), *chunks),
+            dtype=task.encoding.dtype,
+            meta=np.empty((0, 0, 0, 0), dtype=task.encoding.dtype),
+        )
+    result: da.Array = sharpened.rechunk((*sharpened.chunks[:2], *asked))
+    return result
 
 
 def plan_axis(fine: xr.DataArray, axis: str, halo: int) -> tuple[int, ...]:

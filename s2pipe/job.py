@@ -11,6 +11,7 @@ import dask
 from dask.callbacks import Callback
 from dask.utils import key_split
 
+from s2pipe.clusters import current_client
 from s2pipe.errors import ReadError, S2PipeError
 from s2pipe.kept_sharpener import check_same_fit, keep_sharpener, kept_sharpener
 from s2pipe.lock import hold, refuse_if_held
@@ -104,7 +105,7 @@ def write(plan: Plan, *, label: str) -> None:
     if done:
         log.info("%d of %d chunks of %s are there already", done, plan.total, plan.place)
     with chunk_bar(label, done=done, total=plan.total) as report:
-        client = _current_client()
+        client = current_client()
         failures = _write_on_threads(plan, report) if client is None else _write_on_cluster(plan, client, report)
     if failures:
         log.warning("not all of %s is written, but what is stays; the same job again writes the rest", plan.place)
@@ -128,15 +129,6 @@ def _write_on_threads(plan: Plan, report: Report) -> list[ReadError]:
         except ReadError as error:
             failures.append(error)
     return failures
-
-
-def _current_client() -> Client | None:
-    from distributed import get_client
-
-    try:
-        return get_client()
-    except ValueError:
-        return None
 
 
 def _write_on_cluster(plan: Plan, client: Client, report: Report) -> list[ReadError]:

@@ -91,6 +91,25 @@ def join_thin_chunks(chunks: Sequence[int], *, depth: int) -> tuple[int, ...]:
     return tuple(joined)
 
 
+def join_small_chunks(chunks: Sequence[int], *, edge: int) -> tuple[int, ...]:
+    """Join neighbouring chunks as long as they hold at most `edge` pixels together.
+
+    Examples
+    --------
+    >>> join_small_chunks((366,) * 7, edge=1830)
+    (1830, 732)
+    >>> join_small_chunks((1830, 1830), edge=1830)
+    (1830, 1830)
+    """
+    joined: list[int] = []
+    for chunk in chunks:
+        if joined and joined[-1] + chunk <= edge:
+            joined[-1] += chunk
+        else:
+            joined.append(chunk)
+    return tuple(joined)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Block:
     """A block of a padded array and the part of it that is kept, in 10 m pixels along y and x.

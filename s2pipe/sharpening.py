@@ -14,6 +14,7 @@ import xarray as xr
 
 from s2pipe.bands import BANDS, node_name
 from s2pipe.checks import check_whole
+from s2pipe.clusters import runs_on_gpus
 from s2pipe.cube import DIMS, PER_DATE_COORDS, as_cube, bands_by_gsd, check_bands, encoding_of, nodes
 from s2pipe.errors import InputError
 from s2pipe.halo import plan_axis, sharpen_chunks
@@ -56,7 +57,9 @@ def sharpen(
     bands : sequence of str, optional
         Bands to return; default: all of `data`. Without a 60 m band among them the 60 m bands are not used either.
     device : str
-        ``"auto"`` (CUDA where the computing process has it, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+        ``"auto"`` (CUDA where the computing process has it, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. On a
+        dask cluster some of whose workers declare a GPU (``--resources GPU=1``) networks run on those only with ``"auto"`` and
+        ``"cuda"``; without such a worker ``"cuda"`` is refused.
     seed : int
         Everything random in the fit follows it: equal on one CPU with one number of threads, nearly so on a GPU.
     checkpoint, progress
@@ -101,16 +104,17 @@ def sharpen(
     return _label(numbers, cube, wanted, sharpener)
 
 
-def fit_for(cube: xr.DataTree, bands: Sequence[str], method: Method, **options: Any) -> Sharpener | None:
+def fit_for(cube: xr.DataTree, bands: Sequence[str], method: Method, *, device: str, **options: Any) -> Sharpener | None:
     """Fit a method for these bands, with the options of `fit`: it sees the 60 m bands only where one of them is asked for.
 
-    None where only 10 m bands are asked for, which are copied.
+    None where only 10 m bands are asked for, which are copied. It is fitted here also where workers of a cluster have the GPUs.
     """
     coarse = _coarse(bands)
     if not coarse:
         return None
+    device = "auto" if runs_on_gpus(device) else device
     coarsest = max(BANDS[band].gsd for band in coarse)
-    return fit(_keep(cube, [gsd for gsd in nodes(cube) if gsd <= coarsest]), method, **options)
+    return fit(_keep(cube, [gsd for gsd in nodes(cube) if gsd <= coarsest]), method, device=device, **options)
 
 
 def _coarse(bands: Sequence[str]) -> list[str]:

@@ -15,12 +15,15 @@ from scipy import ndimage, spatial, special
 
 from s2pipe.bands import BANDS, BANDS_BY_GSD, GSDS
 from s2pipe.catalogs import DEFAULT_COLLECTION
+from s2pipe.cube import as_cube, bands_by_gsd, check_bands, encoding_of, nodes
 from s2pipe.errors import InputError
 from s2pipe.items import utm_epsg
 from s2pipe.lattice import STEP
-from s2pipe.radiometry import PRESENT_ENCODING
+from s2pipe.radiometry import PRESENT_ENCODING, SATURATED_DN
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from s2pipe.sensor import Sensor
 
 Array = npt.NDArray[np.floating[Any]]
@@ -71,18 +74,15 @@ _CROPS = np.array(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SimulatedScene:
-    """A scene whose truth is known, and what the sensor makes of it.
+class ObservedScene:
+    """What a sensor sees, square.
 
     Attributes
     ----------
-    truth : ndarray, (12, y, x), float32
-        Reflectance of every band at 10 m, ESA's band order.
     r10m, r20m, r60m : ndarray, (band, y, x), uint16
-        Observed DN of the bands of each resolution, ESA's order: truth degraded by the sensor, plus noise, in `PRESENT_ENCODING`.
+        DN of the bands of each resolution, ESA's order, in `PRESENT_ENCODING`.
     """
 
-    truth: npt.NDArray[np.float32]
     r10m: npt.NDArray[np.uint16]
     r20m: npt.NDArray[np.uint16]
     r60m: npt.NDArray[np.uint16]
@@ -90,6 +90,19 @@ class SimulatedScene:
     def observed(self, gsd: int) -> npt.NDArray[np.uint16]:
         """DN of the bands of one resolution (10, 20 or 60 m)."""
         return {10: self.r10m, 20: self.r20m, 60: self.r60m}[gsd]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SimulatedScene(ObservedScene):
+    """A scene whose truth is known, and what the sensor makes of it: the truth degraded, plus noise.
+
+    Attributes
+    ----------
+    truth : ndarray, (12, y, x), float32
+        Reflectance of every band at 10 m, ESA's band order.
+    """
+
+    truth: npt.NDArray[np.float32]
 
 
 def simulate_scene(size: int = 720, *, seed: int = 0, sensor: Sensor | None = None) -> SimulatedScene:
@@ -133,8 +146,55 @@ def simulate_scene(size: int = 720, *, seed: int = 0, sensor: Sensor | None = No
     return SimulatedScene(truth=truth, r10m=observed[10], r20m=observed[20], r60m=observed[60])
 
 
+def enlarge_scene(cube: xr.DataTree, size: int = 10980, *, seed: int = 0) -> ObservedScene:
+    """A crop made as large as a tile, to try at full size what is at hand in small: mirrored at its edges over and over, and
+    perturbed, so that no two parts of it are the same.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+        All twelve bands; its first date is taken.
+    size : int
+        Edge in 10 m pixels, a multiple of 6. The default is that of an MGRS tile.
+    seed : int
+        Equal seeds give equal scenes.
+
+    Returns
+    -------
+    ObservedScene
+        The crop's reflectance, 15 % darker to 15 % brighter from place to place, alike in all bands, with noise. Nodata and
+        saturated pixels stay what they are.
+
+    Raises
+    ------
+    InputError
+        If the cube lacks a band, or `size` is no multiple of 6.
+    """
+    if size < STEP or size % STEP:
+        raise InputError(f"size={size}: give a multiple of {STEP} px")
+    arrays, encoding = nodes(as_cube(cube)), encoding_of(cube)
+    check_bands(BANDS, [band for bands in bands_by_gsd(cube).values() for band in bands])
+    rng = np.random.default_rng(seed)
+    spots = rng.uniform(0.85, 1.15, (2 + size // 180,) * 2).astype(np.float32)
+    brightness = ndimage.zoom(spots, size / STEP / len(spots), order=1, grid_mode=True, mode="nearest")  # of 60 m pixels
+    observed = {}
+    for gsd, bands in BANDS_BY_GSD.items():
+        edge, crop = size * 10 // gsd, arrays[gsd].isel(time=0)
+        factor = brightness.repeat(60 // gsd, axis=0).repeat(60 // gsd, axis=1)
+        observed[gsd] = np.empty((len(bands), edge, edge), dtype=np.uint16)
+        for out, band in zip(observed[gsd], bands, strict=True):
+            numbers = crop.sel(band=band).values
+            widths = [(0, max(edge - length, 0)) for length in numbers.shape]
+            numbers = np.pad(numbers, widths, mode="symmetric")[:edge, :edge]
+            noise = _NOISE * rng.standard_normal(numbers.shape, dtype=np.float32)
+            out[:] = PRESENT_ENCODING.encode(np.nan_to_num(encoding.decode(numbers)) * factor + noise)
+            out[encoding.is_nodata(numbers)] = PRESENT_ENCODING.nodata
+            out[encoding.is_saturated(numbers)] = SATURATED_DN
+    return ObservedScene(r10m=observed[10], r20m=observed[20], r60m=observed[60])
+
+
 def write_scene(
-    scene: SimulatedScene,
+    scene: ObservedScene,
     folder: str | Path,
     *,
     datetime: str = "2026-06-21T10:00:31Z",
@@ -147,7 +207,8 @@ def write_scene(
 
     Parameters
     ----------
-    scene : SimulatedScene
+    scene : ObservedScene
+        Such as `simulate_scene` and `enlarge_scene` give.
     folder : path
         Made if missing. Call again with another `datetime` or `tile` to have several items in one catalog.
     datetime : str
@@ -190,7 +251,7 @@ def write_scene(
         tile=tile,
         epsg=epsg,
         origin=origin,
-        size=scene.truth.shape[-1],
+        size=scene.r10m.shape[-1],
         properties={"eo:cloud_cover": cloud_cover, "s2:processing_baseline": baseline},
     )
     for key, asset in _assets(scene, origin, assets).items():
@@ -284,7 +345,7 @@ def _item(
     )
 
 
-def _assets(scene: SimulatedScene, origin: tuple[int, int], folder: Path) -> dict[str, pystac.Asset]:
+def _assets(scene: ObservedScene, origin: tuple[int, int], folder: Path) -> dict[str, pystac.Asset]:
     return {
         BANDS[name].keys[0]: pystac.Asset(
             href=str(folder / f"{name}.tif"),

@@ -219,7 +219,8 @@ def _plan(
     for name, dataset in datasets.items():
         node, ledger = place.below(name), ledgers[name]
         unwritten = ledger.read() == 0
-        blocks = dataset[VARIABLE].data.to_delayed()
+        # dask's optimisation of arrays forgets on which workers tasks may run, and spares none of these
+        blocks = dataset[VARIABLE].data.to_delayed(optimize_graph=False)
         total += blocks.size
         wanted = [index for index in np.ndindex(blocks.shape) if unwritten[where[name][index[0]], *index[1:]]]
         if not wanted:

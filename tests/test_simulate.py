@@ -13,7 +13,7 @@ from s2pipe.bands import BANDS, BANDS_BY_GSD, GSDS
 from s2pipe.errors import InputError
 from s2pipe.radiometry import PRESENT_ENCODING
 from s2pipe.sensor import Sensor
-from s2pipe.simulate import simulate_scene, write_scene
+from s2pipe.simulate import enlarge_scene, simulate_scene, write_scene
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +136,29 @@ def test_both_catalog_files_find_the_same_pixels(scene, tmp_path):
     write_scene(scene, tmp_path)
     cubes = [s2pipe.load(s2pipe.search(tmp_path / name), bands=["B04"]) for name in ("catalog.json", "items.json")]
     np.testing.assert_array_equal(*(cube["r10m"]["reflectance"].values for cube in cubes))
+
+
+def test_a_crop_made_larger_is_the_crop_mirrored_and_perturbed(scene):
+    crop = [scene.observed(gsd).copy() for gsd in GSDS]
+    crop[1][0, :2, :3] = 0
+    crop[1][1, :2, :3] = 65535
+    cube = s2pipe.from_arrays(*crop, scale=PRESENT_ENCODING.scale, offset=PRESENT_ENCODING.offset)
+    large = enlarge_scene(cube, 420, seed=1)
+    for gsd, small in zip(GSDS, crop, strict=True):
+        edge, size = 420 * 10 // gsd, small.shape[-1]
+        seen = large.observed(gsd)
+        assert seen.shape == (len(BANDS_BY_GSD[gsd]), edge, edge)
+        mirrored = np.pad(small, [(0, 0), (0, edge - size), (0, edge - size)], mode="symmetric")
+        marks = (mirrored == 0) | (mirrored == 65535)
+        np.testing.assert_array_equal(seen[marks], mirrored[marks])
+        ratio = PRESENT_ENCODING.decode(seen)[~marks] / PRESENT_ENCODING.decode(mirrored)[~marks]
+        assert 0.8 < np.percentile(ratio, 1) < 0.95 and 1.05 < np.percentile(ratio, 99) < 1.2
+        # the mirror images differ from one another
+        assert (seen[:, :size, :size] != seen[:, :size, size : 2 * size][:, :, ::-1]).mean() > 0.8
+    assert (enlarge_scene(cube, 420, seed=2).r10m != large.r10m).mean() > 0.9
+
+
+def test_a_crop_that_lacks_bands_is_not_made_larger(scene):
+    cube = s2pipe.from_arrays(scene.r10m, scene.r20m, scale=1e-4, offset=-0.1)
+    with pytest.raises(InputError, match="'B01', 'B09' are not available"):
+        enlarge_scene(cube, 420)

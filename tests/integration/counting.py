@@ -1,5 +1,6 @@
 """A Sharpener that counts how often a process receives it. In a module of its own, so that workers import it."""
 
+import time
 from collections import Counter
 from typing import Any
 
@@ -28,6 +29,14 @@ class CountingSharpener:
 
     def __dask_tokenize__(self) -> str:
         return "counting"
+
+
+class SlowCountingSharpener(CountingSharpener):
+    """Takes a tenth of a second."""
+
+    def __call__(self, r10m: Any, r20m: Any, r60m: Any) -> Any:
+        time.sleep(0.1)
+        return super().__call__(r10m, r20m, r60m)
 
 
 def seen() -> dict[str, int]:

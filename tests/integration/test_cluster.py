@@ -1,5 +1,6 @@
 """The whole job on a dask cluster: what travels, and that the pixels are those of threads."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 import xarray as xr
-from counting import CountingSharpener, seen
+from counting import CountingSharpener, SlowCountingSharpener, seen
 from distributed import Client, LocalCluster
 from scenes import random_cube, with_chunks
 
@@ -57,3 +58,32 @@ def test_a_cluster_of_the_command_line_listens_on_this_machine_only() -> None:
         listening = [c.laddr.ip for p in processes for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
     assert len(listening) >= 3
     assert {ip for ip in listening if ip not in ("127.0.0.1", "::1")} == set()
+
+
+def test_where_no_worker_declares_a_gpu_tasks_run_anywhere_and_cuda_is_refused(cluster: LocalCluster) -> None:
+    cube = with_chunks(random_cube(120, 120), 60, 60)
+    with Client(cluster.scheduler_address):
+        lazy = s2pipe.sharpen(cube, CountingSharpener(), bands=["B05"])
+        assert [layer.annotations for layer in lazy.data.dask.layers.values() if layer.annotations] == []
+        for method in ("glp", CountingSharpener()):
+            with pytest.raises(s2pipe.InputError, match="no worker of the dask cluster declares a GPU"):
+                s2pipe.sharpen(cube, method, bands=["B05"], device="cuda")
+
+
+def test_weights_reach_a_worker_that_joins_later_once_too() -> None:
+    cube = with_chunks(random_cube(480, 480), 60, 60)
+    lazy = s2pipe.sharpen(cube, SlowCountingSharpener(), bands=["B05"])
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster,
+        Client(cluster) as client,
+    ):
+        job = client.compute(lazy)
+        while not sum(count.get("called", 0) for count in client.run(seen).values()):
+            time.sleep(0.05)
+        (first,) = client.run(seen)
+        cluster.scale(2)
+        job.result()
+        counts = client.run(seen)
+    first_counts, later_counts = counts.pop(first), *counts.values()
+    assert first_counts["called"] + later_counts["called"] == 64
+    assert later_counts["received"] == 1

@@ -1,0 +1,169 @@
+"""A whole tile on a GPU, COGs over http to a Zarr store: tiles a minute, how long the GPU waits, and which blocks it likes.
+
+    python benchmarks/gpu_tile.py           some minutes on a machine with CUDA, and the page
+    python benchmarks/gpu_tile.py --render  the page only, from the results there are
+
+The input is that of `whole_tile.py`, at one date. The job runs on threads of one process, then on a dask cluster of this machine:
+one worker that declares the GPU, and others that read and write. Each runs twice, and the second counts: the first loads CUDA.
+The idle share of the GPU is one less its utilisation as the driver tells it, looked up ten times a second while the job runs, the
+fit included. Blocks are of one chunk in memory with its halo, moved to the GPU and back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from dask.system import CPU_COUNT
+from distributed import Client, Nanny, Scheduler, SpecCluster
+from run_facts import HERE, commit, markdown, stated
+from whole_tile import METHOD, TILE, TILE_NAME, Job, delete, jobs, served, watch_threads, write_input
+
+import s2pipe
+from s2pipe import worker
+
+RESULTS = HERE / "results" / "gpu_tile.json"
+EDGES = (366, 732, 1098, 1830, 3660)
+REPEATS = 3
+THREADS = 4
+"""Of each worker of the cluster: while one is at the network, others read and write."""
+
+
+@contextmanager
+def watch_gpu() -> Iterator[list[float]]:
+    """Shares of time in which the GPU was at work, ten a second, while the block ran."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    gpu = pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
+    shares: list[float] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.1):
+            shares.append(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield shares
+    finally:
+        done.set()
+        thread.join()
+
+
+def timed(job: Job) -> dict[str, Any]:
+    """The job on whatever computes now, done twice; of the second time."""
+    for _ in range(2):
+        shutil.rmtree(job.store, ignore_errors=True)
+        start = time.perf_counter()
+        with watch_gpu() as busy, watch_threads() as kinds:
+            s2pipe.sharpen_to_store(job.cube(), job.store, method=METHOD)
+        seconds = time.perf_counter() - start
+    delete(Path(job.store))
+    fit = kinds.pop("fit", 0)
+    shares = {kind: count / kinds.total() for kind, count in kinds.most_common()}
+    return {"wall_s": seconds, "fit_s": fit / 20, "gpu_idle": 1 - statistics.mean(busy), "shares": shares}
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """One worker that declares the GPU, and as many others as there are cores for."""
+    common = {"nthreads": THREADS, "host": "127.0.0.1", "dashboard": False}
+    workers: dict[str, Any] = {"gpu": {"cls": Nanny, "options": {**common, "resources": {"GPU": 1}}}}
+    for number in range(max(CPU_COUNT // THREADS - 1, 1)):
+        workers[f"cpu {number}"] = {"cls": Nanny, "options": {**common, "env": {"CUDA_VISIBLE_DEVICES": ""}}}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    with SpecCluster(workers=workers, scheduler=scheduler) as found, Client(found) as client:
+        client.wait_for_workers(len(workers))
+        yield
+
+
+def blocks(job: Job) -> dict[str, float]:
+    """Seconds a megapixel by the edge of a block."""
+    sharpener = s2pipe.fit(job.cube(), METHOD)
+    random, found = np.random.default_rng(0), {}
+    for edge in EDGES:
+        sizes = {gsd: (edge + 2 * sharpener.halo) * 10 // gsd for gsd in (10, 20, 60)}
+        arrays = [
+            random.random((bands, sizes[gsd], sizes[gsd]), dtype=np.float32) / 2 for bands, gsd in ((4, 10), (6, 20), (2, 60))
+        ]
+        worker.BLOCK["cuda"] = edge
+        seconds = []
+        for _ in range(1 + REPEATS):
+            start = time.perf_counter()
+            worker.sharpen_padded(sharpener, *arrays, device="cuda")
+            seconds.append(time.perf_counter() - start)
+        found[str(edge)] = statistics.median(seconds[1:]) * 1e6 / edge**2
+    return found
+
+
+def run(cache: Path, size: int) -> dict[str, Any]:
+    """Measure all there is; the results."""
+    folder = cache / f"{size}px"
+    items = write_input(folder / "input", size, dates=1)
+    with served(folder / "input") as address:
+        job = dict(jobs(items, address, folder / "work", size))[TILE_NAME]
+        threads = timed(job)
+        with cluster():
+            spread = timed(replace(job, store=f"{job.store}.cluster"))
+        return {
+            **stated(commit()),
+            "megapixels": size**2 / 1e6,
+            "threads": threads,
+            "cluster": spread,
+            "blocks_s_per_megapixel": blocks(job),
+        }
+
+
+def render(result: dict[str, Any]) -> str:
+    """The page, in Markdown."""
+    tile = result["megapixels"] * 1e6 / TILE**2
+    rows = [
+        [name, f"{row['wall_s']:.1f}", f"{row['fit_s']:.1f}", f"{60 * tile / row['wall_s']:.1f}", f"{row['gpu_idle']:.0%}"]
+        for name, row in (("threads", result["threads"]), ("cluster", result["cluster"]))
+    ]
+    return "\n".join(
+        [
+            "# A whole tile on a GPU\n",
+            f"Written by `python benchmarks/gpu_tile.py`, whose head says what is measured, on {result['machine']}, "
+            f"{result['date']}, commit {result['commit']}: {result['megapixels']:.1f} megapixels, all twelve bands, {METHOD}.\n",
+            markdown(["", "s", "of these the fit", "tiles a minute", "GPU idle"], rows),
+            "Where the time of the threads goes, of the first:\n",
+            markdown([*result["threads"]["shares"]], [[f"{share:.0%}" for share in result["threads"]["shares"].values()]]),
+            "Blocks with their halos, in and out of the GPU:\n",
+            markdown(
+                ["edge in px", "s a megapixel"],
+                [[edge, f"{seconds:.4f}"] for edge, seconds in result["blocks_s_per_megapixel"].items()],
+            ),
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--render", action="store_true", help="only render the results there are")
+    parser.add_argument("--size", type=int, default=TILE, help="edge of the tile in 10 m pixels, a multiple of 36")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "s2pipe" / "gpu_tile")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file to write; the page lies beside it")
+    options = parser.parse_args(arguments)
+    if not options.render:
+        options.results.write_text(json.dumps(run(options.cache, options.size), indent=1) + "\n")
+    page = render(json.loads(options.results.read_text()))
+    options.results.with_suffix(".md").write_text(page)
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,436 @@
+"""A whole tile, COGs over http to a Zarr store by the default method: how long it takes, in how much memory, and on what.
+
+    python benchmarks/whole_tile.py           some 40 minutes on two cores the first time, and the page
+    python benchmarks/whole_tile.py --render  the page only, from the results there are
+
+The input, a real crop made as large as a tile at three dates, is written once for each machine, into --cache; a server of its own
+process gives it out. Measured are, one after another and each in a process of its own:
+
+- the network alone: the fitted method on one chunk in memory with its halo, as often as the tile has chunks;
+- the copy alone: the tile's bands as they are, from http to Zarr;
+- the job, `s2pipe.sharpen_to_store`, of a ninth, a quarter and all of the tile, at one date and at three.
+
+Memory is the largest sum of the resident memory of all these processes, the server and this one included. Where the time goes is
+looked up twenty times a second, in all threads that work for dask.
+
+Killed and started again, it goes on: what was measured stays, and the store that was being written is gone on with. Then the job
+is measured anew, and both stores must be equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from http.server import ThreadingHTTPServer
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import psutil
+import pystac
+import xarray as xr
+from RangeHTTPServer import RangeRequestHandler
+from run_facts import HERE, commit, load_scene, markdown, stated
+
+import s2pipe
+from s2pipe import worker
+from s2pipe.cube import encoding_of, nodes
+from s2pipe.simulate import enlarge_scene, write_scene
+
+RESULTS = HERE / "results" / "whole_tile.json"
+
+CROP = "T48QUE"
+TILE = 10980
+DATES = ("2026-06-21T10:00:31Z", "2026-06-26T10:00:31Z", "2026-07-01T10:00:31Z")
+CHUNKS_A_SIDE = 6
+PARTS = {"1/9": 3, "1/4": 2, "1": 1}
+"""Of the tile, and what its side is divided by."""
+METHOD = "mtf-resnet"
+TILE_NAME = "1 tile, 1 date"
+TARGET = 1.25
+"""Times the network and the copy alone, that the job may take."""
+
+
+# The input
+
+
+def write_input(folder: Path, size: int, *, dates: int = len(DATES)) -> Path:
+    """The STAC items of the scenes, which are written if they are not there."""
+    items, complete = folder / "items.json", folder / "complete"
+    if not complete.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        for seed, date in enumerate(DATES[:dates]):
+            print(f"writing the scene of {date[:10]}", file=sys.stderr)
+            write_scene(
+                enlarge_scene(load_scene(CROP), size, seed=seed), folder, datetime=date, tile="48QUE", origin=(300000, 2000040)
+            )
+        complete.touch()
+    return items
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+class _Handler(RangeRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+def _serve(folder: Path, port: Any) -> None:
+    end_with_parent()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
+    port.value = server.server_port
+    server.serve_forever()
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Address of a server that gives out the folder."""
+    context = multiprocessing.get_context("spawn")
+    port = context.Value("i", 0)
+    server = context.Process(target=_serve, args=(folder, port), daemon=True)
+    server.start()
+    try:
+        while not port.value:
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port.value}"
+    finally:
+        server.terminate()
+        server.join()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A part of the tile, at some dates.
+
+    Attributes
+    ----------
+    items : list of dict
+        STAC items of the dates.
+    size : int
+        Of the part, edge in 10 m pixels.
+    chunk : int
+    store : str
+        Where to write.
+    """
+
+    items: list[dict[str, Any]]
+    size: int
+    chunk: int
+    store: str
+
+    def cube(self) -> xr.DataTree:
+        """The part, lazily."""
+        cube = s2pipe.load([pystac.Item.from_dict(item) for item in self.items], chunks=self.chunk)
+        parts = {}
+        for name, node in cube.children.items():
+            edge = self.size * 10 // int(name[1:3])
+            parts[name] = node.to_dataset().isel(y=slice(edge), x=slice(edge))
+        return xr.DataTree.from_dict(parts)
+
+
+def jobs(items: Path, address: str, work: Path, size: int) -> Iterator[tuple[str, Job]]:
+    """The jobs to do and their names."""
+    described = [item.to_dict() for item in pystac.ItemCollection.from_file(str(items))]
+    for item in described:
+        for asset in item["assets"].values():
+            asset["href"] = f"{address}/{Path(asset['href']).relative_to(items.parent)}"
+    described.sort(key=lambda item: item["properties"]["datetime"])
+    for count in (1, len(DATES)):
+        for share, divisor in PARTS.items():
+            store = str(work / f"{size // divisor}px{count}.zarr")
+            job = Job(items=described[:count], size=size // divisor, chunk=size // CHUNKS_A_SIDE, store=store)
+            yield f"{share} tile, {count} date{'s' * (count > 1)}", job
+
+
+# What is measured, in processes of their own
+
+
+def network_alone(job: Job) -> dict[str, float]:
+    """Seconds that the method, fitted on the job's cube, takes for as many chunks as this has."""
+    cube = job.cube()
+    sharpener = s2pipe.fit(cube, METHOD)
+    padded = []
+    for gsd, array in nodes(cube).items():
+        edge, width = job.chunk * 10 // gsd, sharpener.halo * 10 // gsd
+        chunk = encoding_of(cube).decode(array.isel(time=0, y=slice(edge), x=slice(edge)).values)
+        padded.append(np.pad(np.nan_to_num(chunk), [(0, 0), (width, width), (width, width)], mode="symmetric"))
+    worker.sharpen_padded(sharpener, *padded, device="auto")
+    start = time.perf_counter()
+    for _ in range((job.size // job.chunk) ** 2):
+        worker.sharpen_padded(sharpener, *padded, device="auto")
+    return {"wall_s": time.perf_counter() - start}
+
+
+def copy_alone(job: Job) -> dict[str, float]:
+    """Seconds to write the job's cube as it is."""
+    start = time.perf_counter()
+    s2pipe.to_zarr(job.cube(), job.store, overwrite=True)
+    return {"wall_s": time.perf_counter() - start}
+
+
+def sharpened(job: Job) -> dict[str, Any]:
+    """Do the job, or what is left of it; how long that took, and the share of the time for each kind of work."""
+    start = time.perf_counter()
+    with watch_threads() as kinds:
+        s2pipe.sharpen_to_store(job.cube(), job.store, method=METHOD)
+    seconds = time.perf_counter() - start
+    fit = kinds.pop("fit", 0) / LOOKS_A_SECOND
+    return {"wall_s": seconds, "fit_s": fit, "shares": {kind: count / kinds.total() for kind, count in kinds.most_common()}}
+
+
+def digest(store: str) -> str:
+    """Of all pixels of a result."""
+    found = hashlib.sha256()
+    result = s2pipe.open_zarr(store)
+    assert isinstance(result, xr.DataArray)
+    for block in result.data.to_delayed().ravel():
+        found.update(block.compute().tobytes())
+    return found.hexdigest()
+
+
+LOOKS_A_SECOND = 20
+
+KINDS = (
+    ("fit", "s2pipe/sharpening.py", "fit"),
+    ("read", "s2pipe/reading.py", "read_window"),
+    ("network", "s2pipe/worker.py", "_sharpen_blocks"),
+    ("wait for the network", "s2pipe/worker.py", "_sharpen_on"),
+    ("halo, fill, encode", "s2pipe/halo.py", "_sharpen_chunk"),
+    ("write", "s2pipe/writing.py", "write_chunk"),
+    ("halo, fill, encode", "dask/local.py", "execute_task"),
+    ("idle", "concurrent/futures/thread.py", "_worker"),
+    ("wait for tasks", "dask/local.py", "queue_get"),
+    ("scheduler", "dask/local.py", "get_async"),
+)
+"""What a thread is at that runs this function of this file; the first that fits counts."""
+
+
+@contextmanager
+def watch_threads() -> Iterator[Counter[str]]:
+    """How often a thread was seen at each kind of work while the block ran: dask's, and the one that schedules."""
+    seen: Counter[str] = Counter()
+    done, main = threading.Event(), threading.get_ident()
+
+    def look() -> None:
+        while not done.wait(1 / LOOKS_A_SECOND):
+            frames = sys._current_frames()
+            scheduling = _kind(frames[main])
+            seen[scheduling] += 1
+            if scheduling != "fit":
+                pool = [thread.ident for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+                seen.update(_kind(frames[thread]) for thread in pool if thread in frames)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+        del seen["wait for tasks"]  # the scheduling thread costs nothing then
+
+
+def _kind(frame: FrameType | None) -> str:
+    """The kind of work that a stack shows."""
+    stack = []
+    while frame is not None:
+        stack.append((frame.f_code.co_filename, frame.f_code.co_name))
+        frame = frame.f_back
+    return next((kind for kind, file, function in KINDS if any(f.endswith(file) and n == function for f, n in stack)), "rest")
+
+
+def measured(work: Callable[[Job], dict[str, Any]], job: Job) -> dict[str, Any]:
+    """What the work returns that it did in a process of its own, and the most memory that all processes had in gigabytes."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_send_result, args=(theirs, work, job), daemon=True)
+    process.start()
+    theirs.close()
+    peak, swapped = 0, psutil.swap_memory().sout
+    while not ours.poll(0.2):
+        peak = max(peak, _resident())
+    result: dict[str, Any] = ours.recv()
+    process.join()
+    if psutil.swap_memory().sout > swapped:
+        print("memory was swapped out meanwhile: the times are not those of the work", file=sys.stderr)
+    return {**result, "peak_rss_gb": peak / 1e9}
+
+
+def _send_result(pipe: Connection, work: Callable[[Job], dict[str, Any]], job: Job) -> None:
+    end_with_parent()
+    pipe.send(work(job))
+
+
+def _resident() -> int:
+    """Bytes in memory of this process and all it has started."""
+    found = 0
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            found += process.memory_info().rss
+    return found
+
+
+# The benchmark
+
+
+@dataclass
+class Record:
+    """What was measured so far, which outlives an end in between."""
+
+    file: Path
+    results: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def opened(cls, file: Path, **made: str) -> Record:
+        """That of the same machine and commit; else an empty one, and the folder of it emptied."""
+        if file.exists():
+            results = json.loads(file.read_text())
+            if all(results.get(name) == value for name, value in made.items()):
+                return cls(file, results)
+        shutil.rmtree(file.parent, ignore_errors=True)
+        file.parent.mkdir(parents=True)
+        record = cls(file)
+        for name, value in made.items():
+            record.keep(name, value)
+        return record
+
+    def keep(self, name: str, result: Any) -> None:
+        """Enter a result."""
+        self.results[name] = result
+        # in one step, so that an end in between leaves the old one
+        written = self.file.with_suffix(".new")
+        written.write_text(json.dumps(self.results, indent=1))
+        written.replace(self.file)
+
+
+def measure(record: Record, name: str, work: Callable[[Job], dict[str, Any]], job: Job) -> None:
+    """Measure it, unless the record has it."""
+    if name not in record.results:
+        print(name, file=sys.stderr)
+        record.keep(name, measured(work, job))
+
+
+def measure_job(record: Record, name: str, job: Job) -> None:
+    """Measure a job. What an interrupted one left is gone on with before, and must become what the measured one writes."""
+    if name in record.results:
+        return
+    store, resumed = Path(job.store), f"{name}, gone on with"
+    if store.exists():
+        print(resumed, file=sys.stderr)
+        measured(sharpened, job)
+        record.keep(resumed, digest(job.store))
+        delete(store)
+    print(name, file=sys.stderr)
+    result = measured(sharpened, job)
+    found = digest(job.store)
+    if record.results.get(resumed, found) != found:
+        raise SystemExit(f"{name}: what was gone on with after an interruption is not what an undisturbed job writes")
+    record.keep(name, {**result, "sha256": found})
+    delete(store)
+
+
+def delete(store: Path) -> None:
+    """Delete a store; what an end in between leaves of it does not look like one."""
+    trash = store.with_suffix(".deleted")
+    shutil.rmtree(trash, ignore_errors=True)
+    store.rename(trash)
+    shutil.rmtree(trash)
+
+
+def run(cache: Path, size: int) -> dict[str, Any]:
+    """Measure all there is, in the cache folder; the results."""
+    folder = cache / f"{size}px"
+    items = write_input(folder / "input", size)
+    made = stated(commit())
+    record = Record.opened(folder / "work" / "measured.json", machine=made["machine"], commit=made["commit"])
+    with served(folder / "input") as address:
+        planned = dict(jobs(items, address, folder / "work", size))
+        tile = planned[TILE_NAME]
+        measure(record, "network", network_alone, tile)
+        measure(record, "copy", copy_alone, replace(tile, store=str(folder / "work" / "copy.zarr")))
+        for name, job in planned.items():
+            measure_job(record, name, job)
+    found = record.results
+    delete(folder / "work" / "copy.zarr")
+    (folder / "work" / "measured.json").unlink()
+    return {
+        **made,
+        "method": METHOD,
+        "megapixels": size**2 / 1e6,
+        "network_s": found["network"]["wall_s"],
+        "copy_s": found["copy"]["wall_s"],
+        **{key: found[TILE_NAME][key] for key in ("wall_s", "fit_s", "peak_rss_gb", "shares", "sha256")},
+        "jobs": {
+            name: {"share": (job.size / size) ** 2, "dates": len(job.items), **found[name]} for name, job in planned.items()
+        },
+    }
+
+
+def render(result: dict[str, Any]) -> str:
+    """The page, in Markdown."""
+    alone = result["network_s"] + result["copy_s"]
+    rows = [
+        [
+            name,
+            f"{job['wall_s']:.0f}",
+            f"{job['fit_s']:.1f}",
+            f"{job['wall_s'] / (job['share'] * job['dates'] * result['wall_s']):.2f}",
+            f"{job['peak_rss_gb']:.1f}",
+        ]
+        for name, job in result["jobs"].items()
+    ]
+    return "\n".join(
+        [
+            "# A whole tile\n",
+            f"Written by `python benchmarks/whole_tile.py`, whose head says what is measured, on {result['machine']}, "
+            f"{result['date']}, commit {result['commit']}: {result['megapixels']:.1f} megapixels, all twelve bands, "
+            f"{result['method']}.\n",
+            f"The network alone takes {result['network_s']:.0f} s, the copy alone {result['copy_s']:.0f} s, the job "
+            f"**{result['wall_s']:.0f} s**: {result['wall_s'] / alone:.2f} times their sum (at most {TARGET}), in "
+            f"{result['peak_rss_gb']:.1f} GB of all processes.\n",
+            "Where the time of the working threads goes:\n",
+            markdown([*result["shares"]], [[f"{share:.0%}" for share in result["shares"].values()]]),
+            "The job of parts of the tile; the time of each beside what it would be in proportion to the tile at one date:\n",
+            markdown(["", "s", "of these the fit", "in proportion", "GB"], rows),
+            f"SHA-256 of the pixels of the tile: `{result['sha256']}`.\n",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--render", action="store_true", help="only render the results there are")
+    parser.add_argument("--size", type=int, default=TILE, help="edge of the tile in 10 m pixels, a multiple of 36")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "s2pipe" / "whole_tile")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file to write; the page lies beside it")
+    options = parser.parse_args(arguments)
+    if not options.render:
+        options.results.write_text(json.dumps(run(options.cache, options.size), indent=1) + "\n")
+    page = render(json.loads(options.results.read_text()))
+    options.results.with_suffix(".md").write_text(page)
+    print(page)
+
+
+if __name__ == "__main__":
+    main()
