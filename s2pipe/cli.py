@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pystac
     import xarray as xr
+    from distributed.security import Security
 
     from s2pipe.methods import Sharpener
     from s2pipe.scene_files import SceneFile
@@ -195,6 +196,11 @@ def sharpen(
         str | None,
         typer.Option(metavar="ADDRESS|local", help="A dask scheduler's address, or local for a cluster here; default: threads."),
     ] = None,
+    tls_ca_file: Annotated[
+        str | None, typer.Option(help="Of --scheduler tls://...: PEM file of the authority; default: dask's configuration.")
+    ] = None,
+    tls_cert: Annotated[str | None, typer.Option(help="PEM file of this client's certificate.")] = None,
+    tls_key: Annotated[str | None, typer.Option(help="PEM file of its key.")] = None,
     loader: Annotated[
         str, typer.Option(help="What builds the graph of reads, stackstac or odc; the pixels are the same.")
     ] = "stackstac",
@@ -216,6 +222,7 @@ def sharpen(
     """
     with _clean_exit():
         import s2pipe
+        from s2pipe.clusters import TLS_OPTIONS, tls_security
         from s2pipe.job import sharpen_to_store
         from s2pipe.loading import check_chunk_edge, check_loader
         from s2pipe.radiometry import check_offset
@@ -237,6 +244,9 @@ def sharpen(
         check_loader(loader)
         if offset is not None:
             check_offset(offset)
+        security = tls_security(tls_ca_file, tls_cert, tls_key)
+        if security is not None and scheduler in (None, "local"):
+            raise InputError(f"{TLS_OPTIONS} are for a scheduler elsewhere: give --scheduler tls://host:8786 too")
         sign = _signer(catalog)
         items = s2pipe.search(catalog, bbox=bbox, datetime=datetime, collection=collection, max_cloud_cover=max_cloud_cover)
         groups = s2pipe.group_items(items)
@@ -254,7 +264,7 @@ def sharpen(
             )
             for group, members in groups.items()
         }
-        with _cluster(scheduler), _chunks_told():
+        with _cluster(scheduler, security), _chunks_told():
             for group, cube in cubes.items():
                 err.print(f"[bold]{group}[/]: {_extent(cube)}", highlight=False)
                 sharpen_to_store(
@@ -331,25 +341,21 @@ def _signer(catalog: str) -> Any:
 
 
 @contextmanager
-def _cluster(address: str | None) -> Iterator[None]:
+def _cluster(address: str | None, security: Security | None = None) -> Iterator[None]:
     """The dask cluster at `address`, a local one, or none."""
     if address is None:
         yield
         return
     from distributed import Client, LocalCluster
 
+    from s2pipe.clusters import connect
+
     if address == "local":
         # A failing task's error comes back to this process; the workers need not log its traceback as well.
         with LocalCluster(dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL) as cluster, Client(cluster):
             yield
         return
-    try:
-        client = Client(address)
-    except (OSError, ValueError):
-        raise InputError(
-            f"--scheduler {address}: no dask scheduler answers there; give its address, tcp://host:8786, or local"
-        ) from None
-    with client:
+    with connect(address, security):
         yield
 
 

@@ -1,8 +1,9 @@
-"""The dask cluster at hand, if there is one, and the GPUs that its workers declare."""
+"""Dask clusters: the way to the one that is named, the one at hand, if there is one, and the GPUs that its workers declare."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -11,9 +12,12 @@ from s2pipe.errors import InputError
 
 if TYPE_CHECKING:
     from distributed import Client
+    from distributed.security import Security
 
 GPU = "GPU"
 """The resource by which a dask worker declares a GPU: ``dask worker --resources GPU=1``."""
+
+TLS_OPTIONS = "--tls-ca-file, --tls-cert and --tls-key"
 
 
 def current_client() -> Client | None:
@@ -53,3 +57,58 @@ def where_gpus_are() -> AbstractContextManager[Any]:
     dask forgets it when it optimises an array, unless its setting ``optimization.fuse.active`` is False.
     """
     return dask.annotate(resources={GPU: 1})
+
+
+def tls_security(ca_file: str | None, cert: str | None, key: str | None) -> Security | None:
+    """What dask needs for TLS, from PEM files, in every role; None where all is left to dask's configuration."""
+    from distributed.security import Security
+
+    paths = {"tls_ca_file": ca_file}
+    for role in ("client", "scheduler", "worker"):
+        paths |= {f"tls_{role}_cert": cert, f"tls_{role}_key": key}
+    given = {name: path for name, path in paths.items() if path is not None}
+    for path in given.values():
+        if not Path(path).is_file():
+            raise InputError(f"there is no file {path}; {TLS_OPTIONS} are PEM files")
+    return Security(**given) if given else None
+
+
+def connect(address: str, security: Security | None = None) -> Client:
+    """A client of the dask scheduler at `address`; without `security`, dask's configuration says what TLS needs.
+
+    Raises
+    ------
+    InputError
+        If no scheduler answers there, or the scheduler and this client do not accept each other's certificates.
+    """
+    from distributed import Client
+    from distributed.security import Security
+
+    if not address:  # dask would look for one in its configuration
+        raise InputError("--scheduler is empty; give the address of a dask scheduler, tcp://host:8786, or leave it out")
+    security = security or Security()
+    encrypted = address.startswith(("tls://", "wss://"))
+    _check_certificates(address, security, encrypted)
+    try:
+        return Client(address, security=security)
+    except (OSError, ValueError) as error:
+        if encrypted:
+            raise InputError(
+                f"--scheduler {address}: no dask scheduler answers there that these certificates fit ({error}); "
+                f"give its address, tls://host:8786, and {TLS_OPTIONS} of the same authority"
+            ) from None
+        raise InputError(
+            f"--scheduler {address}: no dask scheduler answers there; give its address, tcp://host:8786, or local"
+        ) from None
+
+
+def _check_certificates(address: str, security: Security, encrypted: bool) -> None:
+    """Refuse what dask would fail on with half a client left over, which then hinders others."""
+    try:
+        context = security.get_connection_args("client").get("ssl_context")
+    except OSError as error:
+        raise InputError(f"the files of {TLS_OPTIONS} cannot be used: {error}") from None
+    if encrypted and context is None:
+        raise InputError(f"--scheduler {address} needs {TLS_OPTIONS}, or dask's own settings of them, distributed.comm.tls")
+    if security.require_encryption and not encrypted:
+        raise InputError(f"--scheduler {address} is not encrypted; give tls://host:8786, or leave out {TLS_OPTIONS}")

@@ -16,7 +16,7 @@ from s2pipe.errors import ReadError, S2PipeError
 from s2pipe.kept_sharpener import check_same_fit, keep_sharpener, kept_sharpener
 from s2pipe.lock import hold, refuse_if_held
 from s2pipe.places import locate
-from s2pipe.progress import chunk_bar
+from s2pipe.progress import chunk_bar, progress_of
 from s2pipe.sensor import as_sensor
 from s2pipe.sharpening import as_method, bands_wanted, fit_for, is_fitted, sharpen
 from s2pipe.store import check_place, plan_writing
@@ -84,12 +84,13 @@ def sharpen_to_store(
         if kept is not None:
             check_same_fit(place, kept, recipe, sensor=as_sensor(sensor), seed=seed)
             log.info("using the weights that %s keeps", place)
-        fitted = kept or fit_for(cube, bands_wanted(cube, bands), recipe, sensor=sensor, seed=seed, device=device)
+        with progress_of(group):
+            fitted = kept or fit_for(cube, bands_wanted(cube, bands), recipe, sensor=sensor, seed=seed, device=device)
         sharpened = sharpen(cube, fitted or recipe, sensor=sensor, bands=bands, device=device)
-    with hold(place):
+    with hold(place), progress_of(group):
         keep = partial(keep_sharpener, sharpener=fitted)
         plan = plan_writing(sharpened, place, overwrite=overwrite, resume=not overwrite, refit=refit, shards=shards, keep=keep)
-        write(plan, label="chunks sharpened and written")
+        write(plan, label="chunks written")
 
 
 def write(plan: Plan, *, label: str) -> None:
@@ -114,26 +115,20 @@ def write(plan: Plan, *, label: str) -> None:
 
 def _write_on_threads(plan: Plan, report: Report) -> list[ReadError]:
     """Write date by date; returns what could not be read."""
-    failures = []
-    with _ChunksWritten(report):
-        for date in plan.writes:
-            try:
-                dask.compute(date, scheduler="threads")
-            except ReadError as error:
-                failures.append(error)
-    return failures
 
-
-class _ChunksWritten(Callback):
-    """Reports the chunks that computations within the block write."""
-
-    def __init__(self, report: Report) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.report = report
-
-    def _posttask(self, key: Any, result: Any, dsk: Any, state: Any, worker_id: Any) -> None:
+    def finished(key: Any, result: Any, *_: Any) -> None:
         if key_split(key) == write_chunk.__name__:
-            self.report(result)
+            report(result)
+
+    # `with Callback():` would also report what other threads of this process compute at the same time
+    callbacks = [*Callback.active, (None, None, None, finished, None)]
+    failures = []
+    for date in plan.writes:
+        try:
+            dask.compute(date, scheduler="threads", callbacks=callbacks)
+        except ReadError as error:
+            failures.append(error)
+    return failures
 
 
 def _write_on_cluster(plan: Plan, client: Client, report: Report) -> list[ReadError]:

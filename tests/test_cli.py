@@ -17,6 +17,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from quick import quick_options
+from terminal import Terminal
 from typer.testing import CliRunner
 
 import s2pipe
@@ -328,6 +329,18 @@ def test_interrupting_leaves_no_traceback(archive, tmp_path):
     assert process.returncode == 130
     assert "interrupted" in rest
     assert "Traceback" not in rest
+
+
+def test_ctrl_c_in_a_terminal_leaves_it_clean(archive, tmp_path):
+    terminal = Terminal("-m", "s2pipe", "sharpen", "--catalog", archive, *DAY, "--steps", "1000000", "--out", tmp_path / "o.zarr")
+    next(lines for lines in terminal.states() if any("/1000000 " in line for line in lines))  # it trains
+    terminal.type("\x03")
+    *_, lines = terminal.states()
+    assert terminal.close() == 130
+    assert lines[0] == "33TWM_32633: 120 x 120 px at 10 m, 1 date"
+    assert lines[-1] == "interrupted"
+    assert len(lines) <= 3  # the bar as it stood, where the echo of Ctrl-C moved the cursor on
+    assert not terminal.screen.cursor.hidden
 
 
 def test_sharpen_with_weights_uses_them_as_they_are(archive, weights, tmp_path):

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -72,12 +74,23 @@ def test_a_store_that_is_being_written_is_refused_before_anything_is_fitted(cube
 
 
 def test_it_tells_how_many_chunks_are_written(cube, tmp_path, capsys):
-    sharpen_to_store(cube, tmp_path / "a.zarr", method="glp")
+    sharpen_to_store(cube, tmp_path / "a.zarr", group="tile", method="glp")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith("chunks sharpened and written: 100 % (2 of 2) ")
+    assert lines[-1].startswith("tile: chunks written: 100 % (2 of 2) ")
     assert lines[-1].endswith("MB/s, 0:00:00 left")
-    sharpen_to_store(cube, tmp_path / "a.zarr", method="glp")
+    sharpen_to_store(cube, tmp_path / "a.zarr", group="tile", method="glp")
     assert "(2 of 2)" in capsys.readouterr().err
+
+
+def test_threads_count_their_own_chunks(tmp_path, capsys):
+    cube = with_chunks(random_cube(120, 120), 60, 60)
+    with ThreadPoolExecutor(3) as threads:
+        jobs = [threads.submit(sharpen_to_store, cube, tmp_path / "a.zarr", group=f"{n}", method="bicubic") for n in range(3)]
+    assert not any(job.exception() for job in jobs)
+    lines = capsys.readouterr().err.splitlines()
+    for n in range(3):
+        told = [line.split(" MB/s")[0].rsplit(" ", 1)[0] for line in lines if line.startswith(f"{n}: ")]
+        assert told == [f"{n}: chunks written: {25 * done // 10}0 % ({done} of 4)" for done in range(1, 5)]
 
 
 def test_10_m_bands_alone_need_no_fit(cube, tmp_path, monkeypatch):

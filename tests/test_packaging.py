@@ -20,6 +20,8 @@ import s2pipe
 REPOSITORY = Path(__file__).parents[1]
 CONDA_NAMES = {"dask": "dask-core", "matplotlib": "matplotlib-base", "torch": "pytorch"}
 """Conda-forge names that differ from PyPI's; dask-core and matplotlib-base are what the PyPI packages hold."""
+NOTEBOOK = {"IPython"}
+"""Imported in a notebook only, whose kernel brings it."""
 USER_EXTRAS = ("odc", "planetary-computer", "s3")
 
 
@@ -63,7 +65,7 @@ def test_every_import_is_a_declared_dependency(project: dict[str, Any], folder: 
         f"{path.relative_to(REPOSITORY)}: {module}"
         for path in (REPOSITORY / folder).rglob("*.py")
         for module in imported_modules(path)
-        if module not in own | sys.stdlib_module_names
+        if module not in own | NOTEBOOK | sys.stdlib_module_names
         and not declared & {canonicalize_name(distribution) for distribution in providers.get(module, ())}
     }
     assert not undeclared

@@ -2,8 +2,6 @@
 
 import re
 import shlex
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -55,11 +53,3 @@ def test_the_command_lines(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert program == "s2pipe"
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, f"{line}\n{result.output}"
-
-
-def test_the_workflow_for_a_cluster(demo: Path, tmp_path: Path) -> None:
-    catalog = demo / "s2pipe-demo" / "archive" / "catalog.json"
-    command = [sys.executable, ROOT / "workflows" / "sharpen_on_cluster.py", "--catalog", catalog]
-    command += ["--datetime", "2026-06", "--bbox", "15.53", "46.535", "15.56", "46.555", "--out", tmp_path / "out.zarr"]
-    subprocess.run(list(map(str, command)), check=True, capture_output=True, timeout=300)
-    assert s2pipe.open_zarr(tmp_path / "out.zarr", group="33TWM_32633").attrs["s2pipe_method"] == "mtf-resnet"

@@ -1,38 +1,37 @@
 """Sharpen what a search finds on a Dask cluster, one Zarr group for each MGRS tile.
 
     python workflows/sharpen_on_cluster.py --catalog earth-search --bbox 11.4 47.2 11.6 47.3 \
-        --datetime 2024-07-01/2024-07-31 --out s3://bucket/alps.zarr --scheduler tcp://scheduler:8786
+        --datetime 2024-07-01/2024-07-31 --out s3://bucket/alps.zarr --scheduler tls://scheduler:8786 \
+        --tls-ca-file ca.pem --tls-cert cert.pem --tls-key key.pem
 
-Without --scheduler it starts a cluster on this machine. Every worker must have s2pipe installed and see the store. Run it again
-after an interruption, or for later dates: what the store has is kept.
+Without --scheduler it starts a cluster on this machine, which listens on no network. Every worker must have s2pipe installed and
+see the store. Run it again after an interruption, or for later dates: what the store has is kept.
 """
 
 from __future__ import annotations
 
-import argparse
-
 from distributed import Client, LocalCluster
+from tiles import add_tls, clean_exit, find_tiles, options_of, sharpen_tiles
 
-import s2pipe
+from s2pipe.clusters import connect, tls_security
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--catalog", required=True)
-    parser.add_argument("--bbox", type=float, nargs=4, metavar=("WEST", "SOUTH", "EAST", "NORTH"))
-    parser.add_argument("--datetime", required=True)
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--method", default="mtf-resnet")
-    parser.add_argument("--max-cloud-cover", type=float, default=20)
-    parser.add_argument("--scheduler", help="address of a running scheduler")
+    parser = options_of(__doc__)
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a scheduler that runs, tcp://host:8786 or tls://host:8786")
+    add_tls(parser)
     options = parser.parse_args()
-
-    items = s2pipe.search(options.catalog, bbox=options.bbox, datetime=options.datetime, max_cloud_cover=options.max_cloud_cover)
-    with Client(options.scheduler or LocalCluster(threads_per_worker=1, dashboard_address="127.0.0.1:0")):
-        for tile, members in s2pipe.group_items(items).items():
-            cube = s2pipe.load(members, bbox=options.bbox)
-            s2pipe.sharpen_to_store(cube, options.out, group=tile, method=options.method)
-            print(f"{tile}: {len(members)} dates in {options.out}")
+    with clean_exit(parser):
+        security = tls_security(options.tls_ca_file, options.tls_cert, options.tls_key)
+        if security is not None and options.scheduler is None:
+            parser.error("--tls-ca-file, --tls-cert and --tls-key are for --scheduler tls://host:8786")
+        tiles = find_tiles(options)
+        if options.scheduler is not None:
+            with connect(options.scheduler, security):
+                sharpen_tiles(tiles, options)
+        else:
+            with LocalCluster(threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster, Client(cluster):
+                sharpen_tiles(tiles, options)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import numpy as np
 import psutil
 import pytest
@@ -51,7 +52,8 @@ def test_a_cluster_writes_the_pixels_of_threads(cluster: LocalCluster, method: s
 
 
 def test_a_cluster_of_the_command_line_listens_on_this_machine_only() -> None:
-    with _cluster("local"):
+    guessed = {"scheduler-address": "tcp://127.0.0.1:9"}  # nobody answers there
+    with dask.config.set(guessed), _cluster("local"):
         processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
         listening = [c.laddr.ip for p in processes for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
     assert len(listening) >= 3
