@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from s2pipe.sensor import Sensor
     from s2pipe.sharpening import fit, sharpen
     from s2pipe.store import list_chunks, open_zarr, to_zarr
+    from s2pipe.tiles import sharpen_tiles
 
 __version__ = version("s2pipe")
 
@@ -49,6 +50,7 @@ __all__ = [
     "save_sharpener",
     "search",
     "sharpen",
+    "sharpen_tiles",
     "sharpen_to_store",
     "to_zarr",
 ]
@@ -71,6 +73,7 @@ _HOME = {
     "save_sharpener": "methods.saving",
     "search": "catalogs",
     "sharpen": "sharpening",
+    "sharpen_tiles": "tiles",
     "sharpen_to_store": "job",
     "to_zarr": "store",
 }

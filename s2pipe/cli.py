@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -208,6 +209,9 @@ def sharpen(
         float | None, typer.Option(help="reflectance = DN * 1e-4 + OFFSET in the files, whatever the items say (0 or -0.1).")
     ] = None,
     chunks: Annotated[int, typer.Option(help="Chunk edge in 10 m pixels, a multiple of 6.")] = 1830,
+    at_once: Annotated[
+        int, typer.Option("--tiles-at-once", min=1, help="MGRS tiles at work at once on a cluster: one is fitted meanwhile.")
+    ] = 2,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the groups of the store, instead of going on with what they have.")
     ] = False,
@@ -223,7 +227,6 @@ def sharpen(
     with _clean_exit():
         import s2pipe
         from s2pipe.clusters import TLS_OPTIONS, tls_security
-        from s2pipe.job import sharpen_to_store
         from s2pipe.loading import check_chunk_edge, check_loader
         from s2pipe.radiometry import check_offset
         from s2pipe.store import check_store
@@ -252,34 +255,35 @@ def sharpen(
         groups = s2pipe.group_items(items)
         for group in groups:
             check_store(store, group=group, overwrite=overwrite, resume=not overwrite)
-        cubes = {
-            group: s2pipe.load(
-                members,
-                bbox=bbox,
-                bands=_bands_to_load(wanted, chosen),
-                chunks=chunks,
-                loader=loader,
-                offset=offset,
-                sign=sign,
-            )
-            for group, members in groups.items()
-        }
+        load = partial(
+            s2pipe.load,
+            bbox=bbox,
+            bands=_bands_to_load(wanted, chosen),
+            chunks=chunks,
+            loader=loader,
+            offset=offset,
+            sign=sign,
+        )
+
+        def load_and_tell(group: str) -> xr.DataTree:
+            cube = load(groups[group])
+            err.print(f"[bold]{group}[/]: {_extent(cube)}", highlight=False)
+            return cube
+
         with _cluster(scheduler, security), _chunks_told():
-            for group, cube in cubes.items():
-                err.print(f"[bold]{group}[/]: {_extent(cube)}", highlight=False)
-                sharpen_to_store(
-                    cube,
-                    store,
-                    group=group,
-                    method=chosen,
-                    bands=wanted,
-                    device=device,
-                    seed=seed or 0,
-                    overwrite=overwrite,
-                    refit=refit,
-                    shards=not unsharded,
-                    **fit_options,
-                )
+            s2pipe.sharpen_tiles(
+                {group: partial(load_and_tell, group) for group in groups},
+                store,
+                at_once=at_once,
+                method=chosen,
+                bands=wanted,
+                device=device,
+                seed=seed or 0,
+                overwrite=overwrite,
+                refit=refit,
+                shards=not unsharded,
+                **fit_options,
+            )
         _say(f"{redact(store)}: {', '.join(groups)}")
         _say(f"{_store_size(store)}{time.perf_counter() - start:.0f} s")
 

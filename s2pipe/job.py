@@ -1,9 +1,10 @@
-"""The main job on a loaded cube, fit, sharpen and write, with its progress shown: what the command line and the demo run."""
+"""The main job on a loaded cube, fit, sharpen and write, with its progress shown."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from s2pipe.writing import write_chunk
 
 if TYPE_CHECKING:
     import xarray as xr
-    from distributed import Client
+    from distributed import Client, Future
 
     from s2pipe.methods import Method, Sharpener
     from s2pipe.places import StoreLike
@@ -72,6 +73,40 @@ def sharpen_to_store(
     S2PipeError
         What `sharpen` and `to_zarr` raise.
     """
+    with planned(
+        cube,
+        store,
+        method=method,
+        group=group,
+        sensor=sensor,
+        bands=bands,
+        device=device,
+        seed=seed,
+        overwrite=overwrite,
+        refit=refit,
+        shards=shards,
+        **fit_options,
+    ) as plan:
+        write(plan)
+
+
+@contextmanager
+def planned(
+    cube: xr.DataTree,
+    store: StoreLike,
+    *,
+    method: str | Method | Sharpener = "mtf-resnet",
+    group: str | None = None,
+    sensor: Sensor | None = None,
+    bands: Sequence[str] | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    overwrite: bool = False,
+    refit: bool = False,
+    shards: bool = True,
+    **fit_options: Any,
+) -> Iterator[Plan]:
+    """Fit, and plan what the store lacks, which is locked while the block runs; arguments as of `sharpen_to_store`."""
     place = locate(store, group)
     refuse_if_held(place)
     check_place(place, overwrite=overwrite, resume=not overwrite)
@@ -87,13 +122,13 @@ def sharpen_to_store(
         with progress_of(group):
             fitted = kept or fit_for(cube, bands_wanted(cube, bands), recipe, sensor=sensor, seed=seed, device=device)
         sharpened = sharpen(cube, fitted or recipe, sensor=sensor, bands=bands, device=device)
-    with hold(place), progress_of(group):
+    with hold(place):
         keep = partial(keep_sharpener, sharpener=fitted)
         plan = plan_writing(sharpened, place, overwrite=overwrite, resume=not overwrite, refit=refit, shards=shards, keep=keep)
-        write(plan, label="chunks written")
+        yield plan
 
 
-def write(plan: Plan, *, label: str) -> None:
+def write(plan: Plan) -> None:
     """Write the chunks of a plan on the current dask cluster, or on threads where there is none, with progress on stderr.
 
     Raises
@@ -101,12 +136,30 @@ def write(plan: Plan, *, label: str) -> None:
     ReadError
         If pixels cannot be read, once everything else is written: on a cluster all other chunks, on threads all other dates.
     """
+    client = current_client()
+    if client is None:
+        with _bar(plan) as report:
+            failures = _write_on_threads(plan, report)
+        _finish(plan, failures)
+        return
+    from distributed import as_completed
+
+    with Submitted(plan, client) as submitted:
+        for future in as_completed(submitted.futures):
+            submitted.take(future)
+        submitted.finish()
+
+
+def _bar(plan: Plan) -> AbstractContextManager[Report]:
     done = plan.total - plan.left
     if done:
         log.info("%d of %d chunks of %s are there already", done, plan.total, plan.place)
-    with chunk_bar(label, done=done, total=plan.total) as report:
-        client = current_client()
-        failures = _write_on_threads(plan, report) if client is None else _write_on_cluster(plan, client, report)
+    name = f"{plan.place.path}: " if plan.place.path else ""
+    return chunk_bar(f"{name}chunks written", done=done, total=plan.total)
+
+
+def _finish(plan: Plan, failures: Sequence[ReadError]) -> None:
+    """Mark the result as complete, unless something of it could not be read."""
     if failures:
         log.warning("not all of %s is written, but what is stays; the same job again writes the rest", plan.place)
         raise failures[0]
@@ -131,23 +184,37 @@ def _write_on_threads(plan: Plan, report: Report) -> list[ReadError]:
     return failures
 
 
-def _write_on_cluster(plan: Plan, client: Client, report: Report) -> list[ReadError]:
-    """Write all dates at once; returns what could not be read."""
-    from distributed import KilledWorker, as_completed
+class Submitted(AbstractContextManager["Submitted"]):
+    """A plan whose chunks a dask cluster writes, all dates at once, until the block ends."""
 
-    failures = []
-    futures = client.compute([write for date in plan.writes for write in date])
-    try:
-        for future in as_completed(futures):
-            try:
-                report(future.result())
-            except ReadError as error:
-                failures.append(error)
-    except KilledWorker:
-        raise S2PipeError(
-            "a dask worker died several times over the same task, most likely out of memory; "
-            "give smaller chunks (--chunks), or workers with more memory or fewer threads"
-        ) from None
-    finally:
-        client.cancel(futures)  # what still runs when the user interrupts
-    return failures
+    def __init__(self, plan: Plan, client: Client) -> None:
+        self.plan, self.client = plan, client
+        self.futures: list[Future[Any]] = client.compute([write for date in plan.writes for write in date])
+        self.left = len(self.futures)
+        self._failures: list[ReadError] = []
+        self._shown = ExitStack()
+        self._report = self._shown.enter_context(_bar(plan))
+
+    def take(self, future: Future[Any]) -> None:
+        """Take in a chunk that is written, or could not be read; raise what else went wrong."""
+        from distributed import KilledWorker
+
+        self.left -= 1
+        try:
+            self._report(future.result())
+        except ReadError as error:
+            self._failures.append(error)
+        except KilledWorker:
+            raise S2PipeError(
+                "a dask worker died several times over the same task, most likely out of memory; "
+                "give smaller chunks (--chunks), or workers with more memory or fewer threads"
+            ) from None
+        future.release()  # else the chunk would be computed again if the worker that holds its size died
+
+    def finish(self) -> None:
+        """See `_finish`."""
+        _finish(self.plan, self._failures)
+
+    def __exit__(self, *_: object) -> None:
+        self.client.cancel(self.futures)  # what still runs when the user interrupts, or something failed
+        self._shown.close()

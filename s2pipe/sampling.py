@@ -261,13 +261,13 @@ def _shares_seen(array: xr.DataArray, gsd: int, places: Sequence[Place]) -> list
     """Share of pixels of each place of which some band of an array was seen."""
     encoding = Encoding.from_attrs(array.dtype, array.attrs)
     parts = [_cut(array, place, gsd) for place in places]
-    return [float((~encoding.is_nodata(np.asarray(numbers))).any(axis=0).mean()) for numbers in dask.compute(*parts)]
+    return [float((~encoding.is_nodata(np.asarray(numbers))).any(axis=0).mean()) for numbers in _read(parts)]
 
 
 def _read_windows(cube: xr.DataTree, places: Sequence[Place]) -> list[Window]:
     encoding = encoding_of(cube)
     parts = [{gsd: _cut(array, place, gsd) for gsd, array in nodes(cube).items()} for place in places]
-    decoded = [{gsd: encoding.decode(np.asarray(numbers)) for gsd, numbers in part.items()} for part in dask.compute(*parts)]
+    decoded = [{gsd: encoding.decode(np.asarray(numbers)) for gsd, numbers in part.items()} for part in _read(parts)]
     return [
         Window(
             reflectance={gsd: fill_nodata(array, reach=WINDOW) for gsd, array in part.items()},
@@ -275,6 +275,12 @@ def _read_windows(cube: xr.DataTree, places: Sequence[Place]) -> list[Window]:
         )
         for part in decoded
     ]
+
+
+def _read(parts: Sequence[Any]) -> tuple[Any, ...]:
+    """The numbers of lazy parts; on a cluster ahead of what is sharpened there meanwhile."""
+    numbers: tuple[Any, ...] = dask.compute(*parts, priority=1)
+    return numbers
 
 
 def _cut(array: xr.DataArray, place: Place, gsd: int) -> Any:

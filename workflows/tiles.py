@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pystac
 
@@ -37,9 +38,9 @@ def find_tiles(options: argparse.Namespace) -> dict[str, pystac.ItemCollection]:
 
 def sharpen_tiles(tiles: dict[str, pystac.ItemCollection], options: argparse.Namespace) -> None:
     """Sharpen each tile into a group of its own, on the current dask cluster, or on threads where there is none."""
+    cubes = {tile: partial(s2pipe.load, items, bbox=options.bbox, chunks=options.chunks) for tile, items in tiles.items()}
+    s2pipe.sharpen_tiles(cubes, options.out, method=options.method)
     for tile, items in tiles.items():
-        cube = s2pipe.load(items, bbox=options.bbox, chunks=options.chunks)
-        s2pipe.sharpen_to_store(cube, options.out, group=tile, method=options.method)
         print(f"{tile}: {len(items)} dates in {redact(options.out)}")
 
 

@@ -1,0 +1,113 @@
+"""Many tiles: each comes out as it does alone, few of them are held at once, and what fails does not keep the others."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from distributed import Client, LocalCluster
+from scenes import random_cube, with_chunks
+
+import s2pipe
+from s2pipe.errors import ReadError
+
+TILES = [f"tile{number}" for number in range(6)]
+
+
+def cube_of(number: int) -> xr.DataTree:
+    return with_chunks(random_cube(120, 120, dates=2, seed=number), 60, 60)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0", host="127.0.0.1") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    with Client(cluster) as client:
+        yield client
+
+
+@pytest.fixture(params=["threads", "cluster"])
+def place(request: pytest.FixtureRequest) -> str:
+    """Where the work is done."""
+    if request.param == "cluster":
+        request.getfixturevalue("client")
+    return str(request.param)
+
+
+def unreadable() -> xr.DataTree:
+    """A cube of which one chunk cannot be read, of the second date, once it was fitted."""
+    cube = cube_of(0)
+
+    def read(block, block_info=None):
+        if block_info[None]["chunk-location"] == (1, 0, 1, 1):
+            raise ReadError("cannot read band B02")
+        return block
+
+    fine = cube["r10m"].to_dataset()
+    numbers = fine["reflectance"].data.map_blocks(read, dtype="uint16")
+    return xr.DataTree.from_dict(
+        {
+            "r10m": fine.assign(reflectance=fine["reflectance"].copy(data=numbers)),
+            **{n: cube[n].to_dataset() for n in ("r20m", "r60m")},
+        }
+    )
+
+
+def test_each_tile_comes_out_as_it_does_alone(place: str, tmp_path: Path) -> None:
+    s2pipe.sharpen_tiles({tile: partial(cube_of, n) for n, tile in enumerate(TILES)}, tmp_path / "a.zarr", method="glp")
+    for number, tile in enumerate(TILES):
+        xr.testing.assert_identical(
+            s2pipe.open_zarr(tmp_path / "a.zarr", group=tile).compute(), s2pipe.sharpen(cube_of(number), "glp").compute()
+        )
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+def test_few_tiles_are_held_at_once_on_a_cluster(client: Client, tmp_path: Path, at_once: int) -> None:
+    held = []
+
+    def make(number: int) -> xr.DataTree:
+        complete = [tile for tile in TILES if (tmp_path / "a.zarr" / tile).exists() and _complete(tmp_path / "a.zarr", tile)]
+        held.append(number + 1 - len(complete))
+        return cube_of(number)
+
+    s2pipe.sharpen_tiles(
+        {tile: partial(make, n) for n, tile in enumerate(TILES)}, tmp_path / "a.zarr", at_once=at_once, method="glp"
+    )
+    assert max(held) == at_once
+    assert all(_complete(tmp_path / "a.zarr", tile) for tile in TILES)
+
+
+def _complete(store: Path, tile: str) -> bool:
+    try:
+        s2pipe.open_zarr(store, group=tile)
+    except s2pipe.StoreError:
+        return False
+    return True
+
+
+def test_a_tile_that_fails_keeps_no_other_and_can_be_gone_on_with(place: str, tmp_path: Path) -> None:
+    sharpener = s2pipe.fit(cube_of(0), "glp")
+    cubes: dict[str, Callable[[], xr.DataTree]] = {
+        "bad": unreadable,
+        "refused": lambda: s2pipe.load([]),
+        "good": partial(cube_of, 1),
+    }
+    with pytest.raises(s2pipe.S2PipeError, match=r"2 of 3 are not done: (bad, refused|refused, bad);"):
+        s2pipe.sharpen_tiles(cubes, tmp_path / "a.zarr", method=sharpener)
+    assert _complete(tmp_path / "a.zarr", "good")
+    assert s2pipe.list_chunks(tmp_path / "a.zarr", group="bad")["written"].sum() >= 4
+    s2pipe.sharpen_tiles({"bad": partial(cube_of, 0), "good": partial(cube_of, 1)}, tmp_path / "a.zarr", method=sharpener)
+    expected = s2pipe.sharpen(cube_of(0), sharpener).compute()
+    xr.testing.assert_identical(s2pipe.open_zarr(tmp_path / "a.zarr", group="bad").compute(), expected)
+
+
+@pytest.mark.parametrize(("options", "match"), [({"at_once": 0}, "at_once"), ({"group": "a"}, "group= names one group")])
+def test_illegal_arguments(options: dict[str, object], match: str, tmp_path: Path) -> None:
+    with pytest.raises(s2pipe.InputError, match=match):
+        s2pipe.sharpen_tiles({"a": partial(cube_of, 0), "b": partial(cube_of, 1)}, tmp_path / "a.zarr", **options)
+    assert not (tmp_path / "a.zarr").exists()
