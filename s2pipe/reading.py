@@ -46,8 +46,8 @@ GDAL_OPTIONS = {
 }
 """GDAL's settings at each read; an environment variable of the same name wins.
 
-GDAL itself retries what a server answers with 429 or 5xx. A transfer of less than 1000 bytes a second it gives up after 30 s, where
-it would else wait for ever, and leaves it to `guarded` to try again.
+GDAL itself retries what a server answers with 429 or 5xx. A transfer of less than 1000 bytes a second it gives up after 30 s, and
+leaves it to `guarded` to try again; without that limit it would wait for ever.
 """
 
 _FORGETFUL = {**GDAL_OPTIONS, "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsiaz/:/vsigs/"}
