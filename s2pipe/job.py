@@ -156,6 +156,7 @@ def _write_on_cluster(plan: Plan, client: Client, report: Report) -> list[ReadEr
                 report(future.result())
             except ReadError as error:
                 failures.append(error)
+            future.release()  # else the chunk would be computed again if the worker that holds its size died
     except KilledWorker:
         raise S2PipeError(
             "a dask worker died several times over the same task, most likely out of memory; "
