@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -73,6 +74,12 @@ def _zarr_store(store: StoreLike) -> Store:
         raise StoreError(redact(f"store {text} cannot be reached: {error}")) from None
 
 
+_FULL = re.compile(r"No space left|[Qq]uota *[Ee]xceeded")
+_CURE_OF_FULL = (
+    ": the disk is full. What was written stays; free some space, and go on (the same job or command again, or resume=True)"
+)
+
+
 @contextmanager
 def store_errors(place: Place, action: str) -> Iterator[None]:
     """Turn whatever the storage library raises into a `StoreError`: each has classes of its own, without a common base."""
@@ -83,7 +90,8 @@ def store_errors(place: Place, action: str) -> Iterator[None]:
     except Exception as error:
         cause = error if isinstance(place.store, LocalStore) else None
         detail = redact(f"{type(error).__name__}: {error}")
-        raise StoreError(f"cannot {action} {place} ({detail})") from cause
+        cure = _CURE_OF_FULL if _FULL.search(detail) else ""
+        raise StoreError(f"cannot {action} {place} ({detail}){cure}") from cause
 
 
 def open_node(place: Place) -> Any:

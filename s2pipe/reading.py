@@ -1,7 +1,8 @@
 """Reading one file: a whole window as it stands, and what to say when that fails.
 
-Nothing is resampled or rescaled; a file that is not on the grid its item claims is an error. `sign` is called at each read, so
-that a token that expires does no harm, and no signed href reaches a log or an error.
+Nothing is resampled or rescaled; a file that is not on the grid its item claims is an error. A read that fails is repeated, with
+growing pauses where the failure may pass. `sign` is called at each attempt, so that a token that expires does no harm, and no
+signed href reaches a log or an error.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
+from itertools import chain, repeat
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,8 +24,13 @@ from affine import Affine
 
 from s2pipe.errors import ReadError, redact
 
+log = logging.getLogger(__name__)
+
 Sign = Callable[[str], str]
 """Gets an href and returns the one to read."""
+
+LONGEST_PAUSE = 60.0
+"""Seconds at most between two attempts at a file."""
 
 _T = TypeVar("_T")
 
@@ -31,13 +39,19 @@ GDAL_OPTIONS = {
     "GDAL_HTTP_CONNECTTIMEOUT": "30",
     "GDAL_HTTP_MAX_RETRY": "5",
     "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
+    "GDAL_HTTP_LOW_SPEED_TIME": "30",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "VSI_CACHE": "TRUE",
 }
-"""GDAL's settings at each read; an environment variable of the same name wins."""
+"""GDAL's settings at each read; an environment variable of the same name wins.
 
-_FORGETFUL = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsiaz/:/vsigs/"}
-"""GDAL remembers in a process that a file failed; a second attempt with this asks the server again."""
+GDAL itself retries what a server answers with 429 or 5xx. A transfer of less than 1000 bytes a second it gives up after 30 s, and
+leaves it to `guarded` to try again; without that limit it would wait for ever.
+"""
+
+_FORGETFUL = {**GDAL_OPTIONS, "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsiaz/:/vsigs/"}
+"""GDAL remembers in a process that a file failed, and what came of it; a further attempt with this asks the server again."""
 
 
 def _redact_record(record: logging.LogRecord) -> bool:
@@ -53,16 +67,8 @@ for _name in ("rasterio._env", "rasterio._err", "rasterio._io", "rasterio._base"
 def read_window(labelled: str, sign: Sign | None, epsg: int, transform: Affine, shape: tuple[int, int]) -> npt.NDArray[np.uint16]:
     """The pixels of one file on exactly this grid, (y, x); ReadError if they cannot be had."""
     href, _, label = labelled.rpartition("#")
-
-    def read(signed: str) -> npt.NDArray[np.uint16]:
-        try:
-            return _read_file(signed, epsg, transform, shape, GDAL_OPTIONS)
-        except rasterio.errors.RasterioError:
-            if not _is_remote(signed):
-                raise
-            return _read_file(signed, epsg, transform, shape, {**GDAL_OPTIONS, **_FORGETFUL})
-
-    return guarded(read, href, label, sign)
+    options = chain([GDAL_OPTIONS], repeat(_FORGETFUL))
+    return guarded(lambda signed: _read_file(signed, epsg, transform, shape, next(options)), href, label, sign)
 
 
 def _read_file(
@@ -103,32 +109,68 @@ def _window_in(file: Any, epsg: int, transform: Affine, shape: tuple[int, int]) 
 
 
 class Unfit(Exception):
-    """A file that opens but is not what its item says; the message holds no href."""
+    """What no further attempt changes, as when a file is not what its item says; the message holds no href."""
 
 
 def guarded(read: Callable[[str], _T], href: str, label: str, sign: Sign | None) -> _T:
-    """What `read` makes of the signed href; whatever goes wrong becomes a ReadError that shows the unsigned one.
+    """What `read` makes of the signed href, at the first attempt that succeeds; else a ReadError that shows the unsigned one.
 
     It is raised outside the handlers, because a chained error's text may hold the signed href.
     """
-    signed: str | None = None
+    failed = 0
+    while True:
+        try:
+            signed = _signed(href, sign)
+            return read(signed)
+        except Unfit as error:
+            cause, pauses = str(error), []
+        except Exception as error:  # drivers raise nearly anything on damaged files
+            cause, pauses = _likely_cause(error), _pauses(error) if _is_remote(signed) else []
+        if failed >= len(pauses):
+            raise ReadError(f"cannot read {label} from {redact(href)}: {cause}")
+        if pauses[failed]:
+            log.warning("cannot read %s: %s; trying again in %.1f s", label, cause, pauses[failed])
+            time.sleep(pauses[failed])
+        failed += 1
+
+
+def _signed(href: str, sign: Sign | None) -> str:
     try:
-        signed = sign(href) if sign else href
-        return read(signed)
-    except Unfit as error:
-        cause = str(error)
-    except Exception as error:  # drivers raise nearly anything on damaged files
-        cause = _likely_cause(error) if signed is not None else f"sign= failed with {type(error).__name__}"
-    raise ReadError(f"cannot read {label} from {redact(href)}: {cause}")
+        return sign(href) if sign else href
+    except Exception as error:
+        raise Unfit(f"sign= failed with {type(error).__name__}") from None
 
 
-_CAUSES = (
+def _pauses(error: Exception) -> list[float]:
+    """Seconds before each further attempt at a remote file: one at once, for which it is signed anew, and more if that may help.
+
+    A transfer that broke off looks like a damaged file, so damaged files count among what may pass.
+    """
+    if isinstance(error, (MemoryError, *_NOT_THE_FILES)):
+        return []
+    if any(re.search(pattern, _said(error)) for pattern, _ in _CAUSES_FOR_GOOD):
+        return [0.0]
+    retries, delay = int(_setting("GDAL_HTTP_MAX_RETRY")), _setting("GDAL_HTTP_RETRY_DELAY")
+    return [0.0, *(min(delay * 2.0**retry, LONGEST_PAUSE) for retry in range(retries))]
+
+
+def _setting(name: str) -> float:
+    try:
+        return float(os.environ.get(name, ""))
+    except ValueError:
+        return float(GDAL_OPTIONS[name])
+
+
+_CAUSES_FOR_GOOD = (
     (r"ImportError|ModuleNotFoundError", "a package for this kind of address is not installed, such as s3fs or aiohttp"),
     (r"\b404\b|No such file|does not exist|NoSuchKey|NotFound|FileNotFound|not found", "the file is missing"),
     (
         r"\b40[139]\b|AccessDenied|Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch|AWS_SECRET_ACCESS_KEY|[Cc]redentials",
         "access is forbidden; the href may need signing, give sign=, or set the server's credentials in the environment",
     ),
+)
+_CAUSES = (
+    *_CAUSES_FOR_GOOD,
     (r"\b(?:429|5\d\d)\b", "the server keeps failing although the read was retried; try again later"),
     (r"resolve host|[Cc]onnection|[Tt]imed out|CURL error", "the server cannot be reached; check the network"),
 )
@@ -144,10 +186,20 @@ def _likely_cause(error: Exception) -> str:
         return f"there is not enough memory for it ({name}); give smaller chunks="
     if isinstance(error, _NOT_THE_FILES):
         return f"reading it failed with {name}"
-    message = f"{name}: {error}"
-    code = re.search(r"(?:HTTP|response|status|code)\D{0,20}\b(\d{3})\b", message)
-    stated = f" (HTTP {code[1]})" if code else ""
+    code = _code(error)
+    stated = f" (HTTP {code})" if code else ""
     for pattern, cause in _CAUSES:
-        if re.search(pattern, f"HTTP {code[1]}" if code else message):
+        if re.search(pattern, _said(error)):
             return f"{cause}{stated}"
     return f"the file is truncated, damaged, or of no known format ({name}){stated}"
+
+
+def _said(error: Exception) -> str:
+    """What tells the cause of an error: its HTTP code if it states one, else its type and text."""
+    code = _code(error)
+    return f"HTTP {code}" if code else f"{type(error).__name__}: {error}"
+
+
+def _code(error: Exception) -> str | None:
+    code = re.search(r"(?:HTTP|response|status|code)\D{0,20}\b(\d{3})\b", f"{type(error).__name__}: {error}")
+    return code[1] if code else None

@@ -33,7 +33,7 @@ from s2pipe.errors import StoreError
 from s2pipe.layout import VARIABLE
 from s2pipe.ledger import Index, Ledger
 from s2pipe.lock import NAME as LOCK
-from s2pipe.places import OWN_GROUP, Place, open_node
+from s2pipe.places import OWN_GROUP, Place, open_node, store_errors
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +91,12 @@ class Plan:
 
     def finish(self) -> None:
         """Mark the group as complete, if it is, once all is written."""
-        left = sum(int((_ledger(self.place.below(name)).read() == 0).sum()) for name in node_names(open_node(self.place)))
-        if left:
-            log.warning("%s still lacks %d chunks of dates that were not given; it stays marked as incomplete", self.place, left)
-            return
-        _mark(self.place, complete=True)
+        with store_errors(self.place, "finish"):
+            left = sum(int((_ledger(self.place.below(name)).read() == 0).sum()) for name in node_names(open_node(self.place)))
+            if not left:
+                _mark(self.place, complete=True)
+                return
+        log.warning("%s still lacks %d chunks of dates that were not given; it stays marked as incomplete", self.place, left)
 
 
 def _finish(plan: Plan, written: list[list[int]]) -> None:
@@ -229,7 +230,7 @@ def _plan(
             {**_made(dataset[VARIABLE]), VERSION: version("s2pipe"), STARTED: datetime.now(UTC).isoformat(timespec="seconds")}
         )
         target: Any = zarr.open_array(store=place.store, path=node.below(VARIABLE).path, mode="r+")
-        shared = delayed((target, ledger), pure=False, traverse=False)  # one key, which reaches a worker once
+        shared = delayed((place, target, ledger), pure=False, traverse=False)  # one key, which reaches a worker once
         starts, times = ledger.starts, dataset["time"].values
         for index in wanted:
             chunk: Index = (where[name][index[0]], *index[1:])
@@ -238,11 +239,14 @@ def _plan(
     return Plan(place=place, writes=list(writes.values()), total=total)
 
 
-def write_chunk(block: npt.NDArray[Any], shared: tuple[Any, Ledger], chunk: Index, region: tuple[slice, ...], run: int) -> int:
+def write_chunk(
+    block: npt.NDArray[Any], shared: tuple[Place, Any, Ledger], chunk: Index, region: tuple[slice, ...], run: int
+) -> int:
     """Write a chunk to its bands, rows and columns, and mark it; returns how many bytes it has."""
-    target, ledger = shared
-    target[(slice(chunk[0], chunk[0] + 1), *region)] = block
-    ledger.mark(chunk, run)
+    place, target, ledger = shared
+    with store_errors(place, "write to"):
+        target[(slice(chunk[0], chunk[0] + 1), *region)] = block
+        ledger.mark(chunk, run)
     return int(block.nbytes)
 
 

@@ -56,17 +56,23 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         log.close()
 
 
-@pytest.fixture
-def s3_bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """URL of an empty bucket, with what it takes to get there in the environment."""
-    import s3fs
-
-    for name, value in {
+@pytest.fixture(scope="session")
+def s3_environment(s3: str) -> dict[str, str]:
+    """Variables of the environment that lead to the S3 server."""
+    return {
         "AWS_ENDPOINT_URL": s3,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
+    }
+
+
+@pytest.fixture
+def s3_bucket(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of an empty bucket, with what it takes to get there in the environment."""
+    import s3fs
+
+    for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
     name = f"s2pipe-{uuid.uuid4().hex}"

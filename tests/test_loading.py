@@ -461,6 +461,25 @@ def test_the_cause_of_a_read_error_is_named_as_what_it_is(error: Exception, said
     assert ("damaged" in str(caught.value)) == ("damaged" in said)
 
 
+def test_attempts_end_with_a_failure_that_is_for_good(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("GDAL_HTTP_RETRY_DELAY", "0.01")
+    errors = [OSError(f"HTTP response code: {status} https://host/B02.tif?sig=SECRET") for status in (503, 429, 500, 404)]
+    signed = []
+
+    def sign(href: str) -> str:
+        signed.append(f"{href}?sig=SECRET{len(signed)}")
+        return signed[-1]
+
+    def read(href: str) -> None:
+        raise errors[signed.index(href)]
+
+    with pytest.raises(ReadError, match="the file is missing"):
+        guarded(read, "https://host/B02.tif", "band B02 of item x", sign)
+    assert len(signed) == 4
+    assert "the server keeps failing although the read was retried; try again later (HTTP 500); trying again in" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
 # ---- what is refused before any work ----
 
 

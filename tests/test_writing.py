@@ -69,6 +69,17 @@ def test_only_what_is_lacking_is_computed(array, tmp_path, shards):
     np.testing.assert_array_equal(runs, np.where(written, 1, 2))
 
 
+def test_a_chunk_that_cannot_be_written_names_the_place(array, tmp_path):
+    interrupt(array, tmp_path / "a.zarr", {(1, 0, 1)})
+    obstacle = tmp_path / "a.zarr" / "reflectance" / "c" / "1" / "0" / "0" / "1"
+    obstacle.mkdir()
+    with pytest.raises(StoreError, match=r"cannot write to .*a\.zarr \(IsADirectoryError"):
+        to_zarr(array, tmp_path / "a.zarr", resume=True)
+    obstacle.rmdir()
+    to_zarr(array, tmp_path / "a.zarr", resume=True)
+    xr.testing.assert_identical(open_zarr(tmp_path / "a.zarr").compute(), array.compute())
+
+
 def test_what_is_complete_is_left_alone(array, tmp_path):
     to_zarr(array, tmp_path / "a.zarr")
     assert left(array, tmp_path / "a.zarr") == (0, 12)

@@ -16,7 +16,7 @@ from scenes import random_cube, with_chunks
 import s2pipe
 from s2pipe.job import sharpen_to_store
 from s2pipe.ledger import Ledger
-from s2pipe.places import locate
+from s2pipe.places import StoreLike, locate
 
 DATES = 3
 METHOD = "glp"
@@ -31,14 +31,25 @@ def expected() -> xr.DataArray:
     return s2pipe.sharpen(CUBE, METHOD).compute()
 
 
-def written(store: str) -> np.ndarray:
+def written(store: StoreLike) -> np.ndarray:
     """The run that wrote each chunk, as far as there is a ledger."""
     ledger = Ledger.open(locate(store, None))
     return np.zeros((DATES, 1, 3, 3), np.int32) if ledger is None else ledger.read()
 
 
-def run(store: str) -> None:
+def run(store: StoreLike) -> None:
     sharpen_to_store(CUBE, store, method=METHOD)
+
+
+def by_obstore(url: str) -> StoreLike:
+    """A store in a bucket, for this process."""
+    from obstore.store import S3Store
+
+    return S3Store.from_url(url, endpoint=os.environ["AWS_ENDPOINT_URL"], client_options={"allow_http": True})
+
+
+def run_by_obstore(url: str) -> None:
+    run(by_obstore(url))
 
 
 def start(job: Callable[[str], None], store: str) -> BaseProcess:

@@ -24,7 +24,7 @@ from functools import partial
 from http.server import ThreadingHTTPServer
 from multiprocessing.managers import BaseManager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from RangeHTTPServer import RangeRequestHandler
@@ -55,6 +55,9 @@ def wait_until(ready: Callable[[], bool], what: str, timeout: float = 60.0) -> N
 # --- COGs over http -------------------------------------------------------------------------------------------------
 
 
+Fault = int | Literal["stall", "dribble"]
+
+
 @dataclass(frozen=True)
 class Request:
     """One answered request."""
@@ -73,7 +76,7 @@ class AssetServer:
 
     def __init__(self, folder: Path) -> None:
         self._requests: list[Request] = []
-        self._failures: dict[str, tuple[int, float]] = {}
+        self._faults: dict[str, tuple[Fault, float]] = {}
         self._cuts: dict[str, int] = {}
         self._protected: list[str] = []
         self._tokens: dict[str, str] = {}
@@ -85,10 +88,15 @@ class AssetServer:
         """Address of the folder, without a slash at its end."""
         return f"http://{HOST}:{self._httpd.server_port}"
 
-    def fail(self, prefix: str, status: int, *, times: float = math.inf) -> None:
-        """Answer the next `times` requests below `prefix` with `status`."""
+    def fail(self, prefix: str, fault: Fault, *, times: float = math.inf) -> None:
+        """Answer the next `times` requests below `prefix` with a status, or never ("stall"), or byte by byte ("dribble")."""
         with self._lock:
-            self._failures[prefix] = (status, times)
+            self._faults[prefix] = (fault, times)
+
+    def faults_left(self) -> float:
+        """How many requests are still to fail."""
+        with self._lock:
+            return sum(times for _, times in self._faults.values())
 
     def cut(self, prefix: str, size: int) -> None:
         """Announce whole answers below `prefix`, but drop the connection at byte `size` of the file."""
@@ -118,13 +126,13 @@ class AssetServer:
         """Keep an answered request."""
         self._requests.append(request)
 
-    def refusal(self, path: str, query: str) -> int | None:
-        """Status to answer instead of the file, if any."""
+    def fault(self, path: str, query: str) -> Fault | None:
+        """What goes wrong with this request, if anything."""
         with self._lock:
-            for prefix, (status, times) in self._failures.items():
+            for prefix, (fault, times) in self._faults.items():
                 if path.startswith(prefix) and times > 0:
-                    self._failures[prefix] = (status, times - 1)
-                    return status
+                    self._faults[prefix] = (fault, times - 1)
+                    return fault
             if any(path.startswith(prefix) for prefix in self._protected):
                 token = parse_qs(query).get("sig", [""])[0]
                 if self._tokens.get(token) != path:
@@ -167,15 +175,24 @@ class _AssetHandler(RangeRequestHandler):
 
     def send_head(self) -> BinaryIO | None:
         where = urlsplit(self.path)
-        status = self.assets.refusal(where.path, where.query)
-        if status is None:
+        self.fault = self.assets.fault(where.path, where.query)
+        if self.fault in (None, "dribble"):
             return super().send_head()
-        self.send_error(status)
+        if self.fault == "stall":
+            self.connection.recv(1)  # returns when the client hangs up
+            raise ConnectionAbortedError
+        self.send_error(self.fault)
         return None
 
     def copyfile(self, source: BinaryIO, outputfile: BinaryIO) -> None:
         end = self.assets.end_of(urlsplit(self.path).path)
         start, stop = self.range or (0, None)
+        if self.fault == "dribble":
+            source.seek(start)
+            while byte := source.read(1):  # until the client hangs up
+                outputfile.write(byte)
+                time.sleep(0.1)
+            return
         if math.isinf(end) or (stop is not None and stop < end):
             super().copyfile(source, outputfile)
             return

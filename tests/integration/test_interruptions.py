@@ -8,16 +8,21 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import interrupted
 import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
 from interrupted import kill, start, wait_for, written
+from reporting import ReportingSharpener
 
+import s2pipe
 from s2pipe.errors import StoreError
+from s2pipe.job import sharpen_to_store
 from s2pipe.store import open_zarr
 
 KILLS = 20
@@ -26,6 +31,12 @@ KILLS = 20
 @pytest.fixture(scope="module")
 def expected() -> xr.DataArray:
     return interrupted.expected()
+
+
+@pytest.fixture(params=["local", "s3"])
+def place_of_store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store may stand: on disk or in a bucket."""
+    return str(tmp_path / "a.zarr") if request.param == "local" else f"{request.getfixturevalue('s3_bucket')}/a.zarr"
 
 
 @pytest.mark.slow
@@ -56,21 +67,28 @@ def test_killed_at_twenty_random_moments_it_goes_on_where_it_stood(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_killed_on_s3_it_goes_on_where_it_stood(s3_bucket: str, expected: xr.DataArray) -> None:
-    store, moments = f"{s3_bucket}/killed.zarr", random.Random(0)
-    assert kill(start(interrupted.run, store), 0.5)
-    for _ in range(3):
-        before = written(store)
-        kill(start(interrupted.run, store), moments.uniform(1, 4))
-        np.testing.assert_array_equal(written(store)[before > 0], before[before > 0])
-    assert not kill(start(interrupted.run, store), 120)
+@pytest.mark.parametrize("library", ["s3fs", "obstore"])
+def test_killed_on_s3_it_goes_on_where_it_stood(s3_bucket: str, expected: xr.DataArray, library: str) -> None:
+    url, kills = f"{s3_bucket}/killed.zarr", 0
+    store, run = (url, interrupted.run) if library == "s3fs" else (interrupted.by_obstore(url), interrupted.run_by_obstore)
+    before = written(store)
+    for chunks in (1, 6, 12):
+        job = start(run, url)
+        wait_for(lambda chunks=chunks: (written(store) > 0).sum() >= chunks)
+        kills += kill(job, 0)
+        now = written(store)
+        np.testing.assert_array_equal(now[before > 0], before[before > 0])  # what was written before is not written again
+        before = now
+    assert kills >= 2  # the last one may end first
+    assert not kill(start(run, url), 120)
+    np.testing.assert_array_equal(written(store)[before > 0], before[before > 0])
     xr.testing.assert_identical(open_zarr(store).compute(), expected)
 
 
-def test_a_second_writer_is_refused_while_the_first_is_alive(tmp_path: Path, expected: xr.DataArray) -> None:
-    store = str(tmp_path / "a.zarr")
+def test_a_second_writer_is_refused_while_the_first_is_alive(place_of_store: str, expected: xr.DataArray) -> None:
+    store = place_of_store
     job = start(interrupted.run, store)
-    wait_for((tmp_path / "a.zarr" / "s2pipe" / ".lock").exists)
+    wait_for(lambda: bool((written(store) > 0).any()))
     assert job.pid is not None
     os.kill(job.pid, signal.SIGSTOP)  # alive, if slow
     with pytest.raises(StoreError, match=f"being written by process {job.pid} on "):
@@ -109,25 +127,99 @@ def test_interrupted_by_the_user_it_ends_cleanly_and_can_go_on(tmp_path: Path, e
     xr.testing.assert_identical(open_zarr(store).compute(), expected)
 
 
-@pytest.mark.slow
-def test_a_worker_that_is_killed_is_replaced(tmp_path: Path, expected: xr.DataArray) -> None:
-    store = str(tmp_path / "a.zarr")
-    killed = []
+@pytest.fixture(scope="module")
+def cluster(s3_environment: dict[str, str]) -> Iterator[LocalCluster]:
+    """Of two workers, which are replaced when they die."""
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster,
-        Client(cluster) as client,
+        # after how long dask gives up a worker that died and is dead again by then, and one that does not answer another
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour", "distributed.comm.timeouts.connect": "10s"}),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1", env=s3_environment) as cluster,
     ):
-        workers = list(client.run(os.getpid).values())
+        yield cluster
 
-        def kill_while_writing() -> None:
-            for chunks, worker in zip((2, 10), workers, strict=True):
-                wait_for(lambda chunks=chunks: (written(store) > 0).sum() >= chunks)
-                os.kill(worker, signal.SIGKILL)
-                killed.append(worker)
 
-        killer = threading.Thread(target=kill_while_writing)
-        killer.start()
-        interrupted.run(store)
-        killer.join()
+@pytest.fixture
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    with Client(cluster.scheduler_address) as client:
+        client.wait_for_workers(2, timeout=60)
+        yield client
+
+
+@pytest.mark.slow
+def test_workers_killed_while_they_write_are_replaced(place_of_store: str, client: Client, expected: xr.DataArray) -> None:
+    store, killed = place_of_store, []
+    workers = list(client.run(os.getpid).values())
+
+    def kill_while_writing() -> None:
+        for chunks, worker in zip((2, 10), workers, strict=True):
+            wait_for(lambda chunks=chunks: (written(store) > 0).sum() >= chunks)
+            os.kill(worker, signal.SIGKILL)
+            killed.append(worker)
+
+    killer = threading.Thread(target=kill_while_writing)
+    killer.start()
+    interrupted.run(store)
+    killer.join()
     assert len(killed) == 2
+    xr.testing.assert_identical(open_zarr(store).compute(), expected)
+
+
+@pytest.mark.slow
+def test_a_worker_killed_inside_the_network_is_replaced(place_of_store: str, client: Client, tmp_path: Path) -> None:
+    store, inside, calls = place_of_store, tmp_path / "inside", tmp_path / "calls"
+    sharpener, at_kill = ReportingSharpener(tmp_path), []
+
+    def kill_inside() -> None:
+        wait_for(lambda: inside.exists() and inside.read_text() != "")
+        time.sleep(1)  # until all have heard of what is written
+        at_kill.extend([(written(store) == 0).sum(), calls.stat().st_size])
+        os.kill(int(inside.read_text()), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_inside)
+    killer.start()
+    sharpen_to_store(interrupted.CUBE, store, method=sharpener, bands=["B02", "B05"])
+    killer.join()
+    lacking, sharpened = at_kill
+    assert calls.stat().st_size - sharpened <= lacking  # what the dead one had written is not sharpened again
+    assert (written(store) == 1).all()
+    undisturbed = s2pipe.sharpen(interrupted.CUBE, sharpener, bands=["B02", "B05"]).compute()
+    xr.testing.assert_identical(open_zarr(store).compute(), undisturbed)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MB: mounted in a namespace, for which nobody needs privileges, and reached through the process there."""
+    mount = 'mount -t tmpfs -o size=8m none "$0" && echo mounted && read -r _'
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, str(tmp_path)]
+    try:
+        holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    except FileNotFoundError:
+        pytest.skip("no namespaces here to mount a small file system in")
+    with holder:
+        assert holder.stdin is not None and holder.stdout is not None
+        if holder.stdout.readline() != "mounted\n":
+            pytest.skip("no small file system can be mounted here")
+        yield Path(f"/proc/{holder.pid}/root{tmp_path}")
+        holder.stdin.close()
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "cluster"])
+def test_a_full_disk_ends_the_job_which_goes_on_once_there_is_room(
+    request: pytest.FixtureRequest, small_disk: Path, expected: xr.DataArray, scheduler: str
+) -> None:
+    store, filler = str(small_disk / "a.zarr"), small_disk / "filler"
+    filler.write_bytes(bytes(6_000_000))
+    if scheduler == "cluster":
+        request.getfixturevalue("client")
+    with pytest.raises(StoreError, match=r"cannot write to .*a\.zarr .*: the disk is full\. What was written stays; free some"):
+        interrupted.run(store)
+    before = written(store)
+    assert 0 < (before > 0).sum() < before.size
+    assert not (small_disk / "a.zarr" / "s2pipe" / ".lock").exists()
+
+    filler.unlink()
+    interrupted.run(store)
+    now = written(store)
+    np.testing.assert_array_equal(now[before > 0], before[before > 0])  # what was written before is not written again
+    assert (now > 0).all()
     xr.testing.assert_identical(open_zarr(store).compute(), expected)
