@@ -20,8 +20,9 @@ from s2pipe.methods.base import Array, Sharpener
 
 log = logging.getLogger(__name__)
 
-BLOCK = {"cpu": 366, "cuda": 1830}
-"""Edge of a block in 10 m pixels: 128 features of 366 x 366 are 69 MB, which a CPU still moves well."""
+BLOCK = {"cpu": 612, "cuda": 1830}
+"""Edge of a block in 10 m pixels: a CPU loses in smaller ones by their halos, in larger ones by its caches; for CUDA see
+`benchmarks/gpu_tile.py`."""
 
 SMALLEST_BLOCK = 60
 PLACED_AT_MOST = 2
