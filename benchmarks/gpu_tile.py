@@ -28,7 +28,8 @@ import torch
 from dask.system import CPU_COUNT
 from distributed import Client, Nanny, Scheduler, SpecCluster
 from run_facts import HERE, commit, markdown, stated
-from whole_tile import METHOD, TILE, TILE_NAME, Job, delete, jobs, served, watch_threads, write_input
+from tile_input import CACHE, TILE, TILE_NAME, Job, jobs, served, write_input
+from whole_tile import METHOD, delete, watch_threads
 
 import s2pipe
 from s2pipe import worker
@@ -112,7 +113,7 @@ def blocks(job: Job) -> dict[str, float]:
 def run(cache: Path, size: int) -> dict[str, Any]:
     """Measure all there is; the results."""
     folder = cache / f"{size}px"
-    items = write_input(folder / "input", size, dates=1)
+    items = write_input(folder / "input", size)
     (folder / "work").mkdir(exist_ok=True)
     with served(folder / "input") as address:
         job = dict(jobs(items, address, folder / "work", size))[TILE_NAME]
@@ -156,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--render", action="store_true", help="only render the results there are")
     parser.add_argument("--size", type=int, default=TILE, help="edge of the tile in 10 m pixels, a multiple of 36")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "s2pipe" / "gpu_tile")
+    parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--results", type=Path, default=RESULTS, help="file to write; the page lies beside it")
     options = parser.parse_args(arguments)
     if not options.render:

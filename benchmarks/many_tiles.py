@@ -131,7 +131,11 @@ def plan(folder: Path) -> dict[str, float]:
     place = locate(folder / "planned.zarr", None)
     planned = plan_writing(sharpened, place, overwrite=False, resume=False, refit=False, shards=True)
     seconds = time.perf_counter() - start
-    return {"plan_s_a_date": seconds / DATES, "chunks": planned.total, "tasks_a_chunk": len(dict(planned.work().dask)) / planned.total}
+    return {
+        "plan_s_a_date": seconds / DATES,
+        "chunks": planned.total,
+        "tasks_a_chunk": len(dict(planned.work().dask)) / planned.total,
+    }
 
 
 def render(result: dict[str, Any]) -> str:

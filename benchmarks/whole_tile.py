@@ -23,7 +23,6 @@ import argparse
 import hashlib
 import json
 import multiprocessing
-import os
 import shutil
 import sys
 import threading
@@ -32,8 +31,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
-from http.server import ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -41,126 +38,19 @@ from typing import Any
 
 import numpy as np
 import psutil
-import pystac
 import xarray as xr
-from RangeHTTPServer import RangeRequestHandler
-from run_facts import HERE, commit, load_scene, markdown, stated
+from run_facts import HERE, commit, markdown, stated
+from tile_input import CACHE, TILE, TILE_NAME, Job, end_with_parent, jobs, served, write_input
 
 import s2pipe
 from s2pipe import worker
 from s2pipe.cube import encoding_of, nodes
-from s2pipe.simulate import enlarge_scene, write_scene
 
 RESULTS = HERE / "results" / "whole_tile.json"
 
-CROP = "T48QUE"
-TILE = 10980
-DATES = ("2026-06-21T10:00:31Z", "2026-06-26T10:00:31Z", "2026-07-01T10:00:31Z")
-CHUNKS_A_SIDE = 6
-PARTS = {"1/9": 3, "1/4": 2, "1": 1}
-"""Of the tile, and what its side is divided by."""
 METHOD = "mtf-resnet"
-TILE_NAME = "1 tile, 1 date"
 TARGET = 1.25
 """Times the network and the copy alone, that the job may take."""
-
-
-# The input
-
-
-def write_input(folder: Path, size: int, *, dates: int = len(DATES)) -> Path:
-    """The STAC items of the scenes, which are written if they are not there."""
-    items, complete = folder / "items.json", folder / "complete"
-    if not complete.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        for seed, date in enumerate(DATES[:dates]):
-            print(f"writing the scene of {date[:10]}", file=sys.stderr)
-            write_scene(
-                enlarge_scene(load_scene(CROP), size, seed=seed), folder, datetime=date, tile="48QUE", origin=(300000, 2000040)
-            )
-        complete.touch()
-    return items
-
-
-def end_with_parent() -> None:
-    """End this process when the one that started it is killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-
-
-class _Handler(RangeRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
-
-def _serve(folder: Path, port: Any) -> None:
-    end_with_parent()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
-    port.value = server.server_port
-    server.serve_forever()
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """Address of a server that gives out the folder."""
-    context = multiprocessing.get_context("spawn")
-    port = context.Value("i", 0)
-    server = context.Process(target=_serve, args=(folder, port), daemon=True)
-    server.start()
-    try:
-        while not port.value:
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port.value}"
-    finally:
-        server.terminate()
-        server.join()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """A part of the tile, at some dates.
-
-    Attributes
-    ----------
-    items : list of dict
-        STAC items of the dates.
-    size : int
-        Of the part, edge in 10 m pixels.
-    chunk : int
-    store : str
-        Where to write.
-    """
-
-    items: list[dict[str, Any]]
-    size: int
-    chunk: int
-    store: str
-
-    def cube(self) -> xr.DataTree:
-        """The part, lazily."""
-        cube = s2pipe.load([pystac.Item.from_dict(item) for item in self.items], chunks=self.chunk)
-        parts = {}
-        for name, node in cube.children.items():
-            edge = self.size * 10 // int(name[1:3])
-            parts[name] = node.to_dataset().isel(y=slice(edge), x=slice(edge))
-        return xr.DataTree.from_dict(parts)
-
-
-def jobs(items: Path, address: str, work: Path, size: int) -> Iterator[tuple[str, Job]]:
-    """The jobs to do and their names."""
-    described = [item.to_dict() for item in pystac.ItemCollection.from_file(str(items))]
-    for item in described:
-        for asset in item["assets"].values():
-            asset["href"] = f"{address}/{Path(asset['href']).relative_to(items.parent)}"
-    described.sort(key=lambda item: item["properties"]["datetime"])
-    for count in (1, len(DATES)):
-        for share, divisor in PARTS.items():
-            store = str(work / f"{size // divisor}px{count}.zarr")
-            job = Job(items=described[:count], size=size // divisor, chunk=size // CHUNKS_A_SIDE, store=store)
-            yield f"{share} tile, {count} date{'s' * (count > 1)}", job
 
 
 # What is measured, in processes of their own
@@ -422,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--render", action="store_true", help="only render the results there are")
     parser.add_argument("--size", type=int, default=TILE, help="edge of the tile in 10 m pixels, a multiple of 36")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "s2pipe" / "whole_tile")
+    parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--results", type=Path, default=RESULTS, help="file to write; the page lies beside it")
     options = parser.parse_args(arguments)
     if not options.render:
