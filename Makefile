@@ -23,7 +23,7 @@ demo: $(STAMP)
 	$(BIN)/s2pipe demo
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --dist=worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from scipy import ndimage
 import s2pipe
 from s2pipe import InputError, S2PipeError, Sensor, worker
 from s2pipe.bands import BANDS
+from s2pipe.simulate import simulate_scene
 
 METHODS = {name: quick_options(name) for name in DISTINCT if name not in ("s2sharp", "ssss")}
 """Those left out have their likes in: bicubic, glp, supreme."""
@@ -241,3 +242,36 @@ def test_bad_numbers_hidden_in_lazy_arrays_are_refused_by_the_task(sharpener):
 
 def cube_values(cube, gsd):
     return cube[f"r{gsd}m"]["reflectance"].values
+
+
+@pytest.mark.parametrize("method", ["mtf-resnet", "glp", "atprk"])
+def test_no_seam_is_to_be_seen(method):
+    """Steps from pixel to pixel across the edges of chunks are as large as those at the same places of the lattice within."""
+    scene = simulate_scene(756, seed=2)
+    cube = s2pipe.from_arrays(scene.r10m, scene.r20m, scene.r60m, scale=1e-4, offset=-0.1)
+    sharpener = s2pipe.fit(with_chunks(cube, 756, 756), method)
+    chunked = s2pipe.sharpen(with_chunks(cube, 84, 84), sharpener).compute().sel(band=list(sharpener.bands_out)).values[0]
+    # what a seam would look like: each chunk by itself, as if the scene ended at its edges
+    parts = [[sharpen_alone(cube, sharpener, y, x, 84) for x in range(0, 756, 84)] for y in range(0, 756, 84)]
+    alone = np.concatenate([np.concatenate(row, axis=2) for row in parts], axis=1)
+    for axis in (1, 2):
+        assert abs(step_ratio(chunked, axis, edge=84) - 1) < 0.05
+        assert step_ratio(alone, axis, edge=84) > 1.1
+
+
+def sharpen_alone(cube, sharpener, y, x, edge):
+    part = {
+        f"r{gsd}m": cube[f"r{gsd}m"]
+        .to_dataset()
+        .isel({a: slice(start * 10 // gsd, (start + edge) * 10 // gsd) for a, start in (("y", y), ("x", x))})
+        for gsd in (10, 20, 60)
+    }
+    return s2pipe.sharpen(xr.DataTree.from_dict(part), sharpener).compute().sel(band=list(sharpener.bands_out)).values[0]
+
+
+def step_ratio(image, axis, *, edge):
+    """Mean step along an axis across edges of chunks, over that at other edges of 60 m pixels."""
+    steps = np.abs(np.diff(image.astype(float), axis=axis))
+    places = np.arange(6, image.shape[axis], 6)
+    across, within = places[places % edge == 0] - 1, places[places % edge > 0] - 1
+    return steps.take(across, axis).mean() / steps.take(within, axis).mean()

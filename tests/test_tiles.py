@@ -1,9 +1,12 @@
 """Many tiles: each comes out as it does alone, few of them are held at once, and what fails does not keep the others."""
 
+import json
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import dask
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
@@ -11,6 +14,9 @@ from scenes import random_cube, with_chunks
 
 import s2pipe
 from s2pipe.errors import ReadError
+from s2pipe.places import locate
+from s2pipe.simulate import simulate_scene, write_scene
+from s2pipe.store import plan_writing
 
 TILES = [f"tile{number}" for number in range(6)]
 
@@ -111,3 +117,22 @@ def test_illegal_arguments(options: dict[str, object], match: str, tmp_path: Pat
     with pytest.raises(s2pipe.InputError, match=match):
         s2pipe.sharpen_tiles({"a": partial(cube_of, 0), "b": partial(cube_of, 1)}, tmp_path / "a.zarr", **options)
     assert not (tmp_path / "a.zarr").exists()
+
+
+def test_a_whole_tile_is_planned_quickly_and_in_few_tasks(tmp_path: Path) -> None:
+    dates = 3
+    for date in range(dates):
+        write_scene(simulate_scene(60), tmp_path / "items", datetime=f"2026-06-{1 + date:02d}T10:00:31Z")
+    items = json.loads((tmp_path / "items" / "items.json").read_text())["features"]
+    for item in items:  # as if the files were as large as a tile's, of which nothing is read
+        for asset in item["assets"].values():
+            asset["proj:shape"] = [10980 * 10 // asset["gsd"]] * 2
+    sharpener = s2pipe.fit(random_cube(240, 240), "glp")
+    start = time.perf_counter()
+    sharpened = s2pipe.sharpen(s2pipe.load(items), sharpener)
+    plan = plan_writing(sharpened, locate(tmp_path / "a.zarr", None), overwrite=False, resume=False, refit=False, shards=True)
+    assert time.perf_counter() - start < 2 * dates
+    assert plan.total == 36 * dates
+    for date in plan.writes:
+        (work,) = dask.optimize(dask.delayed(date))
+        assert len(dict(work.dask)) <= 100 * 36
