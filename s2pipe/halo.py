@@ -154,10 +154,8 @@ def _sharpen_chunk(
         if band in copied:
             out[i] = copied[band]
         elif sharpener is not None and sharpened is not None:
-            result = task.encoding.encode(sharpened[sharpener.bands_out.index(band)])
-            if saturated[band].any():
-                result[saturated[band]] = SATURATED_DN
-            out[i][valid[band]] = result[valid[band]]
+            np.copyto(out[i], task.encoding.encode(sharpened[sharpener.bands_out.index(band)]), where=valid[band])
+            np.copyto(out[i], SATURATED_DN, where=saturated[band] & valid[band])
     return out[None]
 
 

@@ -143,9 +143,8 @@ class Encoding:
         """
         if not self.is_integer:
             self.check_finite(numbers)
-        # float32 holds every number of a 16 bit integer and its reflectance to far below half a DN
-        work: np.dtype[np.floating[Any]] = np.dtype(np.float32 if self.dtype.itemsize <= 2 else np.float64)
-        scaled = numbers.astype(work) * work.type(self.scale) + work.type(self.offset)
+        work = self._work_dtype.type
+        scaled = numbers.astype(work) * work(self.scale) + work(self.offset)
         with np.errstate(over="ignore"):  # told below
             reflectance: npt.NDArray[np.float32] = scaled.astype(np.float32, copy=False)
         reflectance[self.is_nodata(numbers) | self.is_saturated(numbers)] = np.nan
@@ -172,7 +171,10 @@ class Encoding:
 
         uint16 with nodata 0 clips to 1..65534, as ESA's products do.
         """
-        numbers = (reflectance.astype(np.float64) - self.offset) / self.scale
+        work = self._work_dtype.type if self.is_integer else np.float64
+        numbers = reflectance.astype(work)
+        numbers -= work(self.offset)
+        numbers /= work(self.scale)
         if not self.is_integer:
             stored = numbers.astype(self.dtype)
             return np.where(stored == self.nodata, np.nextafter(stored, self.dtype.type(np.inf)), stored)
@@ -180,9 +182,14 @@ class Encoding:
         if self._marks_saturation:
             high = SATURATED_DN - 1
         nodata = int(self.nodata)
-        rounded = np.clip(np.rint(numbers), low, high)
-        beside = nodata + 1 if nodata < high else nodata - 1
-        return np.where(rounded == nodata, beside, rounded).astype(self.dtype)
+        stored = np.clip(np.rint(numbers, out=numbers), low, high, out=numbers).astype(self.dtype)
+        stored[stored == nodata] = nodata + 1 if nodata < high else nodata - 1
+        return stored
+
+    @property
+    def _work_dtype(self) -> np.dtype[np.floating[Any]]:
+        """What numbers are computed in: float32 holds every 16 bit integer and its reflectance to far below half a DN."""
+        return np.dtype(np.float32 if self.dtype.itemsize <= 2 else np.float64)
 
 
 PRESENT_OFFSET = -0.1

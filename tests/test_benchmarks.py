@@ -134,3 +134,20 @@ def test_the_curve_of_a_long_run_goes_on_where_it_was_interrupted(data_dir, tmp_
     both = tables.s2sucnn_curve("iceland-raw", "corner", long, tmp_path)
     assert both[: len(first)] == first
     assert sorted({row["step"] for row in both}) == [1, 2] and len(both) == 2 * 7
+
+
+@pytest.mark.parametrize("name", ["whole_tile", "gpu_tile", "halo_costs", "many_tiles"])
+def test_the_pages_of_scaling_are_rendered_from_their_results_and_their_tables_quoted(monkeypatch, name):
+    module, result = committed(monkeypatch, name)
+    page = module.render(result)
+    assert page == module.RESULTS.with_suffix(".md").read_text()
+    scaling = (BENCHMARKS.parent / "docs" / "scaling.md").read_text()
+    for line in page.splitlines():
+        if line.startswith("|"):
+            assert line in scaling
+
+
+def test_the_job_on_a_whole_tile_costs_little_more_than_its_parts(monkeypatch):
+    _, result = committed(monkeypatch, "whole_tile")
+    assert result["wall_s"] <= 1.25 * (result["network_s"] + result["copy_s"])
+    assert max(job["peak_rss_gb"] for job in result["jobs"].values()) <= 6
