@@ -110,14 +110,14 @@ class _Stream:
                 held.close()
 
     def _begin(self, group: str, make_cube: MakeCube) -> None:
-        held = ExitStack()
-        try:
-            plan = held.enter_context(planned(make_cube(), self.store, group=group, **self.options))
-        except S2PipeError as error:
-            self.failures[group] = _told(group, error)
-            return
-        submitted = held.enter_context(Submitted(plan, self.client))
-        self.running[group] = submitted, held
+        with ExitStack() as stack:
+            try:
+                plan = stack.enter_context(planned(make_cube(), self.store, group=group, **self.options))
+            except S2PipeError as error:
+                self.failures[group] = _told(group, error)
+                return
+            submitted = stack.enter_context(Submitted(plan, self.client))
+            self.running[group] = submitted, stack.pop_all()
         self._owners |= {future.key: group for future in submitted.futures}
         self._completed.update(submitted.futures)
         if not submitted.left:

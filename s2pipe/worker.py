@@ -60,6 +60,11 @@ def choose_device(device: str) -> str:
     return device
 
 
+def finds_gpu(device: str) -> bool:
+    """Whether this process would compute on CUDA."""
+    return device.startswith(("auto", "cuda")) and torch.cuda.is_available()
+
+
 def sharpen_padded(sharpener: Sharpener, r10m: Array, r20m: Array | None, r60m: Array | None, *, device: str) -> Array:
     """Sharpen one chunk, one block after another.
 

@@ -244,6 +244,26 @@ def cube_values(cube, gsd):
     return cube[f"r{gsd}m"]["reflectance"].values
 
 
+@pytest.mark.parametrize(("size", "chunk"), [((276, 258), 60), ((240, 240), 60), ((120, 258), 120)])
+def test_small_chunks_are_joined_for_a_gpu_and_come_out_as_they_were(monkeypatch, size, chunk):
+    cube = with_chunks(random_cube(*size, dates=2), chunk, chunk)
+    expected = s2pipe.sharpen(cube, MeanOverTheHalo())
+    monkeypatch.setitem(worker.BLOCK, "cuda", 120)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    joined = s2pipe.sharpen(cube, MeanOverTheHalo())
+    assert joined.chunks == expected.chunks
+    tasks = [
+        sum(key[0].startswith("sharpen-") for key in dict(lazy.data.dask) if isinstance(key, tuple))
+        for lazy in (joined, expected)
+    ]
+    assert (tasks[0] < tasks[1]) == (chunk < 120)
+    xr.testing.assert_identical(joined.compute(), expected.compute())
+
+
+def tasks_of_sharpening(lazy):
+    return sum(isinstance(key, tuple) and key[0].startswith("sharpen-") for key in dict(lazy.data.dask))
+
+
 @pytest.mark.parametrize("method", ["mtf-resnet", "glp", "atprk"])
 def test_no_seam_is_to_be_seen(method):
     """Steps from pixel to pixel across edges of chunks, beside those within, are as large as the truth has them there."""
