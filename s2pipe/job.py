@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dask
 from dask.callbacks import Callback
+from dask.system import CPU_COUNT
 from dask.utils import key_split
 
 from s2pipe.clusters import current_client
@@ -21,6 +23,7 @@ from s2pipe.progress import chunk_bar, progress_of
 from s2pipe.sensor import as_sensor
 from s2pipe.sharpening import as_method, bands_wanted, fit_for, is_fitted, sharpen
 from s2pipe.store import check_place, plan_writing
+from s2pipe.worker import shared_cores
 from s2pipe.writing import write_chunk
 
 if TYPE_CHECKING:
@@ -176,11 +179,13 @@ def _write_on_threads(plan: Plan, report: Report) -> list[ReadError]:
     # `with Callback():` would also report what other threads of this process compute at the same time
     callbacks = [*Callback.active, (None, None, None, finished, None)]
     failures = []
-    for date in plan.writes:
-        try:
-            dask.compute(date, scheduler="threads", callbacks=callbacks)
-        except ReadError as error:
-            failures.append(error)
+    # whatever ends the block, these threads have written by then what they were at
+    with shared_cores(), ThreadPoolExecutor(dask.config.get("num_workers", None) or CPU_COUNT) as threads:
+        for date in plan.writes:
+            try:
+                dask.compute(date, scheduler="threads", pool=threads, callbacks=callbacks)
+            except ReadError as error:
+                failures.append(error)
     return failures
 
 

@@ -6,6 +6,8 @@ import logging
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -31,6 +33,10 @@ _placed: OrderedDict[tuple[str, str], Sharpener] = OrderedDict()
 _placing = threading.Lock()
 _largest_block: dict[str, int] = {}
 """Edge that memory allowed on each device, where it was less than `BLOCK`."""
+_counting = threading.Lock()
+_chunks_at_work = 0
+_sharing = False
+"""Whether chunks that are computed at once share the cores, see `shared_cores`."""
 _too_small: set[str] = set()
 """Devices whose memory is too small for any block: the CPU does their work."""
 
@@ -97,7 +103,7 @@ class _OutOfMemory(Exception):
 
 def _sharpen_on(device: str, sharpener: Sharpener, r10m: Array, r20m: Array | None, r60m: Array | None) -> Array:
     """Sharpen one chunk on this device, in blocks that are halved until they fit."""
-    with _slots(torch.device(device).type):
+    with _slots(torch.device(device).type, _sharing), _at_work() if device == "cpu" else nullcontext():
         placed = _place(sharpener, device)
         height, width = (size - 2 * sharpener.halo for size in r10m.shape[1:])
         edge = min(_edge(device), max(height, width))
@@ -116,13 +122,48 @@ def _sharpen_on(device: str, sharpener: Sharpener, r10m: Array, r20m: Array | No
             log.warning("out of memory on %s; going on with blocks of %d px", device, edge)
 
 
+@contextmanager
+def shared_cores() -> Iterator[None]:
+    """Within the block, as many chunks are computed at once as there are cores, and those that are share the cores.
+
+    Which is faster than one chunk after another on all cores, whose threads wait for one another wherever other work delays one.
+    """
+    global _sharing
+    before, _sharing = torch.get_num_threads(), True
+    try:
+        yield
+    finally:
+        _sharing = False
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _at_work() -> Iterator[None]:
+    """Counts the chunks that the CPU computes."""
+    global _chunks_at_work
+    with _counting:
+        _chunks_at_work += 1
+    try:
+        yield
+    finally:
+        with _counting:
+            _chunks_at_work -= 1
+
+
+def _take_share_of_cores() -> None:
+    """Let torch use, in this thread, what cores there are for each chunk that is at work now."""
+    if _sharing:
+        torch.set_num_threads(max(CPU_COUNT // max(_chunks_at_work, 1), 1))
+
+
 @lru_cache
-def _slots(kind: str) -> threading.BoundedSemaphore:
+def _slots(kind: str, sharing: bool) -> threading.BoundedSemaphore:
     """Lets as many chunks compute at once in this process as torch leaves cores for; one on a GPU, whose memory is one.
 
     Other threads read and write meanwhile.
     """
-    return threading.BoundedSemaphore(max(CPU_COUNT // torch.get_num_threads(), 1) if kind == "cpu" else 1)
+    threads = 1 if sharing else torch.get_num_threads()
+    return threading.BoundedSemaphore(max(CPU_COUNT // threads, 1) if kind == "cpu" else 1)
 
 
 def _edge(device: str) -> int:
@@ -154,6 +195,7 @@ def _sharpen_blocks(sharpener: Sharpener, r10m: Array, r20m: Array | None, r60m:
     height, width = (size - 2 * halo for size in r10m.shape[1:])
     sharpened = np.empty((len(sharpener.bands_out), height, width), dtype=np.float32)
     for block in lattice.blocks(height, width, edge=edge, halo=halo):
+        _take_share_of_cores()
         result = sharpener(_cut(r10m, block, 1), _cut(r20m, block, 2), _cut(r60m, block, 6))
         kept = result[:, halo : result.shape[1] - halo, halo : result.shape[2] - halo]
         sharpened[:, slice(*block.inner_y), slice(*block.inner_x)] = kept
