@@ -1,4 +1,5 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -141,6 +142,39 @@ def test_a_sharpener_is_placed_once_and_torch_is_not_oversubscribed(monkeypatch)
     for thread in threads:
         thread.join()
     assert (Counted.moves, Counted.most) == (1, 1)
+
+
+class Meeting(MeanOfNeighbours):
+    """Waits until as many chunks are at it as are expected, and tells the threads of torch that each has."""
+
+    def __init__(self, expected):
+        super().__init__()
+        self.barrier, self.threads = threading.Barrier(expected), []
+
+    def __call__(self, *arrays):
+        self.barrier.wait(60)
+        self.threads.append(torch.get_num_threads())
+        return super().__call__(*arrays)
+
+
+@pytest.mark.parametrize(("chunks", "expected"), [(1, 4), (2, 2), (4, 1)])
+def test_chunks_that_are_computed_at_once_share_the_cores(monkeypatch, chunks, expected):
+    monkeypatch.setattr(worker, "CPU_COUNT", 4)
+    worker._slots.cache_clear()
+    sharpener, before = Meeting(chunks), torch.get_num_threads()
+    fine, coarse = padded()
+
+    def sharpen():
+        worker.sharpen_padded(sharpener, fine, coarse, None, device="cpu")
+
+    with worker.shared_cores(), ThreadPoolExecutor(chunks) as pool:
+        for job in [pool.submit(sharpen) for _ in range(chunks)]:
+            job.result()
+    worker._slots.cache_clear()
+    assert len(sharpener.threads) == chunks
+    # the first ones may have begun before the last one was counted
+    assert min(sharpener.threads) == expected
+    assert torch.get_num_threads() == before
 
 
 def test_few_sharpeners_stay_placed():
