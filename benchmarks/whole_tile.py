@@ -23,6 +23,7 @@ import argparse
 import hashlib
 import json
 import multiprocessing
+import re
 import shutil
 import sys
 import threading
@@ -128,8 +129,7 @@ def watch_threads() -> Iterator[Counter[str]]:
             scheduling = _kind(frames[main])
             seen[scheduling] += 1
             if scheduling != "fit":
-                pool = [thread.ident for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
-                seen.update(_kind(frames[thread]) for thread in pool if thread in frames)
+                seen.update(_kind(frames[thread]) for thread in _newest_pool() if thread in frames)
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -139,6 +139,15 @@ def watch_threads() -> Iterator[Counter[str]]:
         done.set()
         thread.join()
         del seen["wait for tasks"]  # the scheduling thread costs nothing then
+
+
+def _newest_pool() -> list[int | None]:
+    """The threads of the pool that was made last: dask's own, which read for the fit, is idle since."""
+    pools: dict[int, list[int | None]] = {}
+    for thread in threading.enumerate():
+        if found := re.match(r"ThreadPoolExecutor-(\d+)_", thread.name):
+            pools.setdefault(int(found[1]), []).append(thread.ident)
+    return pools[max(pools)] if pools else []
 
 
 def _kind(frame: FrameType | None) -> str:
@@ -285,7 +294,7 @@ def render(result: dict[str, Any]) -> str:
             name,
             f"{job['wall_s']:.0f}",
             f"{job['fit_s']:.1f}",
-            f"{job['wall_s'] / (job['share'] * job['dates'] * result['wall_s']):.2f}",
+            f"{(job['wall_s'] - job['fit_s']) / (job['share'] * job['dates'] * (result['wall_s'] - result['fit_s'])):.2f}",
             f"{job['peak_rss_gb']:.1f}",
         ]
         for name, job in result["jobs"].items()
@@ -299,10 +308,11 @@ def render(result: dict[str, Any]) -> str:
             f"The network alone takes {result['network_s']:.0f} s, the copy alone {result['copy_s']:.0f} s, the job "
             f"**{result['wall_s']:.0f} s**: {result['wall_s'] / alone:.2f} times their sum (at most {TARGET}), in "
             f"{result['peak_rss_gb']:.1f} GB of all processes.\n",
-            "Where the time of the working threads goes:\n",
+            "Where the time of the threads goes that sharpen, once the method is fitted:\n",
             markdown([*result["shares"]], [[f"{share:.0%}" for share in result["shares"].values()]]),
-            "The job of parts of the tile; the time of each beside what it would be in proportion to the tile at one date:\n",
-            markdown(["", "s", "of these the fit", "in proportion", "GB"], rows),
+            "The job of parts of the tile; the time of each without the fit, beside what it would be in proportion to the tile "
+            "at one date:\n",
+            markdown(["", "s", "of these the fit", "the rest, in proportion", "GB"], rows),
             f"SHA-256 of the pixels of the tile: `{result['sha256']}`.\n",
         ]
     )
