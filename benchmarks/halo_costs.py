@@ -137,8 +137,8 @@ def render(result: dict[str, Any]) -> str:
             "# What halos cost\n",
             f"Written by `python benchmarks/halo_costs.py`, whose head says what is measured, on {result['machine']}, "
             f"{result['date']}, commit {result['commit']}. The halo of {METHOD} is {result['halo']} px; a chunk gets "
-            "twice as much of its neighbours, to fill nodata in its halo from. Seconds and megabytes a megapixel; the last column "
-            "is what the network computes for each pixel that is kept, if a chunk is one block.\n",
+            "twice as much of its neighbours, to fill nodata in its halo from. Seconds and megabytes a megapixel; the last "
+            "column is what the network computes for each pixel that is kept, if a chunk is one block.\n",
             markdown([*heads, "pixels computed"], rows),
         ]
     )
