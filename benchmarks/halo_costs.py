@@ -92,7 +92,8 @@ def moved(job: Job, edge: int, halo: int, client: Client) -> tuple[float, float]
 
 
 def _received(client: Client) -> float:
-    return float(sum(client.run(lambda dask_worker: dask_worker.transfer_incoming_bytes_total).values()))
+    """Bytes that workers got from one another so far."""
+    return float(sum(client.run(lambda dask_worker: sum(part["total"] for part in dask_worker.transfer_incoming_log)).values()))
 
 
 def run(cache: Path) -> dict[str, Any]:
