@@ -210,7 +210,10 @@ def sharpen(
     ] = None,
     chunks: Annotated[int, typer.Option(help="Chunk edge in 10 m pixels, a multiple of 6.")] = 1830,
     at_once: Annotated[
-        int, typer.Option("--tiles-at-once", min=1, help="MGRS tiles at work at once on a cluster: one is fitted meanwhile.")
+        int,
+        typer.Option(
+            "--tiles-at-once", min=1, help="MGRS tiles at work at once on a cluster: while one is written the next is fitted."
+        ),
     ] = 2,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the groups of the store, instead of going on with what they have.")

@@ -41,7 +41,7 @@ def runs_on_gpus(device: str) -> bool:
     client = current_client()
     if client is None or not device.startswith(("auto", "cuda")):
         return False
-    workers: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    workers: dict[str, Any] = client.scheduler_info(n_workers=-1).get("workers", {})
     declared = any(worker["resources"].get(GPU, 0) >= 1 for worker in workers.values())
     if device.startswith("cuda") and not declared:
         raise InputError(

@@ -156,7 +156,8 @@ def _sharpen_chunk(
             out[i] = copied[band]
         elif sharpener is not None and sharpened is not None:
             np.copyto(out[i], task.encoding.encode(sharpened[sharpener.bands_out.index(band)]), where=valid[band])
-            np.copyto(out[i], SATURATED_DN, where=saturated[band] & valid[band])
+            if saturated[band].any():
+                out[i][saturated[band] & valid[band]] = SATURATED_DN
     return out[None]
 
 

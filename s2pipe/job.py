@@ -147,9 +147,10 @@ def write(plan: Plan) -> None:
         return
     from distributed import as_completed
 
-    with Submitted(plan, client) as submitted:
-        for future in as_completed(submitted.futures):
-            submitted.take(future)
+    with Submitted(plan, client) as submitted, worker_deaths():
+        completed = as_completed(submitted.begin())
+        for future in completed:
+            completed.update(submitted.take(future))
         submitted.finish()
 
 
@@ -186,40 +187,67 @@ def _write_on_threads(plan: Plan, report: Report) -> list[ReadError]:
                 dask.compute(date, scheduler="threads", pool=threads, callbacks=callbacks)
             except ReadError as error:
                 failures.append(error)
+            except KeyboardInterrupt:
+                log.warning("interrupted; what is at work now is written first")
+                raise
     return failures
 
 
 class Submitted(AbstractContextManager["Submitted"]):
-    """A plan whose chunks a dask cluster writes, all dates at once, until the block ends."""
+    """A plan whose chunks a dask cluster writes, two dates at once at most, until the block ends.
+
+    So that workers that read faster than others compute hold no more than that.
+    """
 
     def __init__(self, plan: Plan, client: Client) -> None:
         self.plan, self.client = plan, client
-        self.futures: list[Future[Any]] = client.compute([write for date in plan.writes for write in date])
-        self.left = len(self.futures)
+        self.left = plan.left
+        self._dates = iter(plan.writes)
+        self._at_work: set[Future[Any]] = set()
         self._failures: list[ReadError] = []
         self._shown = ExitStack()
         self._report = self._shown.enter_context(_bar(plan))
 
-    def take(self, future: Future[Any]) -> None:
-        """Take in a chunk that is written, or could not be read; raise what else went wrong."""
-        from distributed import KilledWorker
+    def begin(self) -> list[Future[Any]]:
+        """Submit the first dates."""
+        return self._submit() + self._submit()
 
+    def _submit(self) -> list[Future[Any]]:
+        """Submit the next date, if there is one."""
+        futures: list[Future[Any]] = self.client.compute(next(self._dates, []))
+        self._newest = len(futures)
+        self._at_work.update(futures)
+        return futures
+
+    def take(self, future: Future[Any]) -> list[Future[Any]]:
+        """Take in a chunk that is written, or could not be read, and submit more if it is time; raise what else went wrong."""
         self.left -= 1
         try:
             self._report(future.result())
         except ReadError as error:
             self._failures.append(error)
-        except KilledWorker:
-            raise S2PipeError(
-                "a dask worker died several times over the same task, most likely out of memory; "
-                "give smaller chunks (--chunks), or workers with more memory or fewer threads"
-            ) from None
+        self._at_work.discard(future)
         future.release()  # else the chunk would be computed again if the worker that holds its size died
+        return self._submit() if len(self._at_work) <= self._newest else []
 
     def finish(self) -> None:
         """See `_finish`."""
         _finish(self.plan, self._failures)
 
     def __exit__(self, *_: object) -> None:
-        self.client.cancel(self.futures)  # what still runs when the user interrupts, or something failed
         self._shown.close()
+        self.client.cancel(list(self._at_work))  # when the user interrupts, or something failed
+
+
+@contextmanager
+def worker_deaths() -> Iterator[None]:
+    """Say what most likely ends dask workers again and again."""
+    from distributed import KilledWorker
+
+    try:
+        yield
+    except KilledWorker:
+        raise S2PipeError(
+            "dask workers died one after another over the same task, most likely out of memory; "
+            "give smaller chunks (--chunks), or workers with more memory or fewer threads"
+        ) from None

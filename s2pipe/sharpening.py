@@ -59,7 +59,8 @@ def sharpen(
     device : str
         ``"auto"`` (CUDA where the computing process has it, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. On a
         dask cluster some of whose workers declare a GPU (``--resources GPU=1``) networks run on those only with ``"auto"`` and
-        ``"cuda"``; without such a worker ``"cuda"`` is refused.
+        ``"cuda"``, when the result is written; to ``compute`` it so, set dask's ``optimization.fuse.active`` to False. Without
+        such a worker ``"cuda"`` is refused.
     seed : int
         Everything random in the fit follows it: equal on one CPU with one number of threads, nearly so on a GPU.
     checkpoint, progress

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from s2pipe.checks import check_whole
 from s2pipe.clusters import current_client
-from s2pipe.errors import InputError, S2PipeError
-from s2pipe.job import Submitted, planned, sharpen_to_store
+from s2pipe.errors import InputError, S2PipeError, redact
+from s2pipe.job import Submitted, planned, sharpen_to_store, worker_deaths
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MakeCube = Callable[[], "xr.DataTree"]
+
+NAMED_AT_MOST = 10
+"""Cubes that failed, in an error."""
 
 
 def sharpen_tiles(cubes: Mapping[str, MakeCube], store: StoreLike, *, at_once: int = 2, **options: Any) -> None:
@@ -43,44 +46,57 @@ def sharpen_tiles(cubes: Mapping[str, MakeCube], store: StoreLike, *, at_once: i
     Raises
     ------
     S2PipeError
-        If something went wrong with one of them, once all others are done. The same call again does what is left.
+        If something went wrong with one of them, once all others are done. Once the cause is cured, the same call again does what
+        is left.
     """
     check_whole("at_once", at_once, least=1)
-    if "group" in options:
-        raise InputError("group= names one group, and each cube has its own: name them in cubes=")
-    if len(cubes) == 1:
-        ((group, make_cube),) = cubes.items()
-        sharpen_to_store(make_cube(), store, group=group, **options)
-        return
+    _check_names(cubes, options)
     client = current_client()
-    if client is None:
+    if client is None or len(cubes) == 1:
         failures = _one_by_one(cubes, store, options)
     else:
         stream = _Stream(store, options, client)
         stream.run(cubes, at_once)
         failures = stream.failures
     if failures:
-        first = next(iter(failures.values()))
-        raise type(first)(
-            f"{len(failures)} of {len(cubes)} are not done: {', '.join(failures)}; the same again does what is left of them. "
-            f"The first error: {first}"
-        )
+        first, total = next(iter(failures.values())), len(cubes)
+        if total == 1:
+            raise first
+        named = ", ".join([*list(failures)[:NAMED_AT_MOST], *(["..."] if len(failures) > NAMED_AT_MOST else [])])
+        raise type(first)(f"{len(failures)} of {total} failed: {named}; the others are done. The first error: {first}") from first
+
+
+def _check_names(cubes: Mapping[str, MakeCube], options: Mapping[str, Any]) -> None:
+    if not isinstance(cubes, Mapping) or not all(map(callable, cubes.values())):
+        raise InputError("cubes= must be a dict: by the name of each group, what makes its cube when it is called")
+    if len({name.strip("/") for name in cubes}) < len(cubes):
+        raise InputError("cubes= names a group twice; each cube needs a group of its own")
+    if "group" in options:
+        raise InputError("group= names one group, and each cube has its own: name them in cubes=")
 
 
 def _one_by_one(cubes: Mapping[str, MakeCube], store: StoreLike, options: Mapping[str, Any]) -> dict[str, S2PipeError]:
     """Sharpen one cube after another; the errors, by group."""
-    failures = {}
+    failures: dict[str, S2PipeError] = {}
     for group, make_cube in cubes.items():
-        try:
+        with _kept_to_itself(group, failures):
             sharpen_to_store(make_cube(), store, group=group, **options)
-        except S2PipeError as error:
-            failures[group] = _told(group, error)
     return failures
 
 
-def _told(group: str, error: S2PipeError) -> S2PipeError:
-    log.warning("%s: %s", group, error)
-    return error
+@contextmanager
+def _kept_to_itself(group: str, failures: dict[str, S2PipeError]) -> Iterator[None]:
+    """Enter what goes wrong within the block among the failures: it must not end the work on other cubes."""
+    try:
+        with worker_deaths():
+            yield
+    except S2PipeError as error:
+        failures[group] = error
+    except Exception as error:
+        log.info("%s failed", group, exc_info=True)
+        failures[group] = S2PipeError(redact(f"{group} failed with {type(error).__name__}: {error}"))
+    if group in failures:
+        log.info("%s: %s", group, failures[group])
 
 
 class _Stream:
@@ -98,50 +114,47 @@ class _Stream:
     def run(self, cubes: Mapping[str, MakeCube], at_once: int) -> None:
         """Sharpen all of them; `failures` tells what went wrong."""
         waiting = iter(cubes.items())
-        try:
+        with ExitStack() as everything:  # what is left when the user interrupts
             while True:
                 while len(self.running) < at_once and (cube := next(waiting, None)):
-                    self._begin(*cube)
+                    with _kept_to_itself(cube[0], self.failures):
+                        self._begin(*cube, held=everything.enter_context(ExitStack()))
                 if not self.running:
                     return
                 self._take(next(self._completed))
-        finally:  # what is left when the user interrupts
-            for _, held in self.running.values():
-                held.close()
 
-    def _begin(self, group: str, make_cube: MakeCube) -> None:
-        with ExitStack() as stack:
-            try:
-                plan = stack.enter_context(planned(make_cube(), self.store, group=group, **self.options))
-            except S2PipeError as error:
-                self.failures[group] = _told(group, error)
-                return
-            submitted = stack.enter_context(Submitted(plan, self.client))
-            self.running[group] = submitted, stack.pop_all()
-        self._owners |= {future.key: group for future in submitted.futures}
-        self._completed.update(submitted.futures)
+    def _begin(self, group: str, make_cube: MakeCube, *, held: ExitStack) -> None:
+        try:
+            plan = held.enter_context(planned(make_cube(), self.store, group=group, **self.options))
+            submitted = held.enter_context(Submitted(plan, self.client))
+            self._watch(group, submitted.begin())
+        except Exception:
+            held.close()
+            raise
+        self.running[group] = submitted, held
         if not submitted.left:
             self._end(group)
+
+    def _watch(self, group: str, futures: list[Future[Any]]) -> None:
+        self._owners |= {future.key: group for future in futures}
+        self._completed.update(futures)
 
     def _take(self, future: Future[Any]) -> None:
         group = self._owners.pop(future.key)
         if group not in self.running:  # it failed, and this was cancelled
             return
-        submitted, _ = self.running[group]
-        try:
-            submitted.take(future)
-        except S2PipeError as error:
-            self._end(group, error)
-        else:
-            if not submitted.left:
-                self._end(group)
-
-    def _end(self, group: str, error: S2PipeError | None = None) -> None:
-        submitted, held = self.running.pop(group)
-        with held:
+        submitted, held = self.running[group]
+        with _kept_to_itself(group, self.failures):
             try:
-                if error:
-                    raise error
-                submitted.finish()
-            except S2PipeError as found:
-                self.failures[group] = _told(group, found)
+                self._watch(group, submitted.take(future))
+            except Exception:
+                del self.running[group]
+                held.close()
+                raise
+        if group in self.running and not submitted.left:
+            self._end(group)
+
+    def _end(self, group: str) -> None:
+        submitted, held = self.running.pop(group)
+        with _kept_to_itself(group, self.failures), held:
+            submitted.finish()

@@ -27,7 +27,7 @@ BLOCK = {"cpu": 612, "cuda": 1830}
 `benchmarks/gpu_tile.py`."""
 
 SMALLEST_BLOCK = 60
-PLACED_AT_MOST = 2
+PLACED_AT_MOST = 8
 
 _placed: OrderedDict[tuple[str, str], Sharpener] = OrderedDict()
 _placing = threading.Lock()
@@ -104,12 +104,11 @@ class _OutOfMemory(Exception):
 def _sharpen_on(device: str, sharpener: Sharpener, r10m: Array, r20m: Array | None, r60m: Array | None) -> Array:
     """Sharpen one chunk on this device, in blocks that are halved until they fit."""
     with _slots(torch.device(device).type, _sharing), _at_work() if device == "cpu" else nullcontext():
-        placed = _place(sharpener, device)
         height, width = (size - 2 * sharpener.halo for size in r10m.shape[1:])
         edge = min(_edge(device), max(height, width))
         while True:
             try:
-                return _sharpen_blocks(placed, r10m, r20m, r60m, edge)
+                return _sharpen_blocks(_place(sharpener, device), r10m, r20m, r60m, edge)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error) or (edge <= SMALLEST_BLOCK and device == "cpu"):
                     raise
@@ -170,9 +169,12 @@ def _edge(device: str) -> int:
     return _largest_block.get(device, BLOCK.get(torch.device(device).type, BLOCK["cpu"]))
 
 
+_FAILED_ALLOCATION = r"can't allocate memory|CUDA error: out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED"
+"""What plain RuntimeErrors say of it: on the CPU, and in CUDA's libraries."""
+
+
 def _is_out_of_memory(error: Exception) -> bool:
-    # a failed allocation on the CPU is a plain RuntimeError
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or re.search(_FAILED_ALLOCATION, str(error)) is not None
 
 
 def _place(sharpener: Sharpener, device: str) -> Sharpener:

@@ -103,6 +103,31 @@ def test_a_device_without_memory_leaves_its_work_to_the_cpu(monkeypatch, caplog)
     ]
 
 
+@dataclass
+class CrowdedDevice(MeanOfNeighbours):
+    """Cannot even be moved to a device that is not the CPU."""
+
+    message: str = ""
+
+    def to(self, device):
+        if device != "cpu":
+            raise RuntimeError(self.message)
+        return self
+
+    def __dask_tokenize__(self):
+        return "crowded"
+
+
+@pytest.mark.parametrize(
+    "message", ["CUDA error: out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED when ..."]
+)
+def test_weights_for_which_a_device_has_no_memory_stay_on_the_cpu(monkeypatch, message):
+    monkeypatch.setattr(worker, "choose_device", lambda device: device)
+    fine, coarse = padded()
+    result = worker.sharpen_padded(CrowdedDevice(message=message), fine, coarse, None, device="cuda:0")
+    np.testing.assert_array_equal(result, expected(fine))
+
+
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
     with pytest.raises(RuntimeError, match="out of memory"):
         worker.sharpen_padded(MeanOfNeighbours(largest=100, error=RuntimeError), *padded(), None, device="cpu")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -38,10 +38,20 @@ def find_tiles(options: argparse.Namespace) -> dict[str, pystac.ItemCollection]:
 
 def sharpen_tiles(tiles: dict[str, pystac.ItemCollection], options: argparse.Namespace) -> None:
     """Sharpen each tile into a group of its own, on the current dask cluster, or on threads where there is none."""
-    cubes = {tile: partial(s2pipe.load, items, bbox=options.bbox, chunks=options.chunks) for tile, items in tiles.items()}
+    load = partial(s2pipe.load, bbox=options.bbox, chunks=options.chunks, sign=signer(options.catalog))
+    cubes = {tile: partial(load, items) for tile, items in tiles.items()}
     s2pipe.sharpen_tiles(cubes, options.out, method=options.method)
     for tile, items in tiles.items():
         print(f"{tile}: {len(items)} dates in {redact(options.out)}")
+
+
+def signer(catalog: str) -> Callable[[str], str] | None:
+    """What signs hrefs when they are read, for the catalog that wants it (pip install 's2pipe[planetary-computer]')."""
+    if catalog != "planetary-computer":
+        return None
+    import planetary_computer
+
+    return planetary_computer.sign
 
 
 @contextmanager
@@ -49,5 +59,7 @@ def clean_exit(parser: argparse.ArgumentParser) -> Iterator[None]:
     """Turn s2pipe's own errors into one line on stderr and an exit code: 2 for bad input, 1 for the rest."""
     try:
         yield
+    except KeyboardInterrupt:
+        parser.exit(130, "interrupted\n")
     except S2PipeError as error:
         parser.exit(2 if isinstance(error, InputError) else 1, f"error: {error}\n")
