@@ -148,8 +148,8 @@ def _pauses(error: Exception) -> list[float]:
     """
     if isinstance(error, (MemoryError, *_NOT_THE_FILES)):
         return []
-    if _code(error) or any(re.search(pattern, _said(error)) for pattern, _ in _CAUSES_FOR_GOOD):
-        return [0.0]  # what a server answered, GDAL has retried itself where that may help
+    if any(re.search(pattern, _said(error)) for pattern, _ in _CAUSES_FOR_GOOD):
+        return [0.0]
     retries, delay = int(_setting("GDAL_HTTP_MAX_RETRY")), _setting("GDAL_HTTP_RETRY_DELAY")
     return [0.0, *(min(delay * 2.0**retry, LONGEST_PAUSE) for retry in range(retries))]
 

@@ -51,19 +51,23 @@ def sharpen_tiles(cubes: Mapping[str, MakeCube], store: StoreLike, *, at_once: i
     """
     check_whole("at_once", at_once, least=1)
     _check_names(cubes, options)
+    if len(cubes) == 1:
+        ((group, make_cube),) = cubes.items()
+        sharpen_to_store(make_cube(), store, group=group, **options)
+        return
     client = current_client()
-    if client is None or len(cubes) == 1:
+    if client is None:
         failures = _one_by_one(cubes, store, options)
     else:
         stream = _Stream(store, options, client)
         stream.run(cubes, at_once)
         failures = stream.failures
     if failures:
-        first, total = next(iter(failures.values())), len(cubes)
-        if total == 1:
-            raise first
+        first = next(iter(failures.values()))
         named = ", ".join([*list(failures)[:NAMED_AT_MOST], *(["..."] if len(failures) > NAMED_AT_MOST else [])])
-        raise type(first)(f"{len(failures)} of {total} failed: {named}; the others are done. The first error: {first}") from first
+        raise type(first)(
+            f"{len(failures)} of {len(cubes)} failed: {named}; the others are done. The first error: {first}"
+        ) from first
 
 
 def _check_names(cubes: Mapping[str, MakeCube], options: Mapping[str, Any]) -> None:
@@ -93,10 +97,9 @@ def _kept_to_itself(group: str, failures: dict[str, S2PipeError]) -> Iterator[No
     except S2PipeError as error:
         failures[group] = error
     except Exception as error:
-        log.info("%s failed", group, exc_info=True)
         failures[group] = S2PipeError(redact(f"{group} failed with {type(error).__name__}: {error}"))
     if group in failures:
-        log.info("%s: %s", group, failures[group])
+        log.warning("%s: %s", group, failures[group])
 
 
 class _Stream:
