@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which `make demo` was run, with a quicker training."""
     folder = tmp_path_factory.mktemp("newcomer")
-    result = CliRunner().invoke(app, ["demo", "--out", str(folder / "s2pipe-demo"), "--steps", "25"])
+    result = CliRunner().invoke(app, ["demo", "--out", str(folder / "s2pipe-demo"), "--steps", "50"])
     assert result.exit_code == 0, result.output
     return folder
 
