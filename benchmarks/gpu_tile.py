@@ -11,13 +11,10 @@ fit included. Blocks are of one chunk in memory with its halo, moved to the GPU 
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import statistics
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,9 +24,9 @@ import numpy as np
 import torch
 from dask.system import CPU_COUNT
 from distributed import Client, Nanny, Scheduler, SpecCluster
-from run_facts import HERE, commit, markdown, stated
-from tile_input import CACHE, TILE, TILE_NAME, Job, jobs, served, write_input
-from whole_tile import METHOD, delete, watch_threads
+from run_facts import HERE, commit, looking_on, markdown, stated
+from tile_input import TILE, TILE_NAME, Job, jobs, measure_and_render, served, write_input
+from whole_tile import METHOD, delete, spent, watch_threads
 
 import s2pipe
 from s2pipe import worker
@@ -49,19 +46,8 @@ def watch_gpu() -> Iterator[list[float]]:
     pynvml.nvmlInit()
     gpu = pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
     shares: list[float] = []
-    done = threading.Event()
-
-    def look() -> None:
-        while not done.wait(0.1):
-            shares.append(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with looking_on(lambda: shares.append(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100), every=0.1):
         yield shares
-    finally:
-        done.set()
-        thread.join()
 
 
 def timed(job: Job) -> dict[str, Any]:
@@ -73,9 +59,7 @@ def timed(job: Job) -> dict[str, Any]:
             s2pipe.sharpen_to_store(job.cube(), job.store, method=METHOD)
         seconds = time.perf_counter() - start
     delete(Path(job.store))
-    fit = kinds.pop("fit", 0)
-    shares = {kind: count / kinds.total() for kind, count in kinds.most_common()}
-    return {"wall_s": seconds, "fit_s": fit / 20, "gpu_idle": 1 - statistics.mean(busy), "shares": shares}
+    return {"wall_s": seconds, **spent(kinds), "gpu_idle": 1 - statistics.mean(busy)}
 
 
 @contextmanager
@@ -153,19 +137,5 @@ def render(result: dict[str, Any]) -> str:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--render", action="store_true", help="only render the results there are")
-    parser.add_argument("--size", type=int, default=TILE, help="edge of the tile in 10 m pixels, a multiple of 36")
-    parser.add_argument("--cache", type=Path, default=CACHE)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="file to write; the page lies beside it")
-    options = parser.parse_args(arguments)
-    if not options.render:
-        options.results.write_text(json.dumps(run(options.cache, options.size), indent=1) + "\n")
-    page = render(json.loads(options.results.read_text()))
-    options.results.with_suffix(".md").write_text(page)
-    print(page)
-
-
 if __name__ == "__main__":
-    main()
+    measure_and_render(__doc__, run, render, RESULTS)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ import numpy as np
 import psutil
 import xarray as xr
 from distributed import Client, LocalCluster
-from run_facts import HERE, commit, markdown, stated
+from run_facts import HERE, commit, looking_on, markdown, stated
 
 import s2pipe
 from s2pipe.places import locate
@@ -77,20 +76,14 @@ def tile(number: int) -> xr.DataTree:
 def watched(client: Client) -> Iterator[list[tuple[float, int, float]]]:
     """Seconds since the start, tasks that the scheduler holds, and gigabytes of this process, while the block runs."""
     seen: list[tuple[float, int, float]] = []
-    done, start, process = threading.Event(), time.monotonic(), psutil.Process()
+    start, process = time.monotonic(), psutil.Process()
 
     def look() -> None:
-        while not done.wait(0.5):
-            tasks = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
-            seen.append((time.monotonic() - start, tasks, process.memory_info().rss / 1e9))
+        tasks = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+        seen.append((time.monotonic() - start, tasks, process.memory_info().rss / 1e9))
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with looking_on(look, every=0.5):
         yield seen
-    finally:
-        done.set()
-        thread.join()
 
 
 def stream(tiles: int, store: Path) -> dict[str, Any]:

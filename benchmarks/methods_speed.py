@@ -17,7 +17,6 @@ import argparse
 import json
 import multiprocessing
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import psutil
-from run_facts import HERE, commit, markdown, stated
+from run_facts import HERE, commit, looking_on, markdown, stated
 
 import s2pipe
 from s2pipe import worker
@@ -57,20 +56,14 @@ class Peak:
 @contextmanager
 def watch_memory(every: float = 0.002) -> Iterator[Peak]:
     """Look at this process until the block ends."""
-    process, peak, done = psutil.Process(), Peak(), threading.Event()
+    process, peak = psutil.Process(), Peak()
     before = process.memory_info().rss
 
     def look() -> None:
-        while not done.wait(every):
-            peak.held = max(peak.held, process.memory_info().rss - before)
+        peak.held = max(peak.held, process.memory_info().rss - before)
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with looking_on(look, every=every):
         yield peak
-    finally:
-        done.set()
-        thread.join()
 
 
 def fitted(name: str, *, coarsest: int = 60) -> tuple[Sharpener, float]:

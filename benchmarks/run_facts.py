@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,6 +44,24 @@ REPAIRED = ("iceland", "usa")
 def load_scene(name: str) -> xr.DataTree:
     cube = read_scene(DATA / SCENES[name]).cube
     return s2pipe.repair_registration(cube) if name in REPAIRED else cube
+
+
+@contextmanager
+def looking_on(look: Callable[[], None], *, every: float) -> Iterator[None]:
+    """Call `look` every so many seconds, in a thread beside the block."""
+    done = threading.Event()
+
+    def run() -> None:
+        while not done.wait(every):
+            look()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def stated(started: str) -> dict[str, str]:

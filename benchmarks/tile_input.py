@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import multiprocessing
 import os
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -132,3 +134,20 @@ def jobs(items: Path, address: str, work: Path, size: int) -> Iterator[tuple[str
             store = str(work / f"{size // divisor}px{count}.zarr")
             job = Job(items=described[:count], size=size // divisor, chunk=size // CHUNKS_A_SIDE, store=store)
             yield f"{share} tile, {count} date{'s' * (count > 1)}", job
+
+
+def measure_and_render(
+    doc: str, run: Callable[[Path, int], dict[str, Any]], render: Callable[[dict[str, Any]], str], results: Path
+) -> None:
+    """The command line of a benchmark: measure in the cache folder a tile of some size, and write the results and their page."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--render", action="store_true", help="only render the results there are")
+    parser.add_argument("--size", type=int, default=TILE, help="edge of the tile in 10 m pixels, a multiple of 36")
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--results", type=Path, default=results, help="file to write; the page lies beside it")
+    options = parser.parse_args()
+    if not options.render:
+        options.results.write_text(json.dumps(run(options.cache, options.size), indent=1) + "\n")
+    page = render(json.loads(options.results.read_text()))
+    options.results.with_suffix(".md").write_text(page)
+    print(page)

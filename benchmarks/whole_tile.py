@@ -19,7 +19,6 @@ is measured anew, and both stores must be equal.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import multiprocessing
@@ -29,7 +28,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
@@ -40,8 +39,8 @@ from typing import Any
 import numpy as np
 import psutil
 import xarray as xr
-from run_facts import HERE, commit, markdown, stated
-from tile_input import CACHE, TILE, TILE_NAME, Job, end_with_parent, jobs, served, write_input
+from run_facts import HERE, commit, looking_on, markdown, stated
+from tile_input import TILE_NAME, Job, end_with_parent, jobs, measure_and_render, served, write_input
 
 import s2pipe
 from s2pipe import worker
@@ -86,8 +85,7 @@ def sharpened(job: Job) -> dict[str, Any]:
     with watch_threads() as kinds:
         s2pipe.sharpen_to_store(job.cube(), job.store, method=METHOD)
     seconds = time.perf_counter() - start
-    fit = kinds.pop("fit", 0) / LOOKS_A_SECOND
-    return {"wall_s": seconds, "fit_s": fit, "shares": {kind: count / kinds.total() for kind, count in kinds.most_common()}}
+    return {"wall_s": seconds, **spent(kinds)}
 
 
 def digest(store: str) -> str:
@@ -121,24 +119,24 @@ KINDS = (
 def watch_threads() -> Iterator[Counter[str]]:
     """How often a thread was seen at each kind of work while the block ran: dask's, and the one that schedules."""
     seen: Counter[str] = Counter()
-    done, main = threading.Event(), threading.get_ident()
+    main = threading.get_ident()
 
     def look() -> None:
-        while not done.wait(1 / LOOKS_A_SECOND):
-            frames = sys._current_frames()
-            scheduling = _kind(frames[main])
-            seen[scheduling] += 1
-            if scheduling != "fit":
-                seen.update(_kind(frames[thread]) for thread in _newest_pool() if thread in frames)
+        frames = sys._current_frames()
+        scheduling = _kind(frames[main])
+        seen[scheduling] += 1
+        if scheduling != "fit":
+            seen.update(_kind(frames[thread]) for thread in _newest_pool() if thread in frames)
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with looking_on(look, every=1 / LOOKS_A_SECOND):
         yield seen
-    finally:
-        done.set()
-        thread.join()
-        del seen["wait for tasks"]  # the scheduling thread costs nothing then
+    del seen["wait for tasks"]  # the scheduling thread costs nothing then
+
+
+def spent(kinds: Counter[str]) -> dict[str, Any]:
+    """Seconds of the fit, and the shares of each kind of work in the rest of the time."""
+    fit = kinds.pop("fit", 0) / LOOKS_A_SECOND
+    return {"fit_s": fit, "shares": {kind: count / kinds.total() for kind, count in kinds.most_common()}}
 
 
 def _newest_pool() -> list[int | None]:
@@ -318,19 +316,5 @@ def render(result: dict[str, Any]) -> str:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--render", action="store_true", help="only render the results there are")
-    parser.add_argument("--size", type=int, default=TILE, help="edge of the tile in 10 m pixels, a multiple of 36")
-    parser.add_argument("--cache", type=Path, default=CACHE)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="file to write; the page lies beside it")
-    options = parser.parse_args(arguments)
-    if not options.render:
-        options.results.write_text(json.dumps(run(options.cache, options.size), indent=1) + "\n")
-    page = render(json.loads(options.results.read_text()))
-    options.results.with_suffix(".md").write_text(page)
-    print(page)
-
-
 if __name__ == "__main__":
-    main()
+    measure_and_render(__doc__, run, render, RESULTS)

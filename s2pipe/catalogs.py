@@ -7,7 +7,7 @@ import logging
 import math
 import re
 from calendar import monthrange
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, timedelta
 from datetime import datetime as Datetime
 from numbers import Real
@@ -361,3 +361,23 @@ def group_items(items: Iterable[pystac.Item | Mapping[str, Any]]) -> dict[str, p
             raise InputError(f"item {item.id} states no MGRS tile: not in grid:code, s2:mgrs_tile, mgrs:* or its id")
         groups.setdefault(group_key(item), []).append(item)
     return {key: pystac.ItemCollection(members, clone_items=False) for key, members in groups.items()}
+
+
+def signer_of(catalog: str) -> Callable[[str], str] | None:
+    """What signs hrefs when they are read, for the catalog that wants it.
+
+    Raises
+    ------
+    InputError
+        If the package that signs is not installed.
+    """
+    if catalog != "planetary-computer":
+        return None
+    try:
+        import planetary_computer
+    except ImportError:
+        raise InputError(
+            "--catalog planetary-computer needs planetary-computer: pip install 's2pipe[planetary-computer]'"
+        ) from None
+    sign: Callable[[str], str] = planetary_computer.sign
+    return sign

@@ -229,6 +229,7 @@ def sharpen(
     """
     with _clean_exit():
         import s2pipe
+        from s2pipe.catalogs import signer_of
         from s2pipe.clusters import TLS_OPTIONS, tls_security
         from s2pipe.loading import check_chunk_edge, check_loader
         from s2pipe.radiometry import check_offset
@@ -253,7 +254,7 @@ def sharpen(
         security = tls_security(tls_ca_file, tls_cert, tls_key)
         if security is not None and scheduler in (None, "local"):
             raise InputError(f"{TLS_OPTIONS} are for a scheduler elsewhere: give --scheduler tls://host:8786 too")
-        sign = _signer(catalog)
+        sign = signer_of(catalog)
         items = s2pipe.search(catalog, bbox=bbox, datetime=datetime, collection=collection, max_cloud_cover=max_cloud_cover)
         groups = s2pipe.group_items(items)
         for group in groups:
@@ -332,19 +333,6 @@ def _bands_to_load(wanted: tuple[str, ...] | None, method: str | Sharpener) -> l
     used = (*wanted, *(() if isinstance(method, str) else method.bands_in))
     coarsest = max(BANDS[band].gsd for band in used)
     return [band.name for band in BANDS.values() if band.gsd <= coarsest]
-
-
-def _signer(catalog: str) -> Any:
-    """What signs hrefs when they are read, for the catalog that wants it."""
-    if catalog != "planetary-computer":
-        return None
-    try:
-        import planetary_computer
-    except ImportError:
-        raise InputError(
-            "--catalog planetary-computer needs planetary-computer: pip install 's2pipe[planetary-computer]'"
-        ) from None
-    return planetary_computer.sign
 
 
 @contextmanager

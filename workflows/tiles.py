@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import pystac
 
 import s2pipe
+from s2pipe.catalogs import signer_of
 from s2pipe.errors import InputError, S2PipeError, redact
 
 
@@ -38,20 +39,11 @@ def find_tiles(options: argparse.Namespace) -> dict[str, pystac.ItemCollection]:
 
 def sharpen_tiles(tiles: dict[str, pystac.ItemCollection], options: argparse.Namespace) -> None:
     """Sharpen each tile into a group of its own, on the current dask cluster, or on threads where there is none."""
-    load = partial(s2pipe.load, bbox=options.bbox, chunks=options.chunks, sign=signer(options.catalog))
+    load = partial(s2pipe.load, bbox=options.bbox, chunks=options.chunks, sign=signer_of(options.catalog))
     cubes = {tile: partial(load, items) for tile, items in tiles.items()}
     s2pipe.sharpen_tiles(cubes, options.out, method=options.method)
     for tile, items in tiles.items():
         print(f"{tile}: {len(items)} dates in {redact(options.out)}")
-
-
-def signer(catalog: str) -> Callable[[str], str] | None:
-    """What signs hrefs when they are read, for the catalog that wants it (pip install 's2pipe[planetary-computer]')."""
-    if catalog != "planetary-computer":
-        return None
-    import planetary_computer
-
-    return planetary_computer.sign
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import pytest
 from items import CONVENTIONS, OFFSET_APPLIED, SCENES, collection, earth_search_item, write_cogs
 from servers import AssetServer, MissingService, asset_server, stac_api
 
+from s2pipe.simulate import simulate_scene, write_scene
+
 
 @pytest.fixture(scope="session")
 def cog_dir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -45,3 +47,9 @@ def catalog(assets: AssetServer, cog_dir: Path) -> Iterator[str]:
         if os.environ.get("S2PIPE_REQUIRE_SERVICES") == "1":
             pytest.fail(str(missing))
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A local catalog with one small simulated scene."""
+    return write_scene(simulate_scene(120, seed=4), tmp_path_factory.mktemp("archive"))

@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 import s2pipe
 from s2pipe.cli import app
 from s2pipe.clusters import connect, tls_security
-from s2pipe.simulate import simulate_scene, write_scene
 
 ROOT = Path(__file__).parents[2]
 WORKFLOW = str(ROOT / "workflows" / "sharpen_on_cluster.py")
@@ -43,11 +42,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     ) as cluster:
         assert cluster.scheduler_address.startswith("tls://")
         yield Guarded(cluster.scheduler_address, certificates)
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_scene(simulate_scene(120, seed=4), tmp_path_factory.mktemp("archive"))
 
 
 @pytest.fixture

@@ -16,15 +16,9 @@ from typer.testing import CliRunner
 
 import s2pipe
 from s2pipe.cli import app
-from s2pipe.simulate import simulate_scene, write_scene
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 GROUP = "33TWM_32633"
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_scene(simulate_scene(120, seed=4), tmp_path_factory.mktemp("archive"))
 
 
 @pytest.fixture
