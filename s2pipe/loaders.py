@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import dask.array as da
 import dask.base
@@ -14,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pystac
 import rasterio.windows
+from dask.blockwise import optimize_blockwise
+from dask.delayed import Delayed, delayed
 
 from s2pipe.errors import InputError
 from s2pipe.reading import Sign, read_window
@@ -41,7 +42,17 @@ def _read_stackstac(scenes: Sequence[Scene], members: Sequence[str], grid: Grid,
         errors_as_nodata=(),
         reader=partial(_StackstacReader, sign=sign),
     )
-    return stack.data
+    return _in_one_task_each(stack.data)
+
+
+def _in_one_task_each(reads: da.Array) -> da.Array:
+    """The same array without stackstac's task for each file, which all reads of that file wait for.
+
+    Where there are such tasks, dask orders a graph so that all of a date is read, and held, before much of it is computed.
+    """
+    for layer in reads.dask.layers.values():
+        layer.annotations = None  # stackstac's own, which forbids to fuse its layers
+    return da.Array(optimize_blockwise(reads.dask, keys=[reads.name]), reads.name, reads.chunks, meta=reads._meta)
 
 
 def _read_odc(scenes: Sequence[Scene], members: Sequence[str], grid: Grid, gsd: int, edge: int, sign: Sign | None) -> Any:
@@ -60,7 +71,7 @@ def _read_odc(scenes: Sequence[Scene], members: Sequence[str], grid: Grid, gsd: 
         nodata=0,
         groupby="id",
         preserve_original_order=True,
-        driver=_OdcDriver(sign),
+        driver=cast(Any, _OdcDriver(sign)),
     )
     return da.stack([data[name].data for name in members], axis=1)
 
@@ -113,12 +124,13 @@ class _StackstacReader:
 
 
 class _OdcDriver:
-    """odc-loader's ``ReaderDriver`` protocol: files as `read_window` reads them."""
+    """What odc-loader asks of a ``ReaderDriver`` that has a `dask_reader`: files as `read_window` reads them."""
 
-    md_parser = aux_reader = dask_reader = None
+    md_parser = aux_reader = None
 
     def __init__(self, sign: Sign | None) -> None:
-        self._sign = sign
+        # given this, odc-loader too makes no task for each file, see `_in_one_task_each`
+        self.dask_reader = _OdcReader(sign=sign)
 
     def new_load(self, geobox: Any, *, chunks: Any = None) -> None:
         """No state is shared between reads."""
@@ -128,22 +140,25 @@ class _OdcDriver:
 
     def capture_env(self) -> dict[str, str]:
         # part of odc's graph token: loads that sign differently must not share results, or failures
-        return {"sign": dask.base.tokenize(self._sign)}
-
-    @contextmanager
-    def restore_env(self, env: Any, load_state: Any) -> Iterator[None]:
-        yield
-
-    def open(self, src: Any, ctx: Any) -> _OdcReader:
-        return _OdcReader(src.uri, self._sign)
+        return {"sign": dask.base.tokenize(self.dask_reader.sign)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _OdcReader:
-    url: str
-    sign: Sign | None
+    """odc-loader's ``DaskRasterReader`` protocol: of one file, once it is opened."""
 
-    def read(self, cfg: Any, dst_geobox: Any, *, dst: Any = None, selection: Any = None) -> tuple[Any, npt.NDArray[np.uint16]]:
-        height, width = dst_geobox.shape
-        pixels = read_window(self.url, self.sign, dst_geobox.crs.epsg, dst_geobox.transform, (height, width))
-        return np.s_[0:height, 0:width], pixels
+    sign: Sign | None
+    url: str = ""
+    layer_name: str = ""
+
+    def open(self, src: Any, cfg: Any, ctx: Any, layer_name: str, idx: int) -> _OdcReader:
+        return replace(self, url=src.uri, layer_name=layer_name)
+
+    def read(self, dst_geobox: Any, *, selection: Any = None, idx: tuple[int, ...]) -> Delayed:
+        read: Delayed = delayed(_read_for_odc)(self.url, self.sign, dst_geobox, dask_key_name=(self.layer_name, *idx))
+        return read
+
+
+def _read_for_odc(url: str, sign: Sign | None, geobox: Any) -> tuple[Any, npt.NDArray[np.uint16]]:
+    height, width = geobox.shape
+    return np.s_[0:height, 0:width], read_window(url, sign, geobox.crs.epsg, geobox.transform, (height, width))

@@ -19,7 +19,9 @@ import xarray as xr
 import zarr
 from affine import Affine
 from dask.callbacks import Callback
+from dask.utils import key_split
 
+import s2pipe
 from s2pipe.bands import BANDS, BANDS_BY_GSD, GSDS, node_name
 from s2pipe.errors import InputError, ReadError
 from s2pipe.loading import load
@@ -328,6 +330,31 @@ def test_a_whole_tile_of_a_real_item_is_planned_at_once(data_dir: Path) -> None:
     assert cube["r10m"]["reflectance"].shape == (1, 4, 10980, 10980)
     assert cube["r60m"]["reflectance"].data.chunksize == (1, 1, 305, 305)
     assert len(cube["r10m"]["reflectance"].__dask_graph__()) < 1000
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_chunks_are_written_while_others_are_still_to_be_read(
+    scene: tuple[Arrays, dict[str, str]], loader: str, tmp_path: Path
+) -> None:
+    reads, reads_at_writes = 0, []
+
+    def sign(href: str) -> str:
+        nonlocal reads
+        reads += 1
+        return href
+
+    class Watch(Callback):
+        def _posttask(self, key: Any, *_: Any) -> None:
+            if key_split(key) == "write_chunk":
+                reads_at_writes.append(reads)
+
+    cube = load([earth_search(scene[1], baseline="05.11")], loader=loader, sign=sign, chunks=60)
+    sharpener = s2pipe.fit(cube, "bicubic")
+    reads = 0
+    with Watch(), dask.config.set(num_workers=1):
+        s2pipe.sharpen_to_store(cube, tmp_path / "result.zarr", method=sharpener)
+    assert reads_at_writes[0] < reads / 2
+    assert reads_at_writes[len(reads_at_writes) // 3] < reads * 3 / 4
 
 
 # ---- signing ----
