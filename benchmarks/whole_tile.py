@@ -127,6 +127,7 @@ def watch_threads() -> Iterator[Counter[str]]:
         seen[scheduling] += 1
         if scheduling != "fit":
             seen.update(_kind(frames[thread]) for thread in _newest_pool() if thread in frames)
+        frames.clear()  # its own frame is among them, and a cycle would keep all of them, and the arrays they hold, alive
 
     with looking_on(look, every=1 / LOOKS_A_SECOND):
         yield seen

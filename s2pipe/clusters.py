@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from s2pipe.errors import InputError
 if TYPE_CHECKING:
     from distributed import Client
     from distributed.security import Security
+
+log = logging.getLogger(__name__)
 
 GPU = "GPU"
 """The resource by which a dask worker declares a GPU: ``dask worker --resources GPU=1``."""
@@ -30,6 +33,19 @@ def current_client() -> Client | None:
         return None
 
 
+def warn_if_nobody_works() -> None:
+    """Log a warning if there is a cluster, but no worker in it yet: all that is computed then waits for one."""
+    client = current_client()
+    if client is not None and not _workers_of(client):
+        log.warning("the dask cluster has no workers yet; the job waits for them")
+
+
+def _workers_of(client: Client) -> list[dict[str, Any]]:
+    """What the scheduler knows of each worker of the client's cluster."""
+    workers: dict[str, dict[str, Any]] = client.scheduler_info(n_workers=-1).get("workers", {})
+    return list(workers.values())
+
+
 def runs_on_gpus(device: str) -> bool:
     """Whether networks are to run on workers of the cluster that declare a GPU: those of "auto" where there are any.
 
@@ -41,8 +57,7 @@ def runs_on_gpus(device: str) -> bool:
     client = current_client()
     if client is None or not device.startswith(("auto", "cuda")):
         return False
-    workers: dict[str, Any] = client.scheduler_info(n_workers=-1).get("workers", {})
-    declared = any(worker["resources"].get(GPU, 0) >= 1 for worker in workers.values())
+    declared = any(worker["resources"].get(GPU, 0) >= 1 for worker in _workers_of(client))
     if device.startswith("cuda") and not declared:
         raise InputError(
             f"device={device!r}, but no worker of the dask cluster declares a GPU; start workers that do (dask worker "

@@ -14,7 +14,7 @@ from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 from dask.utils import key_split
 
-from s2pipe.clusters import current_client
+from s2pipe.clusters import current_client, warn_if_nobody_works
 from s2pipe.errors import ReadError, S2PipeError
 from s2pipe.kept_sharpener import check_same_fit, keep_sharpener, kept_sharpener
 from s2pipe.lock import hold, refuse_if_held
@@ -76,20 +76,23 @@ def sharpen_to_store(
     S2PipeError
         What `sharpen` and `to_zarr` raise.
     """
-    with planned(
-        cube,
-        store,
-        method=method,
-        group=group,
-        sensor=sensor,
-        bands=bands,
-        device=device,
-        seed=seed,
-        overwrite=overwrite,
-        refit=refit,
-        shards=shards,
-        **fit_options,
-    ) as plan:
+    with (
+        cluster_failures(),
+        planned(
+            cube,
+            store,
+            method=method,
+            group=group,
+            sensor=sensor,
+            bands=bands,
+            device=device,
+            seed=seed,
+            overwrite=overwrite,
+            refit=refit,
+            shards=shards,
+            **fit_options,
+        ) as plan,
+    ):
         write(plan)
 
 
@@ -113,17 +116,18 @@ def planned(
     place = locate(store, group)
     refuse_if_held(place)
     check_place(place, overwrite=overwrite, resume=not overwrite)
+    warn_if_nobody_works()
     kept = None if overwrite or refit else kept_sharpener(place)
     if is_fitted(method):
         sharpened = sharpen(cube, method, sensor=sensor, bands=bands, device=device, **fit_options)
         fitted: Sharpener | None = method
     else:
-        recipe = as_method(method, fit_options)
+        recipe, wanted = as_method(method, fit_options), bands_wanted(cube, bands)
         if kept is not None:
-            check_same_fit(place, kept, recipe, sensor=as_sensor(sensor), seed=seed)
+            check_same_fit(place, kept, recipe, sensor=as_sensor(sensor), seed=seed, bands=wanted)
             log.info("using the weights that %s keeps", place)
         with progress_of(group):
-            fitted = kept or fit_for(cube, bands_wanted(cube, bands), recipe, sensor=sensor, seed=seed, device=device)
+            fitted = kept or fit_for(cube, wanted, recipe, sensor=sensor, seed=seed, device=device)
         sharpened = sharpen(cube, fitted or recipe, sensor=sensor, bands=bands, device=device)
     with hold(place):
         keep = partial(keep_sharpener, sharpener=fitted)
@@ -147,7 +151,7 @@ def write(plan: Plan) -> None:
         return
     from distributed import as_completed
 
-    with Submitted(plan, client) as submitted, worker_deaths():
+    with Submitted(plan, client) as submitted:
         completed = as_completed(submitted.begin())
         for future in completed:
             completed.update(submitted.take(future))
@@ -240,9 +244,11 @@ class Submitted(AbstractContextManager["Submitted"]):
 
 
 @contextmanager
-def worker_deaths() -> Iterator[None]:
-    """Say what most likely ends dask workers again and again."""
+def cluster_failures() -> Iterator[None]:
+    """Say what most likely ends dask workers again and again, and what becomes of a job whose scheduler is lost."""
     from distributed import KilledWorker
+    from distributed.client import FutureCancelledError
+    from distributed.comm.core import CommClosedError
 
     try:
         yield
@@ -250,4 +256,8 @@ def worker_deaths() -> Iterator[None]:
         raise S2PipeError(
             "dask workers died one after another over the same task, most likely out of memory; "
             "give smaller chunks (--chunks), or workers with more memory or fewer threads"
+        ) from None
+    except (FutureCancelledError, CommClosedError):
+        raise S2PipeError(
+            "the connection to the dask scheduler was lost; what is written stays, and the same job elsewhere writes the rest"
         ) from None

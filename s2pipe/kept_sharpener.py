@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from s2pipe.bands import BANDS
 from s2pipe.errors import InputError, StoreError
 from s2pipe.ledger import Ledger
 from s2pipe.methods import Method, Sharpener
@@ -63,8 +65,8 @@ def kept_sharpener(place: Place) -> Sharpener | None:
             return None
 
 
-def check_same_fit(place: Place, kept: Sharpener, method: Method, *, sensor: Sensor, seed: int) -> None:
-    """StoreError where a fit by this method would not be what made `kept`."""
+def check_same_fit(place: Place, kept: Sharpener, method: Method, *, sensor: Sensor, seed: int, bands: Sequence[str]) -> None:
+    """StoreError where a fit by this method would not be what made `kept`, or that does not make one of these `bands`."""
     assert isinstance(kept, TorchSharpener)  # no other is kept
     name = getattr(method, "name", type(method).__name__)  # a recipe from elsewhere needs none
     options: dict[str, Any] = stated_options(method) if is_dataclass(method) else {}
@@ -77,6 +79,11 @@ def check_same_fit(place: Place, kept: Sharpener, method: Method, *, sensor: Sen
         raise StoreError(
             f"{place} was written by another fit: {'; '.join(differences)}. Write to another store or group, replace this one "
             "with overwrite=True (--overwrite), or write what it lacks by the new fit with refit=True (--refit)"
+        )
+    if lacking := [band for band in bands if BANDS[band].gsd > 10 and band not in kept.bands_out]:
+        raise StoreError(
+            f"{place} was written without bands {', '.join(lacking)}. Ask for the bands that it has with bands=, write to "
+            "another store or group, or replace this one with overwrite=True (--overwrite)"
         )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from s2pipe.checks import check_whole
 from s2pipe.clusters import current_client
 from s2pipe.errors import InputError, S2PipeError, redact
-from s2pipe.job import Submitted, planned, sharpen_to_store, worker_deaths
+from s2pipe.job import Submitted, cluster_failures, planned, sharpen_to_store
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -92,7 +92,7 @@ def _one_by_one(cubes: Mapping[str, MakeCube], store: StoreLike, options: Mappin
 def _kept_to_itself(group: str, failures: dict[str, S2PipeError]) -> Iterator[None]:
     """Enter what goes wrong within the block among the failures: it must not end the work on other cubes."""
     try:
-        with worker_deaths():
+        with cluster_failures():
             yield
     except S2PipeError as error:
         failures[group] = error

@@ -51,6 +51,12 @@ def test_another_method_is_refused_before_anything_is_fitted(cube, tmp_path, mon
         sharpen_to_store(cube, tmp_path / "a.zarr", method="atprk")
 
 
+def test_bands_that_the_kept_weights_do_not_make_are_refused(cube, tmp_path):
+    sharpen_to_store(first_date(cube), tmp_path / "a.zarr", method="glp", bands=["B02", "B05"])
+    with pytest.raises(StoreError, match=r"was written without bands B01, B09\. Ask for the bands that it has"):
+        sharpen_to_store(cube, tmp_path / "a.zarr", method="glp")
+
+
 def test_it_is_taken_where_a_refit_is_asked_for(cube, tmp_path):
     sharpen_to_store(first_date(cube), tmp_path / "a.zarr", method="glp")
     sharpen_to_store(cube, tmp_path / "a.zarr", method="atprk", refit=True)

@@ -1,5 +1,6 @@
 """The whole job on a dask cluster: what travels, and that the pixels are those of threads."""
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,23 @@ def test_a_cluster_writes_the_pixels_of_threads(cluster: LocalCluster, method: s
     assert isinstance(stored, xr.DataArray)
     assert np.abs(stored.astype(int) - expected.astype(int)).max() <= 1
     assert stored.attrs == expected.attrs
+
+
+def test_a_job_waits_for_workers_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cube = with_chunks(random_cube(120, 120), 60, 60)
+    told = "the dask cluster has no workers yet; the job waits for them"
+
+    def add_worker() -> None:
+        while told not in caplog.messages:
+            time.sleep(0.1)
+        cluster.scale(1)
+
+    adding = threading.Thread(target=add_worker, daemon=True)
+    with LocalCluster(n_workers=0, dashboard_address=None, host="127.0.0.1", threads_per_worker=1) as cluster, Client(cluster):
+        adding.start()
+        s2pipe.sharpen_to_store(cube, tmp_path / "a.zarr", method="glp")
+    assert caplog.messages.count(told) == 1
+    xr.testing.assert_identical(s2pipe.open_zarr(tmp_path / "a.zarr").compute(), s2pipe.sharpen(cube, "glp").compute())
 
 
 def test_a_cluster_of_the_command_line_listens_on_this_machine_only() -> None:

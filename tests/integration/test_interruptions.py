@@ -21,7 +21,7 @@ from interrupted import kill, start, wait_for, written
 from reporting import ReportingSharpener
 
 import s2pipe
-from s2pipe.errors import StoreError
+from s2pipe.errors import S2PipeError, StoreError
 from s2pipe.job import sharpen_to_store
 from s2pipe.store import open_zarr
 
@@ -184,6 +184,51 @@ def test_a_worker_killed_inside_the_network_is_replaced(place_of_store: str, cli
     assert (written(store) == 1).all()
     undisturbed = s2pipe.sharpen(interrupted.CUBE, sharpener, bands=["B02", "B05"]).compute()
     xr.testing.assert_identical(open_zarr(store).compute(), undisturbed)
+
+
+@pytest.fixture
+def lone_scheduler(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A scheduler, which writes its address to scheduler.json, with one worker."""
+    paths = os.pathsep.join(str(path) for path in (Path(__file__).parent, Path(__file__).parents[1]))
+    file = ["--scheduler-file", str(tmp_path / "scheduler.json")]
+    commands = [
+        ["scheduler", *file, "--host", "127.0.0.1", "--port", "0", "--no-dashboard"],
+        ["worker", *file, "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard", "--no-nanny"],
+    ]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "dask", *command], env=os.environ | {"PYTHONPATH": paths}, stderr=subprocess.DEVNULL
+        )
+        for command in commands
+    ]
+    yield processes[0]
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_lost_scheduler_ends_the_job_which_goes_on_without_it(
+    tmp_path: Path, lone_scheduler: subprocess.Popen[bytes], expected: xr.DataArray
+) -> None:
+    store = str(tmp_path / "a.zarr")
+
+    def kill_scheduler() -> None:
+        wait_for(lambda: (written(store) > 0).sum() >= 3)
+        lone_scheduler.kill()
+
+    killer = threading.Thread(target=kill_scheduler)
+    wait_for((tmp_path / "scheduler.json").exists)
+    with dask.config.set({"distributed.comm.timeouts.connect": "5s"}), Client(scheduler_file=tmp_path / "scheduler.json"):
+        killer.start()
+        with pytest.raises(S2PipeError, match="the connection to the dask scheduler was lost; what is written stays"):
+            interrupted.run(store)
+    killer.join()
+    time.sleep(1)  # for the worker to write what it was at
+    before = written(store)
+    interrupted.run(store)
+    np.testing.assert_array_equal(written(store)[before > 0], before[before > 0])
+    xr.testing.assert_identical(open_zarr(store).compute(), expected)
 
 
 @pytest.fixture
