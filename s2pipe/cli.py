@@ -212,7 +212,7 @@ def sharpen(
     at_once: Annotated[
         int,
         typer.Option(
-            "--tiles-at-once", min=1, help="MGRS tiles at work at once on a cluster: while one is written the next is fitted."
+            "--tiles-at-once", min=1, help="MGRS tiles at work at once on a cluster, which sharpens some while one is fitted."
         ),
     ] = 2,
     overwrite: Annotated[

@@ -36,7 +36,7 @@ def current_client() -> Client | None:
 def warn_if_nobody_works() -> None:
     """Log a warning if there is a cluster, but no worker in it yet: all that is computed then waits for one."""
     client = current_client()
-    if client is not None and not _workers_of(client):
+    if client is not None and client.status == "running" and not _workers_of(client):
         log.warning("the dask cluster has no workers yet; the job waits for them")
 
 

@@ -20,8 +20,8 @@ from s2pipe.lattice import STEP, check_chunks
 from s2pipe.radiometry import BASELINE_PROPERTIES, Encoding, resolve_offset
 
 DIMS = ("time", "band", "y", "x")
-PER_DATE_COORDS = ("item_id", "platform", "processing_baseline")
-"""Coordinates along time that travel with the pixels into results and stores."""
+PER_DATE_COORDS = ("item_id", "platform", "processing_baseline", "source_offset")
+"""Coordinates along time that travel with the pixels into results and stores; the last is the offset of the files."""
 
 
 def from_arrays(
@@ -117,7 +117,7 @@ def make_node(
     if time is not None:
         coords["time"] = ("time", time)
     for name, values in (per_date or {}).items():
-        coords[name] = ("time", np.asarray(values, dtype=np.str_))
+        coords[name] = ("time", np.asarray(values))
     reflectance = xr.DataArray(array, dims=DIMS, coords=coords, attrs=encoding.attrs(), name="reflectance")
     if crs is not None:
         import rioxarray  # noqa: F401  # registers .rio

@@ -76,6 +76,7 @@ def sharpen_to_store(
     S2PipeError
         What `sharpen` and `to_zarr` raise.
     """
+    client = current_client()
     with (
         cluster_failures(),
         planned(
@@ -93,7 +94,7 @@ def sharpen_to_store(
             **fit_options,
         ) as plan,
     ):
-        write(plan)
+        write(plan, client)
 
 
 @contextmanager
@@ -135,15 +136,14 @@ def planned(
         yield plan
 
 
-def write(plan: Plan) -> None:
-    """Write the chunks of a plan on the current dask cluster, or on threads where there is none, with progress on stderr.
+def write(plan: Plan, client: Client | None) -> None:
+    """Write the chunks of a plan on the client's dask cluster, or on threads where it is None, with progress on stderr.
 
     Raises
     ------
     ReadError
         If pixels cannot be read, once everything else is written: on a cluster all other chunks, on threads all other dates.
     """
-    client = current_client()
     if client is None:
         with _bar(plan) as report:
             failures = _write_on_threads(plan, report)
@@ -247,7 +247,7 @@ class Submitted(AbstractContextManager["Submitted"]):
 def cluster_failures() -> Iterator[None]:
     """Say what most likely ends dask workers again and again, and what becomes of a job whose scheduler is lost."""
     from distributed import KilledWorker
-    from distributed.client import FutureCancelledError
+    from distributed.client import ClosedClientError, FutureCancelledError
     from distributed.comm.core import CommClosedError
 
     try:
@@ -257,7 +257,7 @@ def cluster_failures() -> Iterator[None]:
             "dask workers died one after another over the same task, most likely out of memory; "
             "give smaller chunks (--chunks), or workers with more memory or fewer threads"
         ) from None
-    except (FutureCancelledError, CommClosedError):
+    except (ClosedClientError, CommClosedError, FutureCancelledError):
         raise S2PipeError(
             "the connection to the dask scheduler was lost; what is written stays, and the same job elsewhere writes the rest"
         ) from None

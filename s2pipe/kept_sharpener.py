@@ -32,6 +32,9 @@ def keep_sharpener(place: Place, sharpener: Sharpener | None) -> None:
     """Write a Sharpener of this package into the group of a result; one from elsewhere cannot be kept."""
     if not isinstance(sharpener, TorchSharpener):
         return
+    kept = kept_sharpener(place)
+    if isinstance(kept, TorchSharpener) and kept.weights_sha256 == sharpener.weights_sha256:
+        return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"sharpener{SUFFIX}"
         save_sharpener(sharpener, file)
@@ -40,7 +43,7 @@ def keep_sharpener(place: Place, sharpener: Sharpener | None) -> None:
         group = zarr.open_group(store=place.store, path=place.below(OWN_GROUP).path, mode="r+")
         name = _name(sharpener.weights_sha256)
         about: Any = {"content": "a file as s2pipe.load_sharpener reads it"}
-        # anew even if it is there: what was killed while it wrote left an array without its numbers
+        # what was killed while it wrote left an array without its numbers
         group.create_array(name, data=content, chunks=content.shape, dimension_names=("byte",), attributes=about, overwrite=True)
 
 

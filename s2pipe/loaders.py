@@ -51,7 +51,8 @@ def _in_one_task_each(reads: da.Array) -> da.Array:
     Where there are such tasks, dask orders a graph so that all of a date is read, and held, before much of it is computed.
     """
     for layer in reads.dask.layers.values():
-        layer.annotations = None  # stackstac's own, which forbids to fuse its layers
+        # stackstac's own, which forbids to fuse its layers
+        layer.annotations = {name: value for name, value in (layer.annotations or {}).items() if name != "fuse"} or None
     return da.Array(optimize_blockwise(reads.dask, keys=[reads.name]), reads.name, reads.chunks, meta=reads._meta)
 
 

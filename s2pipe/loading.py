@@ -134,5 +134,6 @@ def _node(array: Any, members: Sequence[str], scenes: Sequence[Scene], grid: Gri
             "item_id": [scene.item.id for scene in scenes],
             "platform": [str(scene.item.properties.get("platform", "")).lower() for scene in scenes],
             "processing_baseline": [scene.radiometry.baseline or "" for scene in scenes],
+            "source_offset": [scene.radiometry.offset for scene in scenes],
         },
     )

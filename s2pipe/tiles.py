@@ -29,8 +29,9 @@ NAMED_AT_MOST = 10
 def sharpen_tiles(cubes: Mapping[str, MakeCube], store: StoreLike, *, at_once: int = 2, **options: Any) -> None:
     """Sharpen many cubes, such as those of all tiles of a country, each into a group of its own of one store.
 
-    On a dask cluster some of them are at work at once, so that one is fitted while another is sharpened; on threads one after
-    another. No more than these are ever held, whatever their number: a cube is made when its turn has come.
+    On a dask cluster some of them are at work at once: each is fitted in this process, one after another, and the cluster has two
+    dates of each of the others to sharpen meanwhile. On threads one is done after another. No more than these are ever held,
+    whatever their number: a cube is made when its turn has come.
 
     Parameters
     ----------

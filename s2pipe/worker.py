@@ -35,8 +35,8 @@ _largest_block: dict[str, int] = {}
 """Edge that memory allowed on each device, where it was less than `BLOCK`."""
 _counting = threading.Lock()
 _chunks_at_work = 0
-_sharing = False
-"""Whether chunks that are computed at once share the cores, see `shared_cores`."""
+_sharers = 0
+"""How many jobs of this process let the chunks that are computed at once share the cores, see `shared_cores`."""
 _too_small: set[str] = set()
 """Devices whose memory is too small for any block: the CPU does their work."""
 
@@ -103,7 +103,7 @@ class _OutOfMemory(Exception):
 
 def _sharpen_on(device: str, sharpener: Sharpener, r10m: Array, r20m: Array | None, r60m: Array | None) -> Array:
     """Sharpen one chunk on this device, in blocks that are halved until they fit."""
-    with _slots(torch.device(device).type, _sharing), _at_work() if device == "cpu" else nullcontext():
+    with _slots(torch.device(device).type, _sharers > 0), _at_work() if device == "cpu" else nullcontext():
         height, width = (size - 2 * sharpener.halo for size in r10m.shape[1:])
         edge = min(_edge(device), max(height, width))
         while True:
@@ -127,12 +127,15 @@ def shared_cores() -> Iterator[None]:
 
     Which is faster than one chunk after another on all cores, whose threads wait for one another wherever other work delays one.
     """
-    global _sharing
-    before, _sharing = torch.get_num_threads(), True
+    global _sharers
+    before = torch.get_num_threads()
+    with _counting:
+        _sharers += 1
     try:
         yield
     finally:
-        _sharing = False
+        with _counting:
+            _sharers -= 1
         torch.set_num_threads(before)
 
 
@@ -151,7 +154,7 @@ def _at_work() -> Iterator[None]:
 
 def _take_share_of_cores() -> None:
     """Let torch use, in this thread, what cores there are for each chunk that is at work now."""
-    if _sharing:
+    if _sharers:
         torch.set_num_threads(max(CPU_COUNT // max(_chunks_at_work, 1), 1))
 
 
@@ -169,8 +172,8 @@ def _edge(device: str) -> int:
     return _largest_block.get(device, BLOCK.get(torch.device(device).type, BLOCK["cpu"]))
 
 
-_FAILED_ALLOCATION = r"can't allocate memory|CUDA error: out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED"
-"""What plain RuntimeErrors say of it: on the CPU, and in CUDA's libraries."""
+_FAILED_ALLOCATION = r"can't allocate memory|(MPS backend|CUDA error:) out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED"
+"""What plain RuntimeErrors say of it: on the CPU, on Apple's GPUs, and in CUDA's libraries."""
 
 
 def _is_out_of_memory(error: Exception) -> bool:

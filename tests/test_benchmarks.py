@@ -151,3 +151,12 @@ def test_the_job_on_a_whole_tile_costs_little_more_than_its_parts(monkeypatch):
     _, result = committed(monkeypatch, "whole_tile")
     assert result["wall_s"] <= 1.25 * (result["network_s"] + result["copy_s"])
     assert result["peak_rss_gb"] <= 6
+    assert result["swapped_out_gb"] == 0
+
+
+def test_what_a_job_costs_grows_with_area_and_dates_and_its_memory_does_not(monkeypatch):
+    _, result = committed(monkeypatch, "whole_tile")
+    tile = result["wall_s"] - result["fit_s"]
+    for job in result["jobs"].values():
+        assert job["wall_s"] - job["fit_s"] == pytest.approx(job["share"] * job["dates"] * tile, rel=0.1)
+        assert job["peak_rss_gb"] <= 1.2 * min(other["peak_rss_gb"] for other in result["jobs"].values())

@@ -261,10 +261,6 @@ def test_small_chunks_are_joined_for_a_gpu_and_come_out_as_they_were(monkeypatch
     xr.testing.assert_identical(joined.compute(), expected.compute())
 
 
-def tasks_of_sharpening(lazy):
-    return sum(isinstance(key, tuple) and key[0].startswith("sharpen-") for key in dict(lazy.data.dask))
-
-
 @pytest.mark.parametrize("method", ["mtf-resnet", "glp", "atprk"])
 def test_no_seam_is_to_be_seen(method):
     """Steps from pixel to pixel across edges of chunks, beside those within, are as large as the truth has them there."""

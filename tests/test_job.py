@@ -57,6 +57,14 @@ def test_bands_that_the_kept_weights_do_not_make_are_refused(cube, tmp_path):
         sharpen_to_store(cube, tmp_path / "a.zarr", method="glp")
 
 
+def test_kept_weights_are_not_written_again(cube, tmp_path):
+    sharpen_to_store(first_date(cube), tmp_path / "a.zarr", method="glp")
+    (weights,) = (tmp_path / "a.zarr" / "s2pipe").glob("sharpener_*/c/0")
+    before = weights.stat().st_mtime_ns
+    sharpen_to_store(cube, tmp_path / "a.zarr", method="glp")
+    assert weights.stat().st_mtime_ns == before
+
+
 def test_it_is_taken_where_a_refit_is_asked_for(cube, tmp_path):
     sharpen_to_store(first_date(cube), tmp_path / "a.zarr", method="glp")
     sharpen_to_store(cube, tmp_path / "a.zarr", method="atprk", refit=True)

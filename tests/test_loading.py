@@ -23,7 +23,7 @@ from dask.utils import key_split
 
 import s2pipe
 from s2pipe.bands import BANDS, BANDS_BY_GSD, GSDS, node_name
-from s2pipe.errors import InputError, ReadError
+from s2pipe.errors import InputError, ReadError, StoreError
 from s2pipe.loading import load
 from s2pipe.reading import guarded
 
@@ -355,6 +355,15 @@ def test_chunks_are_written_while_others_are_still_to_be_read(
         s2pipe.sharpen_to_store(cube, tmp_path / "result.zarr", method=sharpener)
     assert reads_at_writes[0] < reads / 2
     assert reads_at_writes[len(reads_at_writes) // 3] < reads * 3 / 4
+
+
+def test_dates_that_were_read_by_another_offset_are_not_gone_on_with(
+    scene: tuple[Arrays, dict[str, str]], tmp_path: Path
+) -> None:
+    item, store = earth_search(scene[1], baseline="05.11"), tmp_path / "a.zarr"
+    s2pipe.sharpen_to_store(load([item], offset=0.0), store, method="bicubic")
+    with pytest.raises(StoreError, match=r"the source_offset of .* is 0\.0, not -0\.1"):
+        s2pipe.sharpen_to_store(load([item], offset=-0.1), store, method="bicubic")
 
 
 # ---- signing ----

@@ -58,7 +58,14 @@ class CpuOutOfMemory(RuntimeError):
         return "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, CpuOutOfMemory])
+class MpsOutOfMemory(RuntimeError):
+    """What one on Apple's GPUs says, which torch has no class for."""
+
+    def __str__(self):
+        return "MPS backend out of memory (MPS allocated: 9 GB, other allocations: 1 GB, max allowed: 9 GB)"
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, CpuOutOfMemory, MpsOutOfMemory])
 def test_blocks_shrink_when_memory_runs_out(error, caplog):
     fine, coarse = padded()
     result = worker.sharpen_padded(MeanOfNeighbours(largest=140, error=error), fine, coarse, None, device="cpu")

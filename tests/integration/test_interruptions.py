@@ -10,19 +10,21 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dask
 import interrupted
 import numpy as np
 import pytest
 import xarray as xr
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_client
 from interrupted import kill, start, wait_for, written
 from reporting import ReportingSharpener
 
 import s2pipe
 from s2pipe.errors import S2PipeError, StoreError
 from s2pipe.job import sharpen_to_store
+from s2pipe.methods import get_method
 from s2pipe.store import open_zarr
 
 KILLS = 20
@@ -164,6 +166,29 @@ def test_workers_killed_while_they_write_are_replaced(place_of_store: str, clien
     xr.testing.assert_identical(open_zarr(store).compute(), expected)
 
 
+def die_in_next_write() -> None:
+    """Kill this worker where its next chunk is written to a file that has not got its name yet."""
+    replace = Path.replace
+
+    def killed(path: Path, target: Any) -> Path:
+        if "reflectance/c/" in str(target):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(path, target)
+
+    Path.replace = killed  # type: ignore[method-assign]
+
+
+@pytest.mark.slow
+def test_a_worker_killed_inside_a_write_is_replaced(client: Client, tmp_path: Path, expected: xr.DataArray) -> None:
+    store = tmp_path / "a.zarr"
+    workers = client.run(os.getpid)
+    client.run(die_in_next_write, workers=[next(iter(workers))])
+    interrupted.run(str(store))
+    assert not set(workers.values()) <= set(client.run(os.getpid).values())  # one died
+    xr.testing.assert_identical(open_zarr(store).compute(), expected)
+    assert (written(str(store)) == 1).all()
+
+
 @pytest.mark.slow
 def test_a_worker_killed_inside_the_network_is_replaced(place_of_store: str, client: Client, tmp_path: Path) -> None:
     store, inside, calls = place_of_store, tmp_path / "inside", tmp_path / "calls"
@@ -229,6 +254,33 @@ def test_a_lost_scheduler_ends_the_job_which_goes_on_without_it(
     interrupted.run(store)
     np.testing.assert_array_equal(written(store)[before > 0], before[before > 0])
     xr.testing.assert_identical(open_zarr(store).compute(), expected)
+
+
+class KillingMethod:
+    """glp, in whose fit the scheduler dies."""
+
+    def __init__(self, scheduler: subprocess.Popen[bytes]) -> None:
+        self.scheduler = scheduler
+
+    def fit(self, *arguments: Any, **options: Any) -> Any:
+        client = get_client()
+        self.scheduler.kill()
+        wait_for(lambda: client.status != "running")
+        return get_method("glp").fit(*arguments, **options)
+
+
+def test_a_scheduler_lost_in_the_fit_does_not_leave_the_work_to_this_process(
+    tmp_path: Path, lone_scheduler: subprocess.Popen[bytes]
+) -> None:
+    store = str(tmp_path / "a.zarr")
+    wait_for((tmp_path / "scheduler.json").exists)
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "5s"}),
+        Client(scheduler_file=tmp_path / "scheduler.json"),
+        pytest.raises(S2PipeError, match="the connection to the dask scheduler was lost"),
+    ):
+        sharpen_to_store(interrupted.CUBE, store, method=KillingMethod(lone_scheduler))
+    assert not (written(store) > 0).any()
 
 
 @pytest.fixture
