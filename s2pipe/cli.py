@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -347,11 +348,23 @@ def _cluster(address: str | None, security: Security | None = None) -> Iterator[
 
     if address == "local":
         # A failing task's error comes back to this process; the workers need not log its traceback as well.
-        with LocalCluster(dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL) as cluster, Client(cluster):
+        with _interrupts_ignored():
+            cluster = LocalCluster(dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL)
+        with cluster, Client(cluster):
             yield
         return
     with connect(address, security):
         yield
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Have processes that are started in the block not hear Ctrl-C, which a terminal sends to all: this one ends them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -101,13 +101,16 @@ def test_a_second_writer_is_refused_while_the_first_is_alive(place_of_store: str
     xr.testing.assert_identical(open_zarr(store).compute(), expected)
 
 
-def test_interrupted_by_the_user_it_ends_cleanly_and_can_go_on(tmp_path: Path, expected: xr.DataArray) -> None:
+@pytest.mark.parametrize("scheduler", [None, "local"])
+def test_interrupted_by_the_user_it_ends_cleanly_and_can_go_on(
+    tmp_path: Path, expected: xr.DataArray, scheduler: str | None
+) -> None:
     store = tmp_path / "a.zarr"
     script = (
         "import interrupted, s2pipe.cli\n"
         "@s2pipe.cli.app.command()\n"
         "def interrupt(store: str):\n"
-        "    with s2pipe.cli._clean_exit():\n"
+        f"    with s2pipe.cli._clean_exit(), s2pipe.cli._cluster({scheduler!r}):\n"
         "        interrupted.run(store)\n"
         "s2pipe.cli.app()"
     )
@@ -117,9 +120,10 @@ def test_interrupted_by_the_user_it_ends_cleanly_and_can_go_on(tmp_path: Path, e
         env=os.environ | {"PYTHONPATH": paths},
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     wait_for(lambda: bool((written(str(store)) > 0).any()))
-    job.send_signal(signal.SIGINT)
+    os.killpg(job.pid, signal.SIGINT)  # as a terminal does
     _, shown = job.communicate(timeout=60)
     assert (job.returncode, shown.splitlines()[-1]) == (130, "interrupted")
     assert "Traceback" not in shown
