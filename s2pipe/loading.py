@@ -60,7 +60,7 @@ def load(
     xarray.DataTree
         Nodes ``r10m``, ``r20m``, ``r60m``, as far as `bands` has any of theirs, each with ``reflectance`` (time, band, y, x)
         uint16: reflectance = DN * 1e-4 - 0.1, 0 is nodata, 65535 is saturated. Sorted by time, with per-date coordinates
-        ``item_id``, ``platform``, ``processing_baseline``.
+        ``item_id``, ``platform``, ``processing_baseline``, ``source_offset``.
 
     Raises
     ------
