@@ -118,12 +118,12 @@ def planned(
     refuse_if_held(place)
     check_place(place, overwrite=overwrite, resume=not overwrite)
     warn_if_nobody_works()
-    kept = None if overwrite or refit else kept_sharpener(place)
     if is_fitted(method):
         sharpened = sharpen(cube, method, sensor=sensor, bands=bands, device=device, **fit_options)
         fitted: Sharpener | None = method
     else:
         recipe, wanted = as_method(method, fit_options), bands_wanted(cube, bands)
+        kept = None if overwrite or refit else kept_sharpener(place)
         if kept is not None:
             check_same_fit(place, kept, recipe, sensor=as_sensor(sensor), seed=seed, bands=wanted)
             log.info("using the weights that %s keeps", place)

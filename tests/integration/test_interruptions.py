@@ -28,6 +28,8 @@ from s2pipe.methods import get_method
 from s2pipe.store import open_zarr
 
 KILLS = 20
+PATHS = {"PYTHONPATH": os.pathsep.join(str(path) for path in (Path(__file__).parent, Path(__file__).parents[1]))}
+"""Environment in which processes find what this module imports."""
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +116,9 @@ def test_interrupted_by_the_user_it_ends_cleanly_and_can_go_on(
         "        interrupted.run(store)\n"
         "s2pipe.cli.app()"
     )
-    paths = os.pathsep.join(str(path) for path in (Path(__file__).parent, Path(__file__).parents[1]))
     job = subprocess.Popen(
         [sys.executable, "-c", script, "interrupt", str(store)],
-        env=os.environ | {"PYTHONPATH": paths},
+        env=os.environ | PATHS,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -218,16 +219,13 @@ def test_a_worker_killed_inside_the_network_is_replaced(place_of_store: str, cli
 @pytest.fixture
 def lone_scheduler(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A scheduler, which writes its address to scheduler.json, with one worker."""
-    paths = os.pathsep.join(str(path) for path in (Path(__file__).parent, Path(__file__).parents[1]))
     file = ["--scheduler-file", str(tmp_path / "scheduler.json")]
     commands = [
         ["scheduler", *file, "--host", "127.0.0.1", "--port", "0", "--no-dashboard"],
         ["worker", *file, "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard", "--no-nanny"],
     ]
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "dask", *command], env=os.environ | {"PYTHONPATH": paths}, stderr=subprocess.DEVNULL
-        )
+        subprocess.Popen([sys.executable, "-m", "dask", *command], env=os.environ | PATHS, stderr=subprocess.DEVNULL)
         for command in commands
     ]
     yield processes[0]
