@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -342,29 +341,10 @@ def _cluster(address: str | None, security: Security | None = None) -> Iterator[
     if address is None:
         yield
         return
-    from distributed import Client, LocalCluster
+    from s2pipe.clusters import connect, local_cluster
 
-    from s2pipe.clusters import connect
-
-    if address == "local":
-        # A failing task's error comes back to this process; the workers need not log its traceback as well.
-        with _interrupts_ignored():
-            cluster = LocalCluster(dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL)
-        with cluster, Client(cluster):
-            yield
-        return
-    with connect(address, security):
+    with local_cluster() if address == "local" else connect(address, security):
         yield
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Have processes that are started in the block not hear Ctrl-C, which a terminal sends to all: this one ends them."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

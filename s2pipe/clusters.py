@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +88,28 @@ def tls_security(ca_file: str | None, cert: str | None, key: str | None) -> Secu
         if not Path(path).is_file():
             raise InputError(f"there is no file {path}; {TLS_OPTIONS} are PEM files")
     return Security(**given) if given else None
+
+
+@contextmanager
+def local_cluster() -> Iterator[Client]:
+    """A cluster of processes on this machine, which listens on no network and ends with the block."""
+    from distributed import Client, LocalCluster
+
+    # A failing task's error comes back to this process; the workers need not log its traceback as well.
+    with _interrupts_ignored():
+        cluster = LocalCluster(dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL)
+    with cluster, Client(cluster) as client:
+        yield client
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Have processes that are started in the block not hear Ctrl-C, which a terminal sends to all: this one ends them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def connect(address: str, security: Security | None = None) -> Client:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import dask
 from dask.callbacks import Callback
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
 from dask.system import CPU_COUNT
 from dask.utils import key_split
 
@@ -218,7 +220,7 @@ class Submitted(AbstractContextManager["Submitted"]):
 
     def _submit(self) -> list[Future[Any]]:
         """Submit the next date, if there is one."""
-        futures: list[Future[Any]] = self.client.compute(next(self._dates, []))
+        futures: list[Future[Any]] = self.client.compute(_alone(next(self._dates, [])))
         self._newest = len(futures)
         self._at_work.update(futures)
         return futures
@@ -241,6 +243,17 @@ class Submitted(AbstractContextManager["Submitted"]):
     def __exit__(self, *_: object) -> None:
         self._shown.close()
         self.client.cancel(list(self._at_work))  # when the user interrupts, or something failed
+
+
+def _alone(writes: Sequence[Delayed]) -> list[Delayed]:
+    """The same, in a graph of their own: each is made in that of all dates, which the cluster would be sent with each date.
+
+    `dask.optimize` does so too, but forgets on which workers tasks may run.
+    """
+    keys = [write.key for write in writes]
+    graph = HighLevelGraph.merge(*(write.dask for write in writes)).cull(keys)
+    layer_of = {key: name for name, layer in graph.layers.items() for key in layer.keys() & set(keys)}
+    return [Delayed(key, graph, layer=layer_of[key]) for key in keys]
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -41,10 +42,15 @@ CLOCK = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class _Holder:
-    """Who writes; `beat` is when it last said so, `started` when its process began, which tells it from a later one's number."""
+    """Who writes.
+
+    `beat` is when it last said so; `processes` see `_processes`; `started` when its process began, which tells it from a later
+    one of the same number.
+    """
 
     token: str
     host: str
+    processes: str
     pid: int
     started: float
     beat: str
@@ -53,10 +59,17 @@ class _Holder:
     def here(cls) -> _Holder:
         pid = os.getpid()
         started = psutil.Process(pid).create_time()
-        return cls(token=uuid.uuid4().hex, host=socket.gethostname(), pid=pid, started=started, beat=_now())
+        return cls(
+            token=uuid.uuid4().hex,
+            host=socket.gethostname(),
+            processes=_processes(),
+            pid=pid,
+            started=started,
+            beat=_now(),
+        )
 
     def is_alive(self) -> bool:
-        if self.host == socket.gethostname():
+        if self.processes == _processes():
             try:
                 process = psutil.Process(self.pid)
                 same = abs(process.create_time() - self.started) < CLOCK
@@ -65,6 +78,14 @@ class _Holder:
                 return False
         silent = datetime.now(UTC) - datetime.fromisoformat(self.beat).astimezone(UTC)
         return silent.total_seconds() < STALE
+
+
+def _processes() -> str:
+    """Tells apart where the same number is another process: machines, and containers of one, which may have one host name."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # only Linux has them
+        return socket.gethostname()
 
 
 @contextmanager

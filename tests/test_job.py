@@ -1,8 +1,10 @@
 from concurrent.futures import ThreadPoolExecutor
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
+from dask.utils import key_split
 from scenes import random_cube, with_chunks
 
 import s2pipe
@@ -12,7 +14,7 @@ from s2pipe.job import sharpen_to_store
 from s2pipe.ledger import Ledger
 from s2pipe.lock import hold
 from s2pipe.places import locate
-from s2pipe.store import open_zarr
+from s2pipe.store import open_zarr, plan_writing
 
 OPTIONS = {"steps": 1, "patches": 48, "blocks": 1}
 
@@ -105,6 +107,21 @@ def test_threads_count_their_own_chunks(tmp_path, capsys):
     for n in range(3):
         told = [line.split(" MB/s")[0].rsplit(" ", 1)[0] for line in lines if line.startswith(f"{n}: ")]
         assert told == [f"{n}: chunks written: {25 * done // 10}0 % ({done} of 4)" for done in range(1, 5)]
+
+
+def test_a_date_is_submitted_without_the_tasks_of_others(cube, tmp_path):
+    with dask.annotate(resources={"GPU": 1}):
+        sharpened = s2pipe.sharpen(cube, "glp")
+    plan = plan_writing(sharpened, locate(tmp_path / "a.zarr", None), overwrite=False, resume=True, refit=False, shards=True)
+    alone = [job._alone(date) for date in plan.writes]
+    tasks = [set(date[0].dask) for date in alone]
+    assert len(tasks) == 2 and not {key for key in tasks[0] & tasks[1] if key_split(key) in ("sharpen", "write_chunk")}
+    for graph in (date[0].dask for date in alone):
+        assert {"resources": {"GPU": 1}} in [layer.annotations for layer in graph.layers.values()]
+    for date in alone:
+        dask.compute(date)
+    plan.finish()
+    xr.testing.assert_identical(open_zarr(tmp_path / "a.zarr").compute(), sharpened.compute())
 
 
 def test_10_m_bands_alone_need_no_fit(cube, tmp_path, monkeypatch):

@@ -27,7 +27,14 @@ def file(place):
 
 def write(place, **changes):
     """A lock as another process would have left it."""
-    stated = {"token": "another", "host": "elsewhere", "pid": 1, "started": 0.0, "beat": datetime.now(UTC).isoformat()}
+    stated = {
+        "token": "another",
+        "host": "elsewhere",
+        "processes": "those of elsewhere",
+        "pid": 1,
+        "started": 0.0,
+        "beat": datetime.now(UTC).isoformat(),
+    }
     file(place).parent.mkdir(parents=True, exist_ok=True)
     file(place).write_text(json.dumps(stated | changes))
 
@@ -55,13 +62,13 @@ def test_a_failure_within_sets_it_free(place):
 
 def test_the_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(place):
     child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
-    write(place, host=socket.gethostname(), pid=int(child.stdout), started=time.time())
+    write(place, processes=lock._processes(), pid=int(child.stdout), started=time.time())
     with hold(place):
         pass
 
 
 def test_a_process_number_used_again_is_no_sign_of_life(place):
-    write(place, host=socket.gethostname(), pid=os.getpid(), started=1.0)
+    write(place, processes=lock._processes(), pid=os.getpid(), started=1.0)
     with hold(place):
         pass
 
@@ -74,6 +81,12 @@ def test_a_writer_elsewhere_is_dead_when_it_is_silent_for_long(place, silent, ta
     else:
         with pytest.raises(StoreError, match="on elsewhere"):
             refuse_if_held(place)
+
+
+def test_a_writer_in_another_container_of_the_same_name_is_not_looked_for_here(place):
+    write(place, host=socket.gethostname(), pid=2**22 + 1)
+    with pytest.raises(StoreError, match="being written"):
+        refuse_if_held(place)
 
 
 def test_it_says_that_it_is_alive(place, monkeypatch):

@@ -10,10 +10,9 @@ see the store. Run it again after an interruption, or for later dates: what the 
 
 from __future__ import annotations
 
-from distributed import Client, LocalCluster
 from tiles import add_tls, clean_exit, find_tiles, options_of, sharpen_tiles
 
-from s2pipe.clusters import connect, tls_security
+from s2pipe.clusters import connect, local_cluster, tls_security
 
 
 def main() -> None:
@@ -26,12 +25,8 @@ def main() -> None:
         if security is not None and options.scheduler is None:
             parser.error("--tls-ca-file, --tls-cert and --tls-key are for --scheduler tls://host:8786")
         tiles = find_tiles(options)
-        if options.scheduler is not None:
-            with connect(options.scheduler, security):
-                sharpen_tiles(tiles, options)
-        else:
-            with LocalCluster(threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster, Client(cluster):
-                sharpen_tiles(tiles, options)
+        with connect(options.scheduler, security) if options.scheduler is not None else local_cluster():
+            sharpen_tiles(tiles, options)
 
 
 if __name__ == "__main__":
