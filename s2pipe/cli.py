@@ -20,6 +20,7 @@ from rich.text import Text
 
 from s2pipe.bands import BANDS, node_name
 from s2pipe.errors import InputError, S2PipeError, StoreError, redact
+from s2pipe.progress import stderr_console
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they may hold signed URLs
 )
 out = Console()
-err = Console(stderr=True)
+err = stderr_console()
 
 Catalog = Annotated[
     str, typer.Option(help="earth-search, planetary-computer, cdse, a STAC API URL, or a local catalog or item-collection file.")

@@ -96,14 +96,14 @@ def local_cluster() -> Iterator[Client]:
     from distributed import Client, LocalCluster
 
     # A failing task's error comes back to this process; the workers need not log its traceback as well.
-    with _interrupts_ignored():
+    with interrupts_ignored():
         cluster = LocalCluster(dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL)
     with cluster, Client(cluster) as client:
         yield client
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
+def interrupts_ignored() -> Iterator[None]:
     """Have processes that are started in the block not hear Ctrl-C, which a terminal sends to all: this one ends them."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

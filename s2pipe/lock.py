@@ -103,14 +103,14 @@ def hold(place: Place) -> Iterator[None]:
         with suppress(ContainsGroupError):  # of another writer, who came at the same time
             zarr.open_group(store=place.store, mode="a", zarr_format=3)  # a folder of nothing but a lock would be nobody's
         _take(place, own)
-        _refuse_another(place, own)
+        refuse_another(place, own.token)
         zarr.open_group(store=place.store, path=place.below(OWN_GROUP).path, mode="a", zarr_format=3)
     done = threading.Event()
     beating = threading.Thread(target=_beat, args=(place, own, done), name="s2pipe lock", daemon=True)
     beating.start()
     try:
         yield
-        _refuse_another(place, own)
+        refuse_another(place, own.token)
     finally:
         done.set()
         beating.join()
@@ -134,9 +134,16 @@ def refuse_if_held(place: Place) -> None:
         raise _held(place, holder)
 
 
-def _refuse_another(place: Place, own: _Holder) -> None:
+def token_at(place: Place) -> str | None:
+    """What `refuse_another` tells the writer of this result by that there is now; None where there is none."""
     holder = _read(place)
-    if holder is not None and holder.token != own.token:
+    return None if holder is None else holder.token
+
+
+def refuse_another(place: Place, token: str | None) -> None:
+    """StoreError where there is a writer of this result who has another token."""
+    holder = _read(place)
+    if holder is not None and holder.token != token:
         raise _held(place, holder)
 
 

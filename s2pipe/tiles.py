@@ -11,6 +11,7 @@ from s2pipe.checks import check_whole
 from s2pipe.clusters import current_client
 from s2pipe.errors import InputError, S2PipeError, redact
 from s2pipe.job import Submitted, cluster_failures, planned, sharpen_to_store
+from s2pipe.progress import counting_bar
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MakeCube = Callable[[], "xr.DataTree"]
+
+Count = Callable[[str], object]
+"""Called when a cube is done, or failed, with a remark."""
 
 NAMED_AT_MOST = 10
 """Cubes that failed, in an error."""
@@ -57,12 +61,13 @@ def sharpen_tiles(cubes: Mapping[str, MakeCube], store: StoreLike, *, at_once: i
         sharpen_to_store(make_cube(), store, group=group, **options)
         return
     client = current_client()
-    if client is None:
-        failures = _one_by_one(cubes, store, options)
-    else:
-        stream = _Stream(store, options, client)
-        stream.run(cubes, at_once)
-        failures = stream.failures
+    with counting_bar("tiles", total=len(cubes)) as count:
+        if client is None:
+            failures = _one_by_one(cubes, store, options, count)
+        else:
+            stream = _Stream(store, options, client, count)
+            stream.run(cubes, at_once)
+            failures = stream.failures
     if failures:
         first = next(iter(failures.values()))
         named = ", ".join([*list(failures)[:NAMED_AT_MOST], *(["..."] if len(failures) > NAMED_AT_MOST else [])])
@@ -80,13 +85,20 @@ def _check_names(cubes: Mapping[str, MakeCube], options: Mapping[str, Any]) -> N
         raise InputError("group= names one group, and each cube has its own: name them in cubes=")
 
 
-def _one_by_one(cubes: Mapping[str, MakeCube], store: StoreLike, options: Mapping[str, Any]) -> dict[str, S2PipeError]:
+def _one_by_one(
+    cubes: Mapping[str, MakeCube], store: StoreLike, options: Mapping[str, Any], count: Count
+) -> dict[str, S2PipeError]:
     """Sharpen one cube after another; the errors, by group."""
     failures: dict[str, S2PipeError] = {}
     for group, make_cube in cubes.items():
         with _kept_to_itself(group, failures):
             sharpen_to_store(make_cube(), store, group=group, **options)
+        count(_failed(failures))
     return failures
+
+
+def _failed(failures: Mapping[str, S2PipeError]) -> str:
+    return f"{len(failures)} failed, " if failures else ""
 
 
 @contextmanager
@@ -106,10 +118,10 @@ def _kept_to_itself(group: str, failures: dict[str, S2PipeError]) -> Iterator[No
 class _Stream:
     """Cubes that are sharpened on a cluster, some at a time."""
 
-    def __init__(self, store: StoreLike, options: Mapping[str, Any], client: Client) -> None:
+    def __init__(self, store: StoreLike, options: Mapping[str, Any], client: Client, count: Count) -> None:
         from distributed import as_completed
 
-        self.store, self.options, self.client = store, options, client
+        self.store, self.options, self.client, self.count = store, options, client, count
         self.failures: dict[str, S2PipeError] = {}
         self.running: dict[str, tuple[Submitted, ExitStack]] = {}
         self._completed = as_completed()
@@ -118,11 +130,16 @@ class _Stream:
     def run(self, cubes: Mapping[str, MakeCube], at_once: int) -> None:
         """Sharpen all of them; `failures` tells what went wrong."""
         waiting = iter(cubes.items())
+        begun = told = 0
         with ExitStack() as everything:  # what is left when the user interrupts
             while True:
                 while len(self.running) < at_once and (cube := next(waiting, None)):
                     with _kept_to_itself(cube[0], self.failures):
+                        begun += 1
                         self._begin(*cube, held=everything.enter_context(ExitStack()))
+                while told < begun - len(self.running):
+                    told += 1
+                    self.count(_failed(self.failures))
                 if not self.running:
                     return
                 self._take(next(self._completed))

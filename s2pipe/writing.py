@@ -33,6 +33,7 @@ from s2pipe.errors import StoreError
 from s2pipe.layout import VARIABLE
 from s2pipe.ledger import Index, Ledger
 from s2pipe.lock import NAME as LOCK
+from s2pipe.lock import refuse_another, token_at
 from s2pipe.places import OWN_GROUP, Place, open_node, store_errors
 
 log = logging.getLogger(__name__)
@@ -216,7 +217,7 @@ def _plan(
 ) -> Plan:
     """Plan the unwritten chunks of each dataset, whose dates stand at `where` in the store."""
     writes: defaultdict[Any, list[Delayed]] = defaultdict(list)
-    total = 0
+    total, token = 0, token_at(place)
     for name, dataset in datasets.items():
         node, ledger = place.below(name), ledgers[name]
         unwritten = ledger.read() == 0
@@ -230,7 +231,8 @@ def _plan(
             {**_made(dataset[VARIABLE]), VERSION: version("s2pipe"), STARTED: datetime.now(UTC).isoformat(timespec="seconds")}
         )
         target: Any = zarr.open_array(store=place.store, path=node.below(VARIABLE).path, mode="r+")
-        shared = delayed((place, target, ledger), pure=False, traverse=False)  # one key, which reaches a worker once
+        # one key, which reaches a worker once
+        shared = delayed((place, token, target, ledger), pure=False, traverse=False)
         starts, times = ledger.starts, dataset["time"].values
         for index in wanted:
             chunk: Index = (where[name][index[0]], *index[1:])
@@ -240,10 +242,14 @@ def _plan(
 
 
 def write_chunk(
-    block: npt.NDArray[Any], shared: tuple[Place, Any, Ledger], chunk: Index, region: tuple[slice, ...], run: int
+    block: npt.NDArray[Any], shared: tuple[Place, str | None, Any, Ledger], chunk: Index, region: tuple[slice, ...], run: int
 ) -> int:
-    """Write a chunk to its bands, rows and columns, and mark it; returns how many bytes it has."""
-    place, target, ledger = shared
+    """Write a chunk to its bands, rows and columns, and mark it; returns how many bytes it has.
+
+    StoreError where another writer has taken the result over meanwhile, as from a machine that slept: its chunks might differ.
+    """
+    place, token, target, ledger = shared
+    refuse_another(place, token)
     with store_errors(place, "write to"):
         target[(slice(chunk[0], chunk[0] + 1), *region)] = block
         ledger.mark(chunk, run)

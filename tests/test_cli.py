@@ -21,7 +21,7 @@ from terminal import Terminal
 from typer.testing import CliRunner
 
 import s2pipe
-from s2pipe import evaluation
+from s2pipe import cli, evaluation
 from s2pipe.bands import BANDS
 from s2pipe.cli import app, marked
 from s2pipe.cube import nodes
@@ -555,6 +555,7 @@ def test_which_method_is_running_is_told(npz, monkeypatch):
     command = ["evaluate", npz, *OFFSET, "--method", "bicubic", "--method", "glp"]
     assert run(*command).stderr.splitlines() == ["1 of 2: bicubic", "2 of 2: glp"]
     monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(cli.err, "is_interactive", True)
     shown = run(*command).stderr
     assert "1 of 2: bicubic" in shown and "2 of 2: glp" in shown
 

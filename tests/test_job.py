@@ -1,10 +1,12 @@
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import dask
 import numpy as np
 import pytest
 import xarray as xr
 from dask.utils import key_split
+from distributed import Client
 from scenes import random_cube, with_chunks
 
 import s2pipe
@@ -65,6 +67,28 @@ def test_kept_weights_are_not_written_again(cube, tmp_path):
     before = weights.stat().st_mtime_ns
     sharpen_to_store(cube, tmp_path / "a.zarr", method="glp")
     assert weights.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("on", ["threads", "cluster"])
+def test_who_lost_the_lock_to_another_writes_no_more(cube, tmp_path, on):
+    lock = tmp_path / "a.zarr" / "s2pipe" / ".lock"
+
+    def read(block, block_info=None):
+        if block_info[None]["chunk-location"][0] == 1:  # the second date
+            lock.write_text(lock.read_text().replace('"token": "', '"token": "another'))
+        return block
+
+    fine = cube["r10m"].to_dataset()
+    fine["reflectance"] = fine["reflectance"].copy(data=fine["reflectance"].data.map_blocks(read, dtype="uint16"))
+    taken = xr.DataTree.from_dict({"r10m": fine, **{name: cube[name].to_dataset() for name in ("r20m", "r60m")}})
+    sharpener = s2pipe.fit(cube, "glp")
+    with ExitStack() as held:
+        if on == "cluster":
+            held.enter_context(Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None))
+        with pytest.raises(StoreError, match="is being written by process"):
+            sharpen_to_store(taken, tmp_path / "a.zarr", method=sharpener)
+    lock.unlink()
+    assert not s2pipe.list_chunks(tmp_path / "a.zarr")["written"].iloc[1]
 
 
 def test_it_is_taken_where_a_refit_is_asked_for(cube, tmp_path):

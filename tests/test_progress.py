@@ -10,7 +10,7 @@ import nbformat
 from shown_by_threads import TILES
 from terminal import Terminal
 
-from s2pipe.progress import chunk_bar, progress_bar
+from s2pipe.progress import chunk_bar, progress_bar, stderr_console
 
 SHOWN_BY_THREADS = Path(__file__).with_name("shown_by_threads.py")
 CHUNKS_SHOWN = """
@@ -21,6 +21,19 @@ with chunk_bar("33TWM_32633: chunks written", done=10, total=1000) as report:
     for _ in range({chunks}):
         time.sleep(0.02)
         report(1_000_000)
+"""
+LOGGED = """
+import logging
+import time
+from s2pipe import cli
+from s2pipe.progress import chunk_bar
+
+cli.main(verbose=True)
+with chunk_bar("33TWM_32633: chunks written", done=0, total=1000) as report:
+    for chunk in range(5):
+        time.sleep(0.15)
+        report(1_000_000)
+        logging.getLogger("s2pipe").info("a remark")
 """
 SHARPENED = """
 import s2pipe
@@ -91,9 +104,18 @@ def test_a_terminal_shows_one_line_and_wipes_it_away():
     assert terminal.lines() == [] and not terminal.screen.cursor.hidden
 
 
+def test_what_is_logged_meanwhile_stands_above_the_only_bar():
+    terminal = Terminal("-c", LOGGED)
+    states = list(terminal.states())
+    assert terminal.close() == 0
+    assert max(sum(line.startswith("33TWM") for line in lines) for lines in states) == 1
+    assert [" ".join(line.split()) for line in terminal.lines()] == ["INFO a remark"] * 5
+
+
 def test_in_a_terminal_what_is_done_makes_room_for_the_next(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(stderr_console(), "is_interactive", True)
     with progress_bar() as report:
         report("1 of 2: bicubic", 0, 1, None)
         report("1 of 2: bicubic", 1, 1, None)

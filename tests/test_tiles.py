@@ -77,6 +77,15 @@ def test_each_tile_comes_out_as_it_does_alone(place: str, tmp_path: Path) -> Non
         )
 
 
+def test_it_tells_how_many_tiles_are_done(place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cubes: dict[str, Callable[[], xr.DataTree]] = {"broken": broken, "good": partial(cube_of, 1)}
+    with pytest.raises(s2pipe.S2PipeError, match="1 of 2 failed"):
+        s2pipe.sharpen_tiles(cubes, tmp_path / "a.zarr", method="glp")
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tiles: ")]
+    assert lines[0].startswith("tiles: 50 % (1 of 2) 1 failed, 0:00:")
+    assert lines[1] == "tiles: 100 % (2 of 2) 1 failed, 0:00:00 left"
+
+
 @pytest.mark.parametrize("at_once", [1, 2, 4])
 def test_few_tiles_are_held_at_once_on_a_cluster(client: Client, tmp_path: Path, at_once: int) -> None:
     held = []

@@ -12,6 +12,8 @@ from __future__ import annotations
 from distributed import Client
 from tiles import clean_exit, find_tiles, options_of, sharpen_tiles
 
+from s2pipe.clusters import interrupts_ignored
+
 
 def main() -> None:
     parser = options_of(__doc__)
@@ -25,16 +27,15 @@ def main() -> None:
 
     with clean_exit(parser):
         tiles = find_tiles(options)
-        with (
-            LocalCUDACluster(
+        with interrupts_ignored():
+            cluster = LocalCUDACluster(
                 CUDA_VISIBLE_DEVICES=options.gpus,
                 threads_per_worker=options.threads,
                 resources={"GPU": 1},  # held by one task at a time
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
-            ) as cluster,
-            Client(cluster),
-        ):
+            )
+        with cluster, Client(cluster):
             sharpen_tiles(tiles, options)
 
 
