@@ -61,6 +61,7 @@ METHOD = "mtf-resnet"
 TARGET = 1.25
 """Times the network and the copy alone, that the job may take."""
 ROUNDS = 3
+"""An odd number, by which that of a tile's chunks can be divided."""
 
 
 # What is measured, in processes of their own
@@ -284,12 +285,13 @@ def run(cache: Path, size: int) -> dict[str, Any]:
                 if name != longest or number == ROUNDS // 2:
                     measure_job(record, f"{name}, {_round(number)}", job)
     found = record.results
-    delete(folder / "work" / "copy.zarr")
-    (folder / "work" / "measured.json").unlink()
     rows = {
         name: {"share": (job.size / size) ** 2, "dates": len(job.items), **summary([*done_of(found, name)])}
         for name, job in planned.items()
     }
+    # without its record, what an end from here on leaves of the copy is deleted by the next
+    record.file.unlink()
+    delete(folder / "work" / "copy.zarr")
     return {
         **made,
         "method": METHOD,

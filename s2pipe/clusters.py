@@ -1,4 +1,4 @@
-"""Dask clusters: the way to the one that is named, the one at hand, if there is one, and the GPUs that its workers declare."""
+"""Dask clusters: the way to one that is named, one on this machine, the one at hand, and the GPUs that its workers declare."""
 
 from __future__ import annotations
 

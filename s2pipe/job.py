@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dask
 from dask.callbacks import Callback
 from dask.delayed import Delayed
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.system import CPU_COUNT
 from dask.utils import key_split
 
@@ -132,10 +132,17 @@ def planned(
         with progress_of(group):
             fitted = kept or fit_for(cube, wanted, recipe, sensor=sensor, seed=seed, device=device)
         sharpened = sharpen(cube, fitted or recipe, sensor=sensor, bands=bands, device=device)
-    with hold(place):
-        keep = partial(keep_sharpener, sharpener=fitted)
-        plan = plan_writing(sharpened, place, overwrite=overwrite, resume=not overwrite, refit=refit, shards=shards, keep=keep)
-        yield plan
+    with hold(place) as token:
+        yield plan_writing(
+            sharpened,
+            place,
+            overwrite=overwrite,
+            resume=not overwrite,
+            refit=refit,
+            shards=shards,
+            keep=partial(keep_sharpener, sharpener=fitted),
+            token=token,
+        )
 
 
 def write(plan: Plan, client: Client | None) -> None:
@@ -252,7 +259,10 @@ def _alone(writes: Sequence[Delayed]) -> list[Delayed]:
     """
     keys = [write.key for write in writes]
     graph = HighLevelGraph.merge(*(write.dask for write in writes)).cull(keys)
-    layer_of = {key: name for name, layer in graph.layers.items() for key in layer.keys() & set(keys)}
+    made = {
+        name: layer for name, layer in graph.layers.items() if isinstance(layer, MaterializedLayer)
+    }  # others stay as they are
+    layer_of = {key: name for name, layer in made.items() for key in layer.keys() & set(keys)}
     return [Delayed(key, graph, layer=layer_of[key]) for key in keys]
 
 

@@ -89,8 +89,10 @@ def _processes() -> str:
 
 
 @contextmanager
-def hold(place: Place) -> Iterator[None]:
-    """Be the only writer of a result within the block. The store and the group are made where they are not there yet.
+def hold(place: Place) -> Iterator[str]:
+    """Be the only writer of a result within the block, which gets the token that `check_held` knows it by.
+
+    The store and the group are made where they are not there yet.
 
     Raises
     ------
@@ -103,14 +105,14 @@ def hold(place: Place) -> Iterator[None]:
         with suppress(ContainsGroupError):  # of another writer, who came at the same time
             zarr.open_group(store=place.store, mode="a", zarr_format=3)  # a folder of nothing but a lock would be nobody's
         _take(place, own)
-        refuse_another(place, own.token)
+        check_held(place, own.token)
         zarr.open_group(store=place.store, path=place.below(OWN_GROUP).path, mode="a", zarr_format=3)
     done = threading.Event()
     beating = threading.Thread(target=_beat, args=(place, own, done), name="s2pipe lock", daemon=True)
     beating.start()
     try:
-        yield
-        refuse_another(place, own.token)
+        yield own.token
+        check_held(place, own.token)
     finally:
         done.set()
         beating.join()
@@ -119,8 +121,11 @@ def hold(place: Place) -> Iterator[None]:
 
 def _take(place: Place, own: _Holder) -> None:
     """Write a lock where there is none, or a stale one; of two that come at once, one finds the other's afterwards."""
-    stale = _read(place) is not None
+    stale = sync(place.store.exists(_key(place)))
     if stale:
+        if _read(place) is None:  # no lock, or one that is being renewed
+            time.sleep(SETTLING)
+            refuse_if_held(place)
         sync(place.store.delete(_key(place)))
     sync(place.store.set_if_not_exists(_key(place), _content(own)))
     if stale or isinstance(place.store, FsspecStore):  # which looks first, and then writes
@@ -134,17 +139,25 @@ def refuse_if_held(place: Place) -> None:
         raise _held(place, holder)
 
 
-def token_at(place: Place) -> str | None:
-    """What `refuse_another` tells the writer of this result by that there is now; None where there is none."""
+def check_held(place: Place, token: str) -> None:
+    """StoreError unless whoever has this token still holds the lock of this result: another may have taken him for dead."""
+    with suppress(StoreError):
+        if _token_at(place) == token:
+            return
+    time.sleep(SETTLING)  # some stores have nothing for a moment where a key is written again
+    holder = _read(place)
+    if holder is None:
+        raise StoreError(
+            f"{place} is no longer locked by this process: another has taken it for dead, has written since, and has ended. "
+            "Nothing more is written; the same job again writes what is lacking"
+        )
+    if holder.token != token:
+        raise _held(place, holder)
+
+
+def _token_at(place: Place) -> str | None:
     holder = _read(place)
     return None if holder is None else holder.token
-
-
-def refuse_another(place: Place, token: str | None) -> None:
-    """StoreError where there is a writer of this result who has another token."""
-    holder = _read(place)
-    if holder is not None and holder.token != token:
-        raise _held(place, holder)
 
 
 def _held(place: Place, holder: _Holder) -> StoreError:
@@ -157,9 +170,8 @@ def _held(place: Place, holder: _Holder) -> StoreError:
 def _beat(place: Place, own: _Holder, done: threading.Event) -> None:
     while not done.wait(HEARTBEAT):
         try:
-            holder = _read(place)
-            if holder is not None and holder.token != own.token:
-                log.error("%s", _held(place, holder))
+            if _token_at(place) != own.token:
+                log.error("another process has taken over the lock of %s; this one writes no more", place)
                 return
             _write(place, replace(own, beat=_now()))
         except Exception as error:  # what the store fails with now, it may not the next time
@@ -168,8 +180,7 @@ def _beat(place: Place, own: _Holder, done: threading.Event) -> None:
 
 def _release(place: Place, own: _Holder) -> None:
     try:
-        holder = _read(place)
-        if holder is not None and holder.token == own.token:
+        if _token_at(place) == own.token:
             sync(place.store.delete(_key(place)))
     except Exception as error:  # it will be stale
         log.warning("cannot remove the lock of %s: %s", place, type(error).__name__)

@@ -48,34 +48,17 @@ def chunk_bar(label: str, *, done: int, total: int) -> Iterator[Callable[[int], 
 
     The block gets a function to call with the bytes of each chunk that is written.
     """
-    start, written = time.monotonic(), 0
-
-    with counting_bar(label, done=done, total=total) as count:
-
-        def report(size: int) -> None:
-            nonlocal written
-            written += size
-            count(f"{written / 1e6 / (time.monotonic() - start):.1f} MB/s, ")
-
-        yield report
-
-
-@contextmanager
-def counting_bar(label: str, *, total: int, done: int = 0) -> Iterator[Callable[[str], None]]:
-    """Show how many of `total` things are done, and how long the rest will take; `done` were done before.
-
-    The block gets a function to call when one is done, with what to remark before the time that is left.
-    """
-    start, before = time.monotonic(), done
+    start, before, written = time.monotonic(), done, 0
 
     with _shown() as show:
         show(label, done, total, "")
 
-        def report(remark: str) -> None:
-            nonlocal done
-            done += 1
-            left = timedelta(seconds=round((time.monotonic() - start) / (done - before) * (total - done)))
-            show(label, done, total, f"{remark}{left} left")
+        def report(size: int) -> None:
+            nonlocal done, written
+            done, written = done + 1, written + size
+            seconds = time.monotonic() - start
+            left = timedelta(seconds=round(seconds / (done - before) * (total - done)))
+            show(label, done, total, f"{written / 1e6 / seconds:.1f} MB/s, {left} left")
 
         yield report
 
@@ -138,7 +121,8 @@ def _new_display() -> _Terminal | _Log:
     console = stderr_console()
     if console.is_jupyter:
         return _Notebook(console)
-    return _Terminal(console) if console.is_terminal and not console.is_dumb_terminal else _Log()
+    moving = console.is_interactive and console.is_terminal and not console.is_dumb_terminal  # the first since it was made
+    return _Terminal(console) if moving else _Log()
 
 
 class _Terminal:

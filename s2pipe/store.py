@@ -81,7 +81,8 @@ def to_zarr(
     shards : bool
         False writes the inner chunks as plain chunks, for readers that know no shards.
     compute : bool
-        False writes the metadata alone and returns the rest of the work, which holds no lock.
+        False writes the metadata alone and returns the rest of the work, which holds no lock, but fails where another writer
+        does.
 
     Returns
     -------
@@ -104,8 +105,8 @@ def to_zarr(
     place = locate(store, group)
     options: Any = {"overwrite": overwrite, "resume": resume, "refit": refit, "shards": shards}
     _prepare(data, place, overwrite=overwrite, resume=resume, shards=shards)  # before a lock is left in the store
-    with hold(place):
-        work = plan_writing(data, place, **options).work()
+    with hold(place) as token:
+        work = plan_writing(data, place, **options, token=token if compute else None).work()
         if compute:
             work.compute()
     return None if compute else work
@@ -120,16 +121,17 @@ def plan_writing(
     refit: bool,
     shards: bool,
     keep: Keep = lambda place: None,
+    token: str | None = None,
 ) -> Plan:
     """Make the store ready for `data`, and plan the chunks that it lacks.
 
-    Arguments and errors are those of `to_zarr`; for `keep` see `writing.begin`.
+    Arguments and errors are those of `to_zarr`; for `keep` and `token` see `writing.begin`.
     """
     datasets, attrs = _prepare(data, place, overwrite=overwrite, resume=resume, shards=shards)
     with store_errors(place, "create"):
         if resume and may_go_on(place, datasets):
-            return go_on(place, datasets, refit=refit, keep=keep)
-        return begin(place, datasets, attrs, keep=keep)
+            return go_on(place, datasets, refit=refit, keep=keep, token=token)
+        return begin(place, datasets, attrs, keep=keep, token=token)
 
 
 def _prepare(

@@ -11,7 +11,7 @@ from s2pipe.checks import check_whole
 from s2pipe.clusters import current_client
 from s2pipe.errors import InputError, S2PipeError, redact
 from s2pipe.job import Submitted, cluster_failures, planned, sharpen_to_store
-from s2pipe.progress import counting_bar
+from s2pipe.progress import progress_bar
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 MakeCube = Callable[[], "xr.DataTree"]
 
-Count = Callable[[str], object]
-"""Called when a cube is done, or failed, with a remark."""
+Tell = Callable[[int], object]
+"""Called with the number of cubes that are done, or failed."""
 
 NAMED_AT_MOST = 10
 """Cubes that failed, in an error."""
@@ -61,11 +61,16 @@ def sharpen_tiles(cubes: Mapping[str, MakeCube], store: StoreLike, *, at_once: i
         sharpen_to_store(make_cube(), store, group=group, **options)
         return
     client = current_client()
-    with counting_bar("tiles", total=len(cubes)) as count:
+    with progress_bar() as report:
+
+        def tell(done: int) -> None:
+            report("tiles", done, len(cubes), None)
+
+        tell(0)
         if client is None:
-            failures = _one_by_one(cubes, store, options, count)
+            failures = _one_by_one(cubes, store, options, tell)
         else:
-            stream = _Stream(store, options, client, count)
+            stream = _Stream(store, options, client, tell)
             stream.run(cubes, at_once)
             failures = stream.failures
     if failures:
@@ -86,19 +91,15 @@ def _check_names(cubes: Mapping[str, MakeCube], options: Mapping[str, Any]) -> N
 
 
 def _one_by_one(
-    cubes: Mapping[str, MakeCube], store: StoreLike, options: Mapping[str, Any], count: Count
+    cubes: Mapping[str, MakeCube], store: StoreLike, options: Mapping[str, Any], tell: Tell
 ) -> dict[str, S2PipeError]:
     """Sharpen one cube after another; the errors, by group."""
     failures: dict[str, S2PipeError] = {}
-    for group, make_cube in cubes.items():
+    for number, (group, make_cube) in enumerate(cubes.items(), start=1):
         with _kept_to_itself(group, failures):
             sharpen_to_store(make_cube(), store, group=group, **options)
-        count(_failed(failures))
+        tell(number)
     return failures
-
-
-def _failed(failures: Mapping[str, S2PipeError]) -> str:
-    return f"{len(failures)} failed, " if failures else ""
 
 
 @contextmanager
@@ -118,10 +119,10 @@ def _kept_to_itself(group: str, failures: dict[str, S2PipeError]) -> Iterator[No
 class _Stream:
     """Cubes that are sharpened on a cluster, some at a time."""
 
-    def __init__(self, store: StoreLike, options: Mapping[str, Any], client: Client, count: Count) -> None:
+    def __init__(self, store: StoreLike, options: Mapping[str, Any], client: Client, tell: Tell) -> None:
         from distributed import as_completed
 
-        self.store, self.options, self.client, self.count = store, options, client, count
+        self.store, self.options, self.client, self.tell = store, options, client, tell
         self.failures: dict[str, S2PipeError] = {}
         self.running: dict[str, tuple[Submitted, ExitStack]] = {}
         self._completed = as_completed()
@@ -130,19 +131,18 @@ class _Stream:
     def run(self, cubes: Mapping[str, MakeCube], at_once: int) -> None:
         """Sharpen all of them; `failures` tells what went wrong."""
         waiting = iter(cubes.items())
-        begun = told = 0
+        begun = 0
         with ExitStack() as everything:  # what is left when the user interrupts
             while True:
                 while len(self.running) < at_once and (cube := next(waiting, None)):
                     with _kept_to_itself(cube[0], self.failures):
                         begun += 1
                         self._begin(*cube, held=everything.enter_context(ExitStack()))
-                while told < begun - len(self.running):
-                    told += 1
-                    self.count(_failed(self.failures))
+                    self.tell(begun - len(self.running))
                 if not self.running:
                     return
                 self._take(next(self._completed))
+                self.tell(begun - len(self.running))
 
     def _begin(self, group: str, make_cube: MakeCube, *, held: ExitStack) -> None:
         try:

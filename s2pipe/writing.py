@@ -33,7 +33,7 @@ from s2pipe.errors import StoreError
 from s2pipe.layout import VARIABLE
 from s2pipe.ledger import Index, Ledger
 from s2pipe.lock import NAME as LOCK
-from s2pipe.lock import refuse_another, token_at
+from s2pipe.lock import check_held, refuse_if_held
 from s2pipe.places import OWN_GROUP, Place, open_node, store_errors
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def _finish(plan: Plan, written: list[list[int]]) -> None:
     plan.finish()
 
 
-def begin(place: Place, datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, Any], *, keep: Keep) -> Plan:
+def begin(place: Place, datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, Any], *, keep: Keep, token: str | None) -> Plan:
     """Create the group anew, in place of the result that may stand there, and plan all of its chunks.
 
     Parameters
@@ -117,6 +117,8 @@ def begin(place: Place, datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, 
         Of the group.
     keep : callable
         See `Keep`.
+    token : str or None
+        Of the lock, see `lock.hold`, that is held until the plan is done; None where none is.
     """
     marks = {VERSION: version("s2pipe"), WRITTEN: datetime.now(UTC).isoformat(), COMPLETE: False}
     _create_group(place, {**attrs, **marks})
@@ -126,7 +128,7 @@ def begin(place: Place, datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, 
         stated.to_zarr(place.store, group=node.path, mode="a", zarr_format=3, consolidated=False, compute=False)
     ledgers = {name: Ledger.create(place.below(name), dataset[VARIABLE].chunks or ()) for name, dataset in datasets.items()}
     keep(place)
-    return _plan(place, datasets, ledgers, {name: range(dataset.sizes["time"]) for name, dataset in datasets.items()})
+    return _plan(place, token, datasets, ledgers, {name: range(dataset.sizes["time"]) for name, dataset in datasets.items()})
 
 
 def may_go_on(place: Place, datasets: Mapping[str, xr.Dataset]) -> bool:
@@ -173,7 +175,7 @@ async def _has_chunks(array: Place) -> bool:
     return False
 
 
-def go_on(place: Place, datasets: Mapping[str, xr.Dataset], *, refit: bool, keep: Keep) -> Plan:
+def go_on(place: Place, datasets: Mapping[str, xr.Dataset], *, refit: bool, keep: Keep, token: str | None) -> Plan:
     """Plan what a result lacks of `datasets`, after adding the dates that it does not have.
 
     Raises
@@ -209,15 +211,19 @@ def go_on(place: Place, datasets: Mapping[str, xr.Dataset], *, refit: bool, keep
         where[name] = [int(np.flatnonzero(times == time)[0]) for time in dataset["time"].values]
     _delete_leftovers(place)
     keep(place)
-    return _plan(place, datasets, ledgers, where)
+    return _plan(place, token, datasets, ledgers, where)
 
 
 def _plan(
-    place: Place, datasets: Mapping[str, xr.Dataset], ledgers: Mapping[str, Ledger], where: Mapping[str, Sequence[int]]
+    place: Place,
+    token: str | None,
+    datasets: Mapping[str, xr.Dataset],
+    ledgers: Mapping[str, Ledger],
+    where: Mapping[str, Sequence[int]],
 ) -> Plan:
     """Plan the unwritten chunks of each dataset, whose dates stand at `where` in the store."""
     writes: defaultdict[Any, list[Delayed]] = defaultdict(list)
-    total, token = 0, token_at(place)
+    total = 0
     for name, dataset in datasets.items():
         node, ledger = place.below(name), ledgers[name]
         unwritten = ledger.read() == 0
@@ -246,10 +252,14 @@ def write_chunk(
 ) -> int:
     """Write a chunk to its bands, rows and columns, and mark it; returns how many bytes it has.
 
-    StoreError where another writer has taken the result over meanwhile, as from a machine that slept: its chunks might differ.
+    StoreError where there is another writer: one that has taken the result over, as from a machine that slept, may have written
+    other pixels.
     """
     place, token, target, ledger = shared
-    refuse_another(place, token)
+    if token is None:
+        refuse_if_held(place)
+    else:
+        check_held(place, token)
     with store_errors(place, "write to"):
         target[(slice(chunk[0], chunk[0] + 1), *region)] = block
         ledger.mark(chunk, run)

@@ -69,13 +69,24 @@ def test_kept_weights_are_not_written_again(cube, tmp_path):
     assert weights.stat().st_mtime_ns == before
 
 
+def taken_over(lock):
+    lock.write_text(lock.read_text().replace('"token": "', '"token": "another'))
+
+
+def taken_over_and_left(lock):
+    lock.unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize("on", ["threads", "cluster"])
-def test_who_lost_the_lock_to_another_writes_no_more(cube, tmp_path, on):
+@pytest.mark.parametrize(
+    ("event", "message"), [(taken_over, "is being written by process"), (taken_over_and_left, "no longer locked by this process")]
+)
+def test_who_lost_the_lock_to_another_writes_no_more(cube, tmp_path, on, event, message):
     lock = tmp_path / "a.zarr" / "s2pipe" / ".lock"
 
     def read(block, block_info=None):
         if block_info[None]["chunk-location"][0] == 1:  # the second date
-            lock.write_text(lock.read_text().replace('"token": "', '"token": "another'))
+            event(lock)
         return block
 
     fine = cube["r10m"].to_dataset()
@@ -85,9 +96,8 @@ def test_who_lost_the_lock_to_another_writes_no_more(cube, tmp_path, on):
     with ExitStack() as held:
         if on == "cluster":
             held.enter_context(Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None))
-        with pytest.raises(StoreError, match="is being written by process"):
+        with pytest.raises(StoreError, match=message):
             sharpen_to_store(taken, tmp_path / "a.zarr", method=sharpener)
-    lock.unlink()
     assert not s2pipe.list_chunks(tmp_path / "a.zarr")["written"].iloc[1]
 
 

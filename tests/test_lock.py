@@ -12,7 +12,7 @@ from zarr.storage import MemoryStore
 
 from s2pipe import lock
 from s2pipe.errors import StoreError
-from s2pipe.lock import hold, refuse_if_held
+from s2pipe.lock import check_held, hold, refuse_if_held
 from s2pipe.places import locate
 
 
@@ -106,8 +106,26 @@ def test_whoever_lost_it_is_told_and_leaves_it_alone(place, monkeypatch, caplog)
         with hold(place):
             write(place)
             time.sleep(0.3)
-    assert "being written by process 1" in caplog.text
+    assert "another process has taken over the lock" in caplog.text
     assert json.loads(file(place).read_text())["token"] == "another"
+
+
+def test_a_lock_that_is_gone_is_lost_and_not_taken_again(place, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT", 0.05)
+    with pytest.raises(StoreError, match="no longer locked by this process"):  # noqa: PT012, SIM117 - raised on leaving
+        with hold(place):
+            file(place).unlink()
+            time.sleep(0.3)
+    assert not file(place).exists()
+
+
+def test_a_lock_that_cannot_be_read_for_a_moment_is_held(place, monkeypatch):
+    monkeypatch.setattr(lock, "SETTLING", 0.1)
+    with hold(place) as token:
+        content = file(place).read_text()
+        file(place).write_text("")
+        threading.Timer(0.05, file(place).write_text, [content]).start()
+        check_held(place, token)
 
 
 def test_what_is_no_lock_is_nobodys(place):

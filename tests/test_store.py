@@ -26,6 +26,8 @@ import s2pipe.layout
 import s2pipe.store
 from s2pipe.bands import BANDS, BANDS_BY_GSD
 from s2pipe.errors import InputError, StoreError
+from s2pipe.lock import hold
+from s2pipe.places import locate
 from s2pipe.radiometry import Encoding
 from s2pipe.store import check_store, list_chunks, list_results, open_zarr, to_zarr
 
@@ -316,6 +318,16 @@ def test_building_computes_nothing_and_completes_when_computed(tmp_path: Path) -
         read = open_zarr(tmp_path / "a.zarr")
     assert_same(read, written)
     assert zarr.open_group(tmp_path / "a.zarr", mode="r").attrs["s2pipe_version"]
+
+
+def test_work_that_holds_no_lock_gives_way_to_a_writer(tmp_path: Path) -> None:
+    array = make_array((2, 12, 96, 84))
+    work = to_zarr(array, tmp_path / "a.zarr", compute=False)
+    assert work is not None
+    with hold(locate(tmp_path / "a.zarr", None)), pytest.raises(StoreError, match="is being written"):
+        work.compute()
+    work.compute()
+    assert_same(open_zarr(tmp_path / "a.zarr"), array)
 
 
 def test_a_write_that_breaks_off_stays_incomplete(tmp_path: Path) -> None:
