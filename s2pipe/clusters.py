@@ -95,6 +95,7 @@ def local_cluster() -> Iterator[Client]:
     """A cluster of processes on this machine, which listens on no network and ends with the block."""
     from distributed import Client, LocalCluster
 
+    _log_no_waits_left_behind()
     # A failing task's error comes back to this process; the workers need not log its traceback as well.
     with interrupts_ignored():
         cluster = LocalCluster(dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL)
@@ -112,6 +113,17 @@ def interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def _log_no_waits_left_behind() -> None:
+    """Have asyncio not log what dask was waiting for when it was interrupted, as errors that nobody caught."""
+    logging.getLogger("asyncio").addFilter(_is_no_wait)
+
+
+def _is_no_wait(record: logging.LogRecord) -> bool:
+    from distributed.client import AllExit
+
+    return not (record.exc_info and isinstance(record.exc_info[1], AllExit))
+
+
 def connect(address: str, security: Security | None = None) -> Client:
     """A client of the dask scheduler at `address`; without `security`, dask's configuration says what TLS needs.
 
@@ -125,6 +137,7 @@ def connect(address: str, security: Security | None = None) -> Client:
 
     if not address:  # dask would look for one in its configuration
         raise InputError("--scheduler is empty; give the address of a dask scheduler, tcp://host:8786, or leave it out")
+    _log_no_waits_left_behind()
     security = security or Security()
     encrypted = address.startswith(("tls://", "wss://"))
     _check_certificates(address, security, encrypted)

@@ -259,10 +259,9 @@ def _alone(writes: Sequence[Delayed]) -> list[Delayed]:
     """
     keys = [write.key for write in writes]
     graph = HighLevelGraph.merge(*(write.dask for write in writes)).cull(keys)
-    made = {
-        name: layer for name, layer in graph.layers.items() if isinstance(layer, MaterializedLayer)
-    }  # others stay as they are
-    layer_of = {key: name for name, layer in made.items() for key in layer.keys() & set(keys)}
+    # looking into layers of another kind would make their tasks, which are sent as a recipe
+    listed = {name: layer for name, layer in graph.layers.items() if isinstance(layer, MaterializedLayer)}
+    layer_of = {key: name for name, layer in listed.items() for key in layer.keys() & set(keys)}
     return [Delayed(key, graph, layer=layer_of[key]) for key in keys]
 
 

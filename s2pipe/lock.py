@@ -148,8 +148,8 @@ def check_held(place: Place, token: str) -> None:
     holder = _read(place)
     if holder is None:
         raise StoreError(
-            f"{place} is no longer locked by this process: another has taken it for dead, has written since, and has ended. "
-            "Nothing more is written; the same job again writes what is lacking"
+            f"{place} is no longer locked by this process: its lock is gone. Another may have taken it for dead, written, "
+            "and ended; so nothing more is written here. The same job again writes what is lacking"
         )
     if holder.token != token:
         raise _held(place, holder)
@@ -196,8 +196,8 @@ def _read(place: Place) -> _Holder | None:
     try:
         holder = _Holder(**json.loads(found.to_bytes()))
         datetime.fromisoformat(holder.beat).astimezone(UTC)
-        return holder
-    except (TypeError, ValueError):  # no store writes half a key; whatever this is, nobody renews it
+        return replace(holder, pid=abs(int(holder.pid)), started=float(holder.started))
+    except (TypeError, ValueError, OverflowError):  # no store writes half a key; whatever this is, nobody renews it
         return None
 
 

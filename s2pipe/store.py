@@ -82,7 +82,7 @@ def to_zarr(
         False writes the inner chunks as plain chunks, for readers that know no shards.
     compute : bool
         False writes the metadata alone and returns the rest of the work, which holds no lock, but fails where another writer
-        does.
+        does, or where the result was replaced meanwhile.
 
     Returns
     -------

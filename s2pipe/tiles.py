@@ -76,9 +76,8 @@ def sharpen_tiles(cubes: Mapping[str, MakeCube], store: StoreLike, *, at_once: i
     if failures:
         first = next(iter(failures.values()))
         named = ", ".join([*list(failures)[:NAMED_AT_MOST], *(["..."] if len(failures) > NAMED_AT_MOST else [])])
-        raise type(first)(
-            f"{len(failures)} of {len(cubes)} failed: {named}; the others are done. The first error: {first}"
-        ) from first
+        others = "the others are done. " if len(failures) < len(cubes) else ""
+        raise type(first)(f"{len(failures)} of {len(cubes)} failed: {named}; {others}The first error: {first}") from first
 
 
 def _check_names(cubes: Mapping[str, MakeCube], options: Mapping[str, Any]) -> None:

@@ -223,7 +223,7 @@ def _plan(
 ) -> Plan:
     """Plan the unwritten chunks of each dataset, whose dates stand at `where` in the store."""
     writes: defaultdict[Any, list[Delayed]] = defaultdict(list)
-    total = 0
+    total, begun = 0, open_node(place).attrs[WRITTEN]
     for name, dataset in datasets.items():
         node, ledger = place.below(name), ledgers[name]
         unwritten = ledger.read() == 0
@@ -236,9 +236,9 @@ def _plan(
         run = ledger.begin_run(
             {**_made(dataset[VARIABLE]), VERSION: version("s2pipe"), STARTED: datetime.now(UTC).isoformat(timespec="seconds")}
         )
-        target: Any = zarr.open_array(store=place.store, path=node.below(VARIABLE).path, mode="r+")
-        # one key, which reaches a worker once
-        shared = delayed((place, token, target, ledger), pure=False, traverse=False)
+        array: Any = zarr.open_array(store=place.store, path=node.below(VARIABLE).path, mode="r+")
+        target = _Target(place=place, token=token, begun=begun, array=array, ledger=ledger)
+        shared = delayed(target, pure=False, traverse=False)  # one key, which reaches a worker once
         starts, times = ledger.starts, dataset["time"].values
         for index in wanted:
             chunk: Index = (where[name][index[0]], *index[1:])
@@ -247,22 +247,33 @@ def _plan(
     return Plan(place=place, writes=list(writes.values()), total=total)
 
 
-def write_chunk(
-    block: npt.NDArray[Any], shared: tuple[Place, str | None, Any, Ledger], chunk: Index, region: tuple[slice, ...], run: int
-) -> int:
-    """Write a chunk to its bands, rows and columns, and mark it; returns how many bytes it has.
+@dataclass(frozen=True, kw_only=True)
+class _Target:
+    """Where chunks are written; `token` see `begin`, `begun` is when the result was begun that they belong to."""
 
-    StoreError where there is another writer: one that has taken the result over, as from a machine that slept, may have written
-    other pixels.
-    """
-    place, token, target, ledger = shared
-    if token is None:
-        refuse_if_held(place)
-    else:
-        check_held(place, token)
-    with store_errors(place, "write to"):
-        target[(slice(chunk[0], chunk[0] + 1), *region)] = block
-        ledger.mark(chunk, run)
+    place: Place
+    token: str | None
+    begun: str
+    array: Any
+    ledger: Ledger
+
+    def check(self) -> None:
+        """StoreError where another writer has taken the result over, as from a machine that slept, or has replaced it."""
+        if self.token is not None:
+            check_held(self.place, self.token)
+            return
+        refuse_if_held(self.place)
+        group = open_node(self.place)
+        if not is_result(group) or group.attrs[WRITTEN] != self.begun:
+            raise StoreError(f"{self.place} was replaced, or deleted, after this was planned; call to_zarr again")
+
+
+def write_chunk(block: npt.NDArray[Any], target: _Target, chunk: Index, region: tuple[slice, ...], run: int) -> int:
+    """Write a chunk to its bands, rows and columns, and mark it; returns how many bytes it has; see `_Target.check`."""
+    target.check()
+    with store_errors(target.place, "write to"):
+        target.array[(slice(chunk[0], chunk[0] + 1), *region)] = block
+        target.ledger.mark(chunk, run)
     return int(block.nbytes)
 
 

@@ -135,6 +135,13 @@ def test_what_is_no_lock_is_nobodys(place):
         pass
 
 
+@pytest.mark.parametrize("wrong", [{"pid": "a"}, {"pid": None}, {"started": "a"}, {"beat": "9999-12-31T23:59:59-05:00"}])
+def test_a_lock_of_wrong_values_is_nobodys(place, wrong):
+    write(place, **wrong)
+    with hold(place):
+        pass
+
+
 def test_looking_leaves_nothing_behind(tmp_path):
     refuse_if_held(locate(tmp_path / "a.zarr", None))
     memory = MemoryStore()

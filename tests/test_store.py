@@ -330,6 +330,16 @@ def test_work_that_holds_no_lock_gives_way_to_a_writer(tmp_path: Path) -> None:
     assert_same(open_zarr(tmp_path / "a.zarr"), array)
 
 
+def test_work_does_not_write_into_what_replaced_its_result(tmp_path: Path) -> None:
+    work = to_zarr(make_array((2, 12, 96, 84)), tmp_path / "a.zarr", compute=False)
+    assert work is not None
+    other = make_array((2, 12, 96, 84), "float32")
+    to_zarr(other, tmp_path / "a.zarr", overwrite=True)
+    with pytest.raises(StoreError, match="was replaced"):
+        work.compute()
+    assert_same(open_zarr(tmp_path / "a.zarr"), other)
+
+
 def test_a_write_that_breaks_off_stays_incomplete(tmp_path: Path) -> None:
     def broken(block: np.ndarray, block_info: Any = None) -> np.ndarray:
         if block_info[0]["chunk-location"][3] == 1:

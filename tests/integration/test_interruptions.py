@@ -134,6 +134,30 @@ def test_interrupted_by_the_user_it_ends_cleanly_and_can_go_on(
     xr.testing.assert_identical(open_zarr(store).compute(), expected)
 
 
+def test_ctrl_c_while_a_local_cluster_reads_says_no_more_than_that():
+    script = (
+        "import time, dask, s2pipe.cli\n"
+        "@s2pipe.cli.app.command()\n"
+        "def interrupt():\n"
+        "    with s2pipe.cli._clean_exit(), s2pipe.cli._cluster('local'):\n"
+        "        print('ready', flush=True)\n"
+        "        dask.compute([dask.delayed(time.sleep)(60 + i) for i in range(8)])\n"  # as a fit does
+        "s2pipe.cli.app()"
+    )
+    job = subprocess.Popen(
+        [sys.executable, "-c", script, "interrupt"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert job.stdout is not None and job.stdout.readline() == "ready\n"
+    time.sleep(2)
+    os.killpg(job.pid, signal.SIGINT)
+    _, shown = job.communicate(timeout=60)
+    assert (job.returncode, shown) == (130, "interrupted\n")
+
+
 @pytest.fixture(scope="module")
 def cluster(s3_environment: dict[str, str]) -> Iterator[LocalCluster]:
     """Of two workers, which are replaced when they die."""
