@@ -121,7 +121,7 @@ def _new_display() -> _Terminal | _Log:
     console = stderr_console()
     if console.is_jupyter:
         return _Notebook(console)
-    moving = console.is_interactive and console.is_terminal and not console.is_dumb_terminal  # the first since it was made
+    moving = console.is_interactive and console.is_terminal and not console.is_dumb_terminal  # the first is of when it was made
     return _Terminal(console) if moving else _Log()
 
 

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from dask.utils import key_split
 from distributed import Client
-from scenes import random_cube, with_chunks
+from scenes import random_cube, with_chunks, with_numbers
 
 import s2pipe
 from s2pipe import job
@@ -89,9 +89,7 @@ def test_who_lost_the_lock_to_another_writes_no_more(cube, tmp_path, on, event, 
             event(lock)
         return block
 
-    fine = cube["r10m"].to_dataset()
-    fine["reflectance"] = fine["reflectance"].copy(data=fine["reflectance"].data.map_blocks(read, dtype="uint16"))
-    taken = xr.DataTree.from_dict({"r10m": fine, **{name: cube[name].to_dataset() for name in ("r20m", "r60m")}})
+    taken = with_numbers(cube, r10m=cube["r10m"]["reflectance"].data.map_blocks(read, dtype="uint16"))
     sharpener = s2pipe.fit(cube, "glp")
     with ExitStack() as held:
         if on == "cluster":

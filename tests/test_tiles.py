@@ -10,7 +10,7 @@ import dask
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster, as_completed
-from scenes import random_cube, with_chunks
+from scenes import random_cube, with_chunks, with_numbers
 
 import s2pipe
 from s2pipe.errors import ReadError
@@ -55,14 +55,7 @@ def unreadable() -> xr.DataTree:
             raise ReadError("cannot read band B02")
         return block
 
-    fine = cube["r10m"].to_dataset()
-    numbers = fine["reflectance"].data.map_blocks(read, dtype="uint16")
-    return xr.DataTree.from_dict(
-        {
-            "r10m": fine.assign(reflectance=fine["reflectance"].copy(data=numbers)),
-            **{n: cube[n].to_dataset() for n in ("r20m", "r60m")},
-        }
-    )
+    return with_numbers(cube, r10m=cube["r10m"]["reflectance"].data.map_blocks(read, dtype="uint16"))
 
 
 def broken() -> xr.DataTree:

@@ -1,5 +1,6 @@
 """A Sharpener that tells where it runs. In a module of its own, so that workers import it."""
 
+import time
 from collections import Counter
 from typing import Any
 
@@ -23,7 +24,8 @@ class TellingSharpener:
 
 
 def read(block: Any) -> Any:
-    """Stands for reading a chunk."""
+    """Stands for reading a chunk, which takes long enough for others to read as well."""
+    time.sleep(0.05)
     RAN["read"] += 1
     return block
 

@@ -52,7 +52,7 @@ def test_networks_run_on_gpu_workers_only_in_large_blocks_and_the_rest_anywhere(
     counts = {name: counts[address] for name, address in names.items()}
     assert counts["gpu"]["network"] == 2 * 36 / 4
     assert "network" not in counts["a"] and "network" not in counts["b"]
-    assert "read" in counts["a"] or "read" in counts["b"]  # which of them reads, and how much, the scheduler decides
+    assert counts["a"]["read"] > 0 and counts["b"]["read"] > 0
     written = s2pipe.open_zarr(tmp_path / "a.zarr")
     assert isinstance(written, xr.DataArray)
     assert written.chunks is not None and written.chunks[2] == (60,) * 6
