@@ -30,6 +30,7 @@ import s2pipe
 from s2pipe import Sensor
 from s2pipe.bands import BANDS, bands_at
 from s2pipe.evaluation import reduce_scene
+from s2pipe.methods.base import FitContext
 from s2pipe.methods.mtf_examples import Example
 from s2pipe.methods.mtf_inputs import COARSE, FINE, RATIO, Inputs, image_of
 from s2pipe.methods.mtf_resnet import MtfResNet, MtfResNetSharpener
@@ -140,8 +141,8 @@ class Variant(MtfResNet):
     sharpener: type[MtfResNetSharpener] = MtfResNetSharpener
     network: bool = True
 
-    def fit(self, sample: Sample, **options: Any) -> MtfResNetSharpener:
-        fitted = super().fit(sample, **options)
+    def fit(self, sample: Sample, context: FitContext) -> MtfResNetSharpener:
+        fitted = super().fit(sample, context)
         return self.sharpener(**vars(fitted) | {"options": {}} | ({} if self.network else {"network": None}))
 
 

@@ -28,7 +28,7 @@ from s2pipe.methods.mtf_resnet import MtfResNetSharpener
 from s2pipe.networks.dsen2 import Dsen2Network
 from s2pipe.networks.mtf_resnet import BLOCKS, FEATURES
 from s2pipe.networks.s2sucnn import S2sucnnNetwork
-from s2pipe.training import bfloat16_is_faster, faster_precision
+from s2pipe.precision import choose_precision, computing_in
 
 RESULTS = HERE / "results" / "default_speed.json"
 PAGE = RESULTS.with_suffix(".md")
@@ -47,7 +47,7 @@ def multiply_adds() -> float:
 
 def peak() -> float:
     """GFLOP/s of a product of matrices, in the precision of the networks."""
-    matrix = torch.rand(2048, 2048, dtype=torch.bfloat16 if bfloat16_is_faster("cpu") else torch.float32)
+    matrix = torch.rand(2048, 2048, dtype=getattr(torch, choose_precision("auto", "cpu")))
     return 2 * 2048**3 / median(lambda: matrix @ matrix) / 1e9
 
 
@@ -76,7 +76,7 @@ def default() -> dict[str, float]:
 def network_alone(network: nn.Module, *images: torch.Tensor) -> float:
     """Seconds a megapixel of a network on a chunk without a halo."""
     network = placed(network, "cpu").eval()
-    with torch.inference_mode(), faster_precision(torch.device("cpu")):
+    with torch.inference_mode(), computing_in(choose_precision("auto", "cpu"), torch.device("cpu")):
         return median(lambda: network(*images)) * 1e6 / SMALL**2
 
 
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not parser.parse_args(arguments).render:
         result: dict[str, Any] = {
             **stated(commit()),
-            "precision": "bfloat16" if bfloat16_is_faster("cpu") else "float32",
+            "precision": choose_precision("auto", "cpu"),
             "multiply_adds": multiply_adds(),
             "peak_gflops": peak(),
             "default": default(),

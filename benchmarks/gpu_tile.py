@@ -84,7 +84,7 @@ def blocks(job: Job) -> dict[str, float]:
         arrays = [
             random.random((bands, sizes[gsd], sizes[gsd]), dtype=np.float32) / 2 for bands, gsd in ((4, 10), (6, 20), (2, 60))
         ]
-        worker.BLOCK["cuda"] = edge
+        worker.BLOCK["cuda"] = edge, edge
         seconds = []
         for _ in range(1 + REPEATS):
             start = time.perf_counter()

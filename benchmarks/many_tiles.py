@@ -56,7 +56,7 @@ class RepeatingSharpener:
 class FakeMethod:
     """A recipe that is fitted in no time."""
 
-    def fit(self, sample: Any, **_: Any) -> RepeatingSharpener:
+    def fit(self, sample: Any, context: Any) -> RepeatingSharpener:
         """See `Method`."""
         return RepeatingSharpener()
 

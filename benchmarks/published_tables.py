@@ -42,9 +42,8 @@ from s2pipe.methods.pairs import Pair
 from s2pipe.methods.s2sucnn import S2sucnn, S2sucnnSharpener
 from s2pipe.sampling import Sample
 from s2pipe.scene_files import read_scene
-from s2pipe.sharpening import fit_sample
+from s2pipe.sharpening import fit_context, fit_sample
 from s2pipe.training import HELD_OUT_EVERY
-from s2pipe.worker import choose_device
 
 RESULTS = HERE / "results" / "published_tables"
 
@@ -83,7 +82,8 @@ def told(label: str, done: int, total: int, loss: float | None) -> None:
 
 
 def fitted(sample: Sample, method: Method, sensor: Sensor, checkpoint: Path | None, progress: Any = told) -> Sharpener:
-    return fit_sample(sample, method, sensor=sensor, seed=0, device="auto", checkpoint=checkpoint, progress=progress)
+    context = fit_context(sensor=sensor, seed=0, device="auto", precision="auto", progress=progress, checkpoint=checkpoint)
+    return fit_sample(sample, method, context)
 
 
 def rows_of(table: pd.DataFrame, **facts: Any) -> list[dict[str, Any]]:
@@ -187,11 +187,7 @@ def in_sample_on_pair(name: str, method: LowerScaleCnn, checkpoint: Path) -> lis
         pairs,
         patch_places(pairs),
         20,
-        sensor=PAIRS_SENSOR,
-        seed=0,
-        device=choose_device("auto"),
-        progress=told,
-        checkpoint=checkpoint,
+        fit_context(sensor=PAIRS_SENSOR, seed=0, device="auto", precision="auto", progress=told, checkpoint=checkpoint),
     )
     bands = bands_by_gsd(reduced.cube)
     sharpener = LowerScaleSharpener(

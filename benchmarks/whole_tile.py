@@ -80,7 +80,7 @@ def network_alone(job: Job) -> dict[str, float]:
     def sharpen(_: int) -> None:
         worker.sharpen_padded(sharpener, *padded, device="auto")
 
-    with worker.shared_cores(), ThreadPoolExecutor(CPU_COUNT) as threads:  # as the job does
+    with ThreadPoolExecutor(CPU_COUNT) as threads:  # as the job does
         list(threads.map(sharpen, range(CPU_COUNT)))
         start = time.perf_counter()
         list(threads.map(sharpen, range((job.size // job.chunk) ** 2 // ROUNDS)))

@@ -80,6 +80,9 @@ Weights = Annotated[
 Steps = Annotated[int | None, typer.Option(min=0, help="Training steps, for methods that train; of mtf-resnet 0 by default.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random in the training.")]
 Device = Annotated[str, typer.Option(help="Where networks run: auto, cpu, cuda, cuda:1, mps.")]
+Precision = Annotated[
+    str, typer.Option(help="What networks compute in: float32, bfloat16, or auto, bfloat16 where the processor has it.")
+]
 
 DEGRADED_BY = {
     "centre": "a Gaussian matched to each band's MTF, centred on the block that a coarse pixel covers",
@@ -194,6 +197,7 @@ def sharpen(
     weights: Weights = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random in the training; default: 0.")] = None,
     device: Device = "auto",
+    precision: Precision = "auto",
     scheduler: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS|local", help="A dask scheduler's address, or local for a cluster here; default: threads."),
@@ -233,6 +237,7 @@ def sharpen(
         from s2pipe.catalogs import signer_of
         from s2pipe.clusters import TLS_OPTIONS, tls_security
         from s2pipe.loading import check_chunk_edge, check_loader
+        from s2pipe.precision import check_precision
         from s2pipe.radiometry import check_offset
         from s2pipe.store import check_store
         from s2pipe.worker import check_device
@@ -248,6 +253,7 @@ def sharpen(
             )
         wanted = _parse_bands(bands)
         check_device(device)
+        check_precision(precision)
         check_chunk_edge(chunks)
         check_loader(loader)
         if offset is not None:
@@ -283,6 +289,7 @@ def sharpen(
                 method=chosen,
                 bands=wanted,
                 device=device,
+                precision=precision,
                 seed=seed or 0,
                 overwrite=overwrite,
                 refit=refit,
@@ -387,6 +394,7 @@ def fit(
     weights_60m: Weights60m = None,
     seed: Seed = 0,
     device: Device = "auto",
+    precision: Precision = "auto",
     checkpoint: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Where a training saves its state, and from where one that was interrupted goes on."),
@@ -414,6 +422,7 @@ def fit(
             sensor=s2pipe.Sensor.named(sensor),
             seed=seed,
             device=device,
+            precision=precision,
             checkpoint=checkpoint,
             **_given(steps=steps, weights=weights, weights_20m=weights_20m, weights_60m=weights_60m),
         )
@@ -467,6 +476,7 @@ def evaluate(
     weights_60m: Weights60m = None,
     seed: Seed = 0,
     device: Device = "auto",
+    precision: Precision = "auto",
     repair: Repair = False,
     scale: Scale = None,
     offset: Offset = None,
@@ -501,6 +511,7 @@ def evaluate(
             reference=read.reference,
             seed=seed,
             device=device,
+            precision=precision,
             plot=plot,
             **_given(steps=steps, weights=weights, weights_20m=weights_20m, weights_60m=weights_60m),
         )

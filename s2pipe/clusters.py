@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
+from dask.system import CPU_COUNT
 
 from s2pipe.errors import InputError
 
@@ -46,6 +47,17 @@ def _workers_of(client: Client) -> list[dict[str, Any]]:
     """What the scheduler knows of each worker of the client's cluster."""
     workers: dict[str, dict[str, Any]] = client.scheduler_info(n_workers=-1).get("workers", {})
     return list(workers.values())
+
+
+def cores() -> tuple[str, int]:
+    """Whose cores this thread may compute on, and how many: those of a dask worker's threads, or, with "" as its name, all."""
+    from distributed import get_worker
+
+    try:
+        worker = get_worker()
+    except ValueError:
+        return "", CPU_COUNT
+    return str(worker.name), int(worker.state.nthreads)
 
 
 def runs_on_gpus(device: str) -> bool:

@@ -27,15 +27,14 @@ from s2pipe.errors import InputError, S2PipeError
 from s2pipe.fill import fill_nodata
 from s2pipe.lattice import STEP
 from s2pipe.methods import METHODS, Method, Sharpener, get_method
-from s2pipe.methods.base import TorchSharpener
+from s2pipe.methods.base import FitContext, TorchSharpener
 from s2pipe.plot import busiest_part, check_picture_path, save_evaluation
 from s2pipe.progress import Progress, progress_bar
 from s2pipe.radiometry import Encoding
 from s2pipe.registration import warn_if_misregistered
 from s2pipe.sampling import Sample, fingerprint
 from s2pipe.sensor import Protocol, Sensor, as_sensor
-from s2pipe.sharpening import as_method, check_fit, fit_sample, sharpen
-from s2pipe.worker import choose_device
+from s2pipe.sharpening import as_method, check_fit, fit_context, fit_sample, in_precision, is_fitted, sharpen
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +123,7 @@ def evaluate(
     reference: npt.NDArray[Any] | None = None,
     seed: int = 0,
     device: str = "auto",
+    precision: str = "auto",
     progress: Progress | None = None,
     plot: str | Path | None = None,
     **fit_options: Any,
@@ -155,7 +155,7 @@ def evaluate(
     reference : ndarray, (band, y, x), optional
         For a scene that came degraded, by the ratio of `gsd` and as `protocol` says: its bands of `gsd` as observed, on the
         grid of its 10 m bands and in its numbers. The scene is then neither degraded nor cropped.
-    seed, device
+    seed, device, precision
         As for `sharpen`.
     progress : callable, optional
         As for `sharpen`; called also when a method begins and ends, with ``"3 of 17: atprk"``, 0 or 1, of 1.
@@ -183,20 +183,18 @@ def evaluate(
     if plot is not None:
         check_picture_path(plot)
     cube = as_cube(data)
-    seed = check_whole("seed", seed, least=0)
     operator = Sensor.named(protocol)
     told = as_sensor(sensor, default=operator)
+    context = fit_context(sensor=told, seed=seed, device=device, precision=precision, progress=progress)
     left_out: dict[str, str] = {}
     given = list(methods) if isinstance(methods, (list, tuple)) else [methods]
-    candidates = _candidates(given, fit_options, left_out)
+    candidates = [_in_precision(candidate, precision) for candidate in _candidates(given, fit_options, left_out)]
     reduced = reduce_scene(cube, operator, gsd) if reference is None else with_reference(cube, reference, operator, gsd)
-    sample = Sample.of(cube, seed=seed)
+    sample = Sample.of(cube, seed=context.seed)
     warn_if_misregistered(sample.windows, sample.bands)
     truth = None if plot is None else busiest_part(_image(reduced, reduced.reference))
     tables, parts = [], {}
-    for judged in judge(
-        reduced, candidates, crop=crop, sensor=told, seed=seed, device=device, progress=progress, left_out=left_out
-    ):
+    for judged in judge(reduced, candidates, context, crop=crop, device=device, left_out=left_out):
         tables.append(judged.scores)
         if truth is not None:  # estimates may be large: only the part that is drawn is kept
             parts[judged.label] = _image(reduced, judged.estimate).reindex_like(truth)
@@ -218,23 +216,23 @@ def score(
     sensor: Sensor,
     seed: int = 0,
     device: str = "auto",
+    precision: str = "auto",
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """The table of `evaluate` for a scene that is reduced already."""
-    candidates = _numbered([Candidate(label=_label(method), method=method) for method in methods])
-    judged = judge(reduced, candidates, crop=crop, sensor=sensor, seed=seed, device=device, progress=progress, left_out={})
+    context = fit_context(sensor=sensor, seed=seed, device=device, precision=precision, progress=progress)
+    candidates = _numbered([_in_precision(Candidate(label=_label(method), method=method), precision) for method in methods])
+    judged = judge(reduced, candidates, context, crop=crop, device=device, left_out={})
     return pd.concat([result.scores for result in judged], ignore_index=True)
 
 
 def judge(
     reduced: Reduced,
     candidates: Sequence[Candidate],
+    context: FitContext,
     *,
     crop: int,
-    sensor: Sensor,
-    seed: int,
     device: str,
-    progress: Progress | None,
     left_out: dict[str, str],
 ) -> Iterator[Judged]:
     """Fit and judge the candidates one after another, once all have been looked at.
@@ -245,19 +243,18 @@ def judge(
     height, width = reduced.reference.shape[1:]
     if min(height, width) <= 2 * crop:
         raise InputError(f"crop={crop} leaves nothing of a reference of {height} x {width} px; give less")
-    choose_device(device)  # what no device there is would else be the reason to leave out every method
     ready = []
     for candidate in candidates:
         with _leaving_out(candidate.label, left_out, unless=candidate.required):
-            _check_method(candidate.method, reduced, sensor, device)
+            _check_method(candidate.method, reduced, context.sensor, device)
             ready.append(candidate)
-    sample = replace(Sample.of(reduced.cube, seed=seed), gsds=(reduced.gsd,))
-    with progress_bar() if progress is None else nullcontext(progress) as report:
+    sample = replace(Sample.of(reduced.cube, seed=context.seed), gsds=(reduced.gsd,))
+    with progress_bar() if context.progress is None else nullcontext(context.progress) as report:
         for number, candidate in enumerate(ready, start=1):
             running = f"{number} of {len(ready)}: {candidate.label}"
             report(running, 0, 1, None)
             with _leaving_out(candidate.label, left_out, unless=candidate.required):
-                yield _judge(candidate, reduced, sample, crop=crop, sensor=sensor, seed=seed, device=device, progress=report)
+                yield _judge(candidate, reduced, sample, replace(context, progress=report), crop=crop, device=device)
             report(running, 1, 1, None)
 
 
@@ -273,23 +270,13 @@ def _leaving_out(label: str, left_out: dict[str, str], *, unless: bool) -> Itera
         left_out[label] = str(error)
 
 
-def _judge(
-    candidate: Candidate,
-    reduced: Reduced,
-    sample: Sample,
-    *,
-    crop: int,
-    sensor: Sensor,
-    seed: int,
-    device: str,
-    progress: Progress,
-) -> Judged:
+def _judge(candidate: Candidate, reduced: Reduced, sample: Sample, context: FitContext, *, crop: int, device: str) -> Judged:
     start = time.perf_counter()
     method = candidate.method
     if isinstance(method, Sharpener):
         sharpener = method.one_scale_lower(reduced.gsd // 10) if isinstance(method, TorchSharpener) else method
     else:
-        sharpener = fit_sample(sample, method, sensor=sensor, seed=seed, device=device, checkpoint=None, progress=progress)
+        sharpener = fit_sample(sample, method, context)
     estimate = _judged_bands(reduced, sharpener, device).compute().values[0]
     seconds = time.perf_counter() - start
     seen = getattr(sharpener, "fingerprint", ())
@@ -418,9 +405,13 @@ def _options(name: str) -> set[str]:
     return set(METHODS[name].options) if name in METHODS else set()
 
 
+def _in_precision(candidate: Candidate, precision: str) -> Candidate:
+    return replace(candidate, method=in_precision(candidate.method, precision)) if is_fitted(candidate.method) else candidate
+
+
 def _check_method(method: Any, reduced: Reduced, sensor: Sensor, device: str) -> None:
     if isinstance(method, type) or not isinstance(method, Sharpener):
-        check_fit(reduced.cube, as_method(method, {}), sensor, device)
+        check_fit(reduced.cube, as_method(method, {}), sensor)
         return
     if method.sensor != sensor:
         other = " of another mtf" if method.sensor.protocol == sensor.protocol else ""

@@ -84,7 +84,7 @@ def sharpen_chunks(cube: xr.DataTree, sharpener: Sharpener | None, bands_out: Se
     on_gpu_workers = sharpener is not None and clusters.runs_on_gpus(device)
     on_gpu = on_gpu_workers or (clusters.current_client() is None and worker.finds_gpu(device))
     # A GPU is idle most of the time that it is given small chunks, and works on their halos for the rest.
-    edge = worker.BLOCK["cuda"] if on_gpu else 0
+    edge = max(worker.BLOCK["cuda"]) if on_gpu else 0
     chunks = [lattice.join_small_chunks(axis, edge=edge) for axis in asked]
     depth = 2 * halo
     task = Task(

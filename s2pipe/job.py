@@ -25,7 +25,6 @@ from s2pipe.progress import chunk_bar, progress_of
 from s2pipe.sensor import as_sensor
 from s2pipe.sharpening import as_method, bands_wanted, fit_for, is_fitted, sharpen
 from s2pipe.store import check_place, plan_writing
-from s2pipe.worker import shared_cores
 from s2pipe.writing import write_chunk
 
 if TYPE_CHECKING:
@@ -52,6 +51,7 @@ def sharpen_to_store(
     sensor: Sensor | None = None,
     bands: Sequence[str] | None = None,
     device: str = "auto",
+    precision: str = "auto",
     seed: int = 0,
     overwrite: bool = False,
     refit: bool = False,
@@ -68,8 +68,8 @@ def sharpen_to_store(
     cube : xarray.DataTree
     store, group, overwrite, shards
         As for `to_zarr`.
-    method, sensor, bands, device, seed, **fit_options
-        As for `sharpen`.
+    method, sensor, bands, device, precision, seed, **fit_options
+        As for `sharpen`; the precision that the group was begun in is kept, and another one refused.
     refit : bool
         Write what the group lacks by a new fit, which may be of another method or other options; else such a one is refused.
 
@@ -89,6 +89,7 @@ def sharpen_to_store(
             sensor=sensor,
             bands=bands,
             device=device,
+            precision=precision,
             seed=seed,
             overwrite=overwrite,
             refit=refit,
@@ -109,6 +110,7 @@ def planned(
     sensor: Sensor | None = None,
     bands: Sequence[str] | None = None,
     device: str = "auto",
+    precision: str = "auto",
     seed: int = 0,
     overwrite: bool = False,
     refit: bool = False,
@@ -121,16 +123,16 @@ def planned(
     check_place(place, overwrite=overwrite, resume=not overwrite)
     warn_if_nobody_works()
     if is_fitted(method):
-        sharpened = sharpen(cube, method, sensor=sensor, bands=bands, device=device, **fit_options)
+        sharpened = sharpen(cube, method, sensor=sensor, bands=bands, device=device, precision=precision, **fit_options)
         fitted: Sharpener | None = method
     else:
         recipe, wanted = as_method(method, fit_options), bands_wanted(cube, bands)
         kept = None if overwrite or refit else kept_sharpener(place)
         if kept is not None:
-            check_same_fit(place, kept, recipe, sensor=as_sensor(sensor), seed=seed, bands=wanted)
+            check_same_fit(place, kept, recipe, sensor=as_sensor(sensor), seed=seed, precision=precision, bands=wanted)
             log.info("using the weights that %s keeps", place)
         with progress_of(group):
-            fitted = kept or fit_for(cube, wanted, recipe, sensor=sensor, seed=seed, device=device)
+            fitted = kept or fit_for(cube, wanted, recipe, sensor=sensor, seed=seed, device=device, precision=precision)
         sharpened = sharpen(cube, fitted or recipe, sensor=sensor, bands=bands, device=device)
     with hold(place) as token:
         yield plan_writing(
@@ -194,7 +196,7 @@ def _write_on_threads(plan: Plan, report: Report) -> list[ReadError]:
     callbacks = [*Callback.active, (None, None, None, finished, None)]
     failures = []
     # whatever ends the block, these threads have written by then what they were at
-    with shared_cores(), ThreadPoolExecutor(dask.config.get("num_workers", None) or CPU_COUNT) as threads:
+    with ThreadPoolExecutor(dask.config.get("num_workers", None) or CPU_COUNT) as threads:
         for date in plan.writes:
             try:
                 dask.compute(date, scheduler="threads", pool=threads, callbacks=callbacks)

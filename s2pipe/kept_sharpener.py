@@ -15,7 +15,7 @@ import zarr
 from s2pipe.bands import BANDS
 from s2pipe.errors import InputError, StoreError
 from s2pipe.ledger import Ledger
-from s2pipe.methods import Method, Sharpener
+from s2pipe.methods import METHODS, Method, Sharpener
 from s2pipe.methods.base import TorchSharpener, stated_options
 from s2pipe.methods.saving import load_sharpener, save_sharpener
 from s2pipe.places import OWN_GROUP, Place, store_errors
@@ -68,13 +68,17 @@ def kept_sharpener(place: Place) -> Sharpener | None:
             return None
 
 
-def check_same_fit(place: Place, kept: Sharpener, method: Method, *, sensor: Sensor, seed: int, bands: Sequence[str]) -> None:
+def check_same_fit(
+    place: Place, kept: Sharpener, method: Method, *, sensor: Sensor, seed: int, precision: str, bands: Sequence[str]
+) -> None:
     """StoreError where a fit by this method would not be what made `kept`, or that does not make one of these `bands`."""
     assert isinstance(kept, TorchSharpener)  # no other is kept
     name = getattr(method, "name", type(method).__name__)  # a recipe from elsewhere needs none
     options: dict[str, Any] = stated_options(method) if is_dataclass(method) else {}
     asked = {"method": name, "sensor": sensor.protocol, "mtf": sensor.mtf, "seed": seed, **options}
     had = {"method": kept.method, "sensor": kept.sensor.protocol, "mtf": kept.sensor.mtf, "seed": kept.seed, **kept.options}
+    if precision != "auto" and METHODS[kept.method].bfloat16:
+        asked["precision"], had["precision"] = precision, kept.precision
     differences = [
         f"{name} was {had.get(name)!r}, not {asked.get(name)!r}" for name in had | asked if had.get(name) != asked.get(name)
     ]

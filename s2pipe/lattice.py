@@ -128,14 +128,24 @@ class Block:
     inner_x: tuple[int, int]
 
 
-def blocks(height: int, width: int, *, edge: int, halo: int) -> Iterator[Block]:
-    """Cut an array of `height` x `width` pixels, padded by `halo` on each side, into blocks of at most `edge` kept pixels."""
-    for y in range(0, height, edge):
-        for x in range(0, width, edge):
-            y_stop, x_stop = min(y + edge, height), min(x + edge, width)
+def blocks(height: int, width: int, *, edges: tuple[int, int], halo: int) -> Iterator[Block]:
+    """Cut an array of `height` x `width` pixels, padded by `halo` on each side, into blocks.
+
+    Of these, at most `edges` pixels along y and x are kept, about as many of each.
+    """
+    rows, columns = (_even(size, edge) for size, edge in zip((height, width), edges, strict=True))
+    for y in range(0, height, rows):
+        for x in range(0, width, columns):
+            y_stop, x_stop = min(y + rows, height), min(x + columns, width)
             yield Block(
                 outer_y=(y, y_stop + 2 * halo),
                 outer_x=(x, x_stop + 2 * halo),
                 inner_y=(y, y_stop),
                 inner_x=(x, x_stop),
             )
+
+
+def _even(size: int, edge: int) -> int:
+    """The multiple of `STEP` that cuts `size` pixels into as many parts as `edge` does, but of about one size."""
+    parts = -(-size // edge)
+    return round_up(-(-size // parts))

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -19,10 +20,13 @@ from s2pipe.cube import DIMS, PER_DATE_COORDS, as_cube, bands_by_gsd, check_band
 from s2pipe.errors import InputError
 from s2pipe.halo import plan_axis, sharpen_chunks
 from s2pipe.methods import Method, Sharpener, get_method
+from s2pipe.methods.base import FitContext, TorchSharpener
+from s2pipe.precision import check_precision, choose_precision
 from s2pipe.progress import Progress, progress_bar
 from s2pipe.registration import warn_if_misregistered
 from s2pipe.sampling import Sample
 from s2pipe.sensor import Sensor, as_sensor
+from s2pipe.threads import fixed_threads
 from s2pipe.worker import check_device, choose_device
 
 log = logging.getLogger(__name__)
@@ -35,6 +39,7 @@ def sharpen(
     sensor: Sensor | None = None,
     bands: Sequence[str] | None = None,
     device: str = "auto",
+    precision: str = "auto",
     seed: int = 0,
     checkpoint: str | Path | None = None,
     progress: Progress | None = None,
@@ -61,8 +66,14 @@ def sharpen(
         dask cluster some of whose workers declare a GPU (``--resources GPU=1``) networks run on those only with ``"auto"`` and
         ``"cuda"``, when the result is written; to ``compute`` it so, set dask's ``optimization.fuse.active`` to False. Without
         such a worker ``"cuda"`` is refused.
+    precision : {"auto", "float32", "bfloat16"}
+        What networks compute in. ``"auto"`` is bfloat16 where the processor of this process, or its GPU, has instructions for it,
+        else float32; the environment variable ``S2PIPE_PRECISION`` replaces it. It is decided here, once: all workers compute in
+        it, and one that cannot raises an error. A fitted Sharpener keeps its own, unless another is named. Methods without a
+        network, and ssc-cnn, resnet and s2sucnn once they are trained, compute in float32 always.
     seed : int
-        Everything random in the fit follows it: equal on one CPU with one number of threads, nearly so on a GPU.
+        Everything random in the fit follows it: equal weights on CPUs of one kind, however many threads there are; nearly
+        equal ones on a GPU.
     checkpoint, progress
         See `fit`.
     **fit_options
@@ -81,11 +92,12 @@ def sharpen(
         If the data, a name, an option or a chunk size is not usable.
     """
     check_device(device)
+    check_precision(precision)
     cube = as_cube(data)
     wanted = bands_wanted(cube, bands)
     if is_fitted(method):
         _refuse_fit_arguments(method, sensor, checkpoint, fit_options)
-        sharpener = method if _coarse(wanted) else None
+        sharpener = in_precision(method, precision) if _coarse(wanted) else None
     else:
         sharpener = fit_for(
             cube,
@@ -94,6 +106,7 @@ def sharpen(
             sensor=sensor,
             seed=seed,
             device=device,
+            precision=precision,
             checkpoint=checkpoint,
             progress=progress,
         )
@@ -129,6 +142,7 @@ def fit(
     sensor: Sensor | None = None,
     seed: int = 0,
     device: str = "auto",
+    precision: str = "auto",
     checkpoint: str | Path | None = None,
     progress: Progress | None = None,
     **fit_options: Any,
@@ -137,7 +151,7 @@ def fit(
 
     Parameters
     ----------
-    data, method, sensor, seed, device, **fit_options
+    data, method, sensor, seed, device, precision, **fit_options
         See `sharpen`.
     checkpoint : path, optional
         Folder in which a training saves its state every 100 steps, and whose state it goes on from if there is one. The
@@ -157,47 +171,52 @@ def fit(
     """
     cube = as_cube(data)
     method = as_method(method, fit_options)
-    sensor = as_sensor(sensor)
     if not any(gsd > 10 for gsd in nodes(cube)):
         raise InputError("the data have 10 m bands only, so there is nothing to sharpen; add 20 m or 60 m bands")
-    seed = check_whole("seed", seed, least=0)
-    check_fit(cube, method, sensor, device)
-    sample = Sample.of(cube, seed=seed)
+    context = fit_context(
+        sensor=as_sensor(sensor), seed=seed, device=device, precision=precision, checkpoint=checkpoint, progress=progress
+    )
+    check_fit(cube, method, context.sensor)
+    sample = Sample.of(cube, seed=context.seed)
     warn_if_misregistered(sample.windows, sample.bands)
-    return fit_sample(sample, method, sensor=sensor, seed=seed, device=device, checkpoint=checkpoint, progress=progress)
+    return fit_sample(sample, method, context)
 
 
-def check_fit(cube: xr.DataTree, method: Method, sensor: Sensor, device: str) -> None:
-    """Refuse, before anything is read, a device that is not there, and chunks the method cannot work on.
+def fit_context(
+    *, sensor: Sensor, seed: int, device: str, precision: str, progress: Progress | None, checkpoint: str | Path | None = None
+) -> FitContext:
+    """What a fit is told, with the device and the precision that these stand for in this process, which is decided here."""
+    chosen = choose_device(device)
+    return FitContext(
+        sensor=sensor,
+        seed=check_whole("seed", seed, least=0),
+        device=chosen,
+        precision=choose_precision(precision, chosen),
+        progress=progress,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+    )
 
-    A recipe from elsewhere may not know its halo yet.
-    """
-    choose_device(device)
+
+def check_fit(cube: xr.DataTree, method: Method, sensor: Sensor) -> None:
+    """Refuse, before anything is read, chunks the method cannot work on. A recipe from elsewhere may not know its halo yet."""
     halo = method.halo(nodes(cube), sensor) if hasattr(method, "halo") else 0
     for axis in ("y", "x"):
         plan_axis(nodes(cube)[10], axis, halo)
 
 
-def fit_sample(
-    sample: Sample,
-    method: Method,
-    *,
-    sensor: Sensor,
-    seed: int,
-    device: str,
-    checkpoint: str | Path | None,
-    progress: Progress | None,
-) -> Sharpener:
+def fit_sample(sample: Sample, method: Method, context: FitContext) -> Sharpener:
     """Fit on windows in memory; see `fit`."""
-    with progress_bar() if progress is None else nullcontext(progress) as report:
-        return method.fit(
-            sample,
-            sensor=sensor,
-            seed=seed,
-            device=choose_device(device),
-            progress=report,
-            checkpoint=None if checkpoint is None else Path(checkpoint),
-        )
+    with fixed_threads(), progress_bar() if context.progress is None else nullcontext(context.progress) as report:
+        return method.fit(sample, replace(context, progress=report))
+
+
+def in_precision(sharpener: Sharpener, precision: str) -> Sharpener:
+    """A fitted Sharpener that computes in the precision named; "auto" leaves it its own."""
+    if precision == "auto":
+        return sharpener
+    if not isinstance(sharpener, TorchSharpener):
+        raise InputError(f"precision={precision!r} cannot be set on a {type(sharpener).__name__}; leave it out")
+    return sharpener.in_precision("bfloat16" if precision == "bfloat16" else "float32")
 
 
 def as_method(method: Any, options: dict[str, Any]) -> Method:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -183,7 +181,7 @@ def _load_checkpoint(checkpoint: Checkpoint, network: nn.Module, optimiser: torc
     tensors, stated = read_tensors(checkpoint.path, kind=CHECKPOINT_KIND)
     if stated["identity"] != checkpoint.identity:
         raise InputError(
-            f"the checkpoint {checkpoint.path} is of a training on other data, or with other settings; "
+            f"the checkpoint {checkpoint.path} is of a training on other data, or with other settings or precision=; "
             "give another folder, or delete it"
         )
     network.load_state_dict(tensors_below(tensors, "network."))
@@ -205,35 +203,6 @@ def batch_of_step(count: int, batch: int, *, seed: int, step: int) -> Tensor:
     epoch, position = divmod(step - 1, -(-count // batch))
     order = np.random.default_rng((seed, epoch)).permutation(count)
     return torch.from_numpy(order[position * batch : (position + 1) * batch])
-
-
-def faster_precision(device: torch.device) -> torch.autocast:
-    """Context in which a network, and nothing that is measured by it, computes in bfloat16 where that is faster."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16_is_faster(device.type))
-
-
-@lru_cache
-def bfloat16_is_faster(kind: str) -> bool:
-    """Whether convolutions on a device of this kind are clearly faster in bfloat16 than in float32.
-
-    Having the instructions does not tell: with AMX they are several times faster, with AVX-512 alone they can be slower.
-    """
-    if kind == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    if kind != "cpu" or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return False
-    return _seconds_of_a_convolution(torch.bfloat16) < 0.8 * _seconds_of_a_convolution(torch.float32)
-
-
-def _seconds_of_a_convolution(dtype: torch.dtype) -> float:
-    x = torch.zeros(1, 128, 64, 64, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    weight = torch.zeros(128, 128, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        nn.functional.conv2d(x, weight, padding=1)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
 
 
 @contextmanager

@@ -6,37 +6,32 @@ import logging
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from dask.system import CPU_COUNT
 from dask.tokenize import tokenize
 
 from s2pipe import lattice
+from s2pipe.clusters import cores
 from s2pipe.errors import InputError
 from s2pipe.methods.base import Array, Sharpener
+from s2pipe.threads import map_in_threads
 
 log = logging.getLogger(__name__)
 
-BLOCK = {"cpu": 612, "cuda": 1830}
-"""Edge of a block in 10 m pixels: a CPU loses in smaller ones by their halos, in larger ones by its caches; for CUDA see
-`benchmarks/gpu_tile.py`."""
+BLOCK = {"cpu": (612, 462), "cuda": (1830, 1830)}
+"""Height and width of a block in 10 m pixels: a CPU loses in smaller ones by their halos, in larger ones by its caches, and a
+chunk of 1830 px has twelve of these, which 2, 3, 4, 6 or 12 cores share evenly; for CUDA see `benchmarks/gpu_tile.py`."""
 
 SMALLEST_BLOCK = 60
 PLACED_AT_MOST = 8
 
 _placed: OrderedDict[tuple[str, str], Sharpener] = OrderedDict()
 _placing = threading.Lock()
-_largest_block: dict[str, int] = {}
-"""Edge that memory allowed on each device, where it was less than `BLOCK`."""
-_counting = threading.Lock()
-_chunks_at_work = 0
-_sharers = 0
-"""How many jobs of this process let the chunks that are computed at once share the cores, see `shared_cores`."""
+_largest_block: dict[str, tuple[int, int]] = {}
+"""Height and width that memory allowed on each device, where they were less than `BLOCK`."""
 _too_small: set[str] = set()
 """Devices whose memory is too small for any block: the CPU does their work."""
 
@@ -103,72 +98,38 @@ class _OutOfMemory(Exception):
 
 def _sharpen_on(device: str, sharpener: Sharpener, r10m: Array, r20m: Array | None, r60m: Array | None) -> Array:
     """Sharpen one chunk on this device, in blocks that are halved until they fit."""
-    with _slots(torch.device(device).type, _sharers > 0), _at_work() if device == "cpu" else nullcontext():
-        height, width = (size - 2 * sharpener.halo for size in r10m.shape[1:])
-        edge = min(_edge(device), max(height, width))
-        while True:
-            try:
-                return _sharpen_blocks(_place(sharpener, device), r10m, r20m, r60m, edge)
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error) or (edge <= SMALLEST_BLOCK and device == "cpu"):
-                    raise
-            # out here the error and what its frames held are gone
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            if edge <= SMALLEST_BLOCK:
-                raise _OutOfMemory
-            edge = _largest_block[device] = max(edge // 2 // lattice.STEP * lattice.STEP, SMALLEST_BLOCK)
-            log.warning("out of memory on %s; going on with blocks of %d px", device, edge)
+    height, width = (size - 2 * sharpener.halo for size in r10m.shape[1:])
+    largest = _block(device)
+    edges = min(largest[0], height), min(largest[1], width)
+    while True:
+        try:
+            return _sharpen_blocks(_place(sharpener, device), r10m, r20m, r60m, edges, device)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error) or (max(edges) <= SMALLEST_BLOCK and device == "cpu"):
+                raise
+        # out here the error and what its frames held are gone
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if max(edges) <= SMALLEST_BLOCK:
+            raise _OutOfMemory
+        edges = _largest_block[device] = _halved(edges[0]), _halved(edges[1])
+        log.warning("out of memory on %s; going on with blocks of %d x %d px", device, *edges)
 
 
-@contextmanager
-def shared_cores() -> Iterator[None]:
-    """Within the block, as many chunks are computed at once as there are cores, and those that are share the cores.
-
-    Which is faster than one chunk after another on all cores, whose threads wait for one another wherever other work delays one.
-    """
-    global _sharers
-    before = torch.get_num_threads()
-    with _counting:
-        _sharers += 1
-    try:
-        yield
-    finally:
-        with _counting:
-            _sharers -= 1
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _at_work() -> Iterator[None]:
-    """Counts the chunks that the CPU computes."""
-    global _chunks_at_work
-    with _counting:
-        _chunks_at_work += 1
-    try:
-        yield
-    finally:
-        with _counting:
-            _chunks_at_work -= 1
-
-
-def _take_share_of_cores() -> None:
-    """Let torch use, in this thread, what cores there are for each chunk that is at work now."""
-    if _sharers:
-        torch.set_num_threads(max(CPU_COUNT // max(_chunks_at_work, 1), 1))
+def _halved(edge: int) -> int:
+    return max(edge // 2 // lattice.STEP * lattice.STEP, SMALLEST_BLOCK)
 
 
 @lru_cache
-def _slots(kind: str, sharing: bool) -> threading.BoundedSemaphore:
-    """Lets as many chunks compute at once in this process as torch leaves cores for; one on a GPU, whose memory is one.
+def _slots(kind: str, owner: str, count: int) -> threading.BoundedSemaphore:
+    """Lets so many blocks of an owner, see `clusters.cores`, be computed at once: one on a GPU, whose memory is one.
 
     Other threads read and write meanwhile.
     """
-    threads = 1 if sharing else torch.get_num_threads()
-    return threading.BoundedSemaphore(max(CPU_COUNT // threads, 1) if kind == "cpu" else 1)
+    return threading.BoundedSemaphore(count if kind == "cpu" else 1)
 
 
-def _edge(device: str) -> int:
+def _block(device: str) -> tuple[int, int]:
     return _largest_block.get(device, BLOCK.get(torch.device(device).type, BLOCK["cpu"]))
 
 
@@ -195,15 +156,28 @@ def _place(sharpener: Sharpener, device: str) -> Sharpener:
         return _placed[key]
 
 
-def _sharpen_blocks(sharpener: Sharpener, r10m: Array, r20m: Array | None, r60m: Array | None, edge: int) -> Array:
+def _sharpen_blocks(
+    sharpener: Sharpener, r10m: Array, r20m: Array | None, r60m: Array | None, edges: tuple[int, int], device: str
+) -> Array:
+    """Sharpen one chunk: on the CPU several blocks side by side, each in one thread, as many as there are free cores."""
     halo = sharpener.halo
     height, width = (size - 2 * halo for size in r10m.shape[1:])
     sharpened = np.empty((len(sharpener.bands_out), height, width), dtype=np.float32)
-    for block in lattice.blocks(height, width, edge=edge, halo=halo):
-        _take_share_of_cores()
-        result = sharpener(_cut(r10m, block, 1), _cut(r20m, block, 2), _cut(r60m, block, 6))
+    owner, count = cores()
+    slots = _slots(torch.device(device).type, owner, count)
+
+    def sharpen_block(block: lattice.Block) -> None:
+        with slots:
+            result = sharpener(_cut(r10m, block, 1), _cut(r20m, block, 2), _cut(r60m, block, 6))
         kept = result[:, halo : result.shape[1] - halo, halo : result.shape[2] - halo]
         sharpened[:, slice(*block.inner_y), slice(*block.inner_x)] = kept
+
+    blocks = lattice.blocks(height, width, edges=edges, halo=halo)
+    if torch.device(device).type == "cpu":
+        map_in_threads(sharpen_block, blocks, threads=count)
+    else:
+        for block in blocks:
+            sharpen_block(block)
     return sharpened
 
 

@@ -349,11 +349,10 @@ class RecordingMethod:
         self.handed.extend(arrays_in(told))
         return 12
 
-    def fit(self, *samples, **told):
-        self.handed.extend(arrays_in([samples, told]))
-        (sample,) = samples
+    def fit(self, sample, context):
+        self.handed.extend(arrays_in([sample, context]))
         bands = tuple(band for names in sample.bands.values() for band in names)
-        return RecordingSharpener(sensor=told["sensor"], bands_in=bands, bands_out=sample.targets, handed=self.handed)
+        return RecordingSharpener(sensor=context.sensor, bands_in=bands, bands_out=sample.targets, handed=self.handed)
 
 
 @pytest.fixture

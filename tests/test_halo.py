@@ -66,7 +66,7 @@ def test_chunked_equals_unchunked(data, seed, holes, block, cube, local_sharpene
     y, x = (data.draw(st.integers(smallest, size // 6)) * 6 for size in SIZE)
     whole = s2pipe.sharpen(with_chunks(scene, *SIZE), sharpener).compute()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(worker.BLOCK, "cpu", block)
+        patch.setitem(worker.BLOCK, "cpu", (block, block))
         chunked = s2pipe.sharpen(with_chunks(scene, y, x), sharpener).compute()
     np.testing.assert_array_equal(chunked == 0, whole == 0)
     difference = np.abs(chunked.astype(int) - whole.astype(int))
@@ -249,7 +249,7 @@ def test_small_chunks_are_joined_for_a_gpu_and_come_out_as_they_were(monkeypatch
     cube = with_chunks(random_cube(*size, dates=2), chunk, chunk)
     bands = ["B02", "B05", "B11"]
     expected = s2pipe.sharpen(cube, MeanOverTheHalo(), bands=bands)
-    monkeypatch.setitem(worker.BLOCK, "cuda", 120)
+    monkeypatch.setitem(worker.BLOCK, "cuda", (120, 120))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     joined = s2pipe.sharpen(cube, MeanOverTheHalo(), bands=bands)
     assert joined.chunks == expected.chunks

@@ -48,14 +48,23 @@ def test_the_last_chunk_may_be_thin():
 @given(
     height=sizes.filter(lambda n: n < 600),
     width=sizes.filter(lambda n: n < 600),
-    edge=st.sampled_from([60, 120, 366]),
+    edges=st.tuples(st.sampled_from([60, 120, 366]), st.sampled_from([60, 120, 366])),
     halo=depths,
 )
-def test_blocks_tile_the_array_and_carry_their_halo(height, width, edge, halo):
+def test_blocks_tile_the_array_and_carry_their_halo(height, width, edges, halo):
     covered = 0
-    for block in lattice.blocks(height, width, edge=edge, halo=halo):
+    for block in lattice.blocks(height, width, edges=edges, halo=halo):
         (y0, y1), (x0, x1) = block.inner_y, block.inner_x
         assert 0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width
+        assert y1 - y0 <= edges[0] and x1 - x0 <= edges[1]
         assert block.outer_y == (y0, y1 + 2 * halo) and block.outer_x == (x0, x1 + 2 * halo)
         covered += (y1 - y0) * (x1 - x0)
     assert covered == height * width
+
+
+def test_blocks_of_a_chunk_are_about_equal():
+    """So that cores that take one after another end at one time."""
+    blocks = list(lattice.blocks(1830, 732, edges=(612, 462), halo=78))
+    assert [(block.inner_y, block.inner_x) for block in blocks] == [
+        (rows, columns) for rows in ((0, 612), (612, 1224), (1224, 1830)) for columns in ((0, 366), (366, 732))
+    ]

@@ -28,7 +28,7 @@ def test_a_network_that_adds_nothing_has_the_error_of_the_guess(iceland):
     """Its mean is 1 in the unit of the loss, so that the loss lies between half of that and half of its square."""
     example = example_of(iceland)
     torch.testing.assert_close(example.left.abs().mean(dim=(1, 2)), example.error.flatten(), rtol=0.1, atol=0)
-    losses = [example.loss(new_network(), np.random.default_rng(seed), "cpu").item() for seed in range(5)]
+    losses = [example.loss(new_network(), np.random.default_rng(seed), "cpu", "float32").item() for seed in range(5)]
     assert 0.2 < np.mean(losses) < 2
 
 
@@ -39,7 +39,7 @@ def test_the_loss_falls_when_the_network_adds_what_is_missing(iceland):
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
     losses = []
     for step in range(30):
-        loss = example.loss(network, np.random.default_rng(step % 3), "cpu")
+        loss = example.loss(network, np.random.default_rng(step % 3), "cpu", "float32")
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -95,7 +95,7 @@ def test_hidden_bands_are_neither_shown_nor_judged(iceland):
             return torch.zeros(len(images), 24, *images.shape[2:])
 
     for seed in range(8):
-        example.loss(Watching(), np.random.default_rng(seed), "cpu", hiding=1.0)
+        example.loss(Watching(), np.random.default_rng(seed), "cpu", "float32", hiding=1.0)
     hidden = [[not images[:, _channels_of(slot)].any() for slot in range(6)] for images in shown]
     assert any(any(row) for row in hidden) and not any(all(row) for row in hidden)
     assert {tuple(_channels_of(slot)) for slot in range(6)} == {tuple(c) for c in map(_channels_of, range(6))}
@@ -104,4 +104,4 @@ def test_hidden_bands_are_neither_shown_nor_judged(iceland):
 def test_an_example_of_some_bands_only(iceland):
     example = example_of(iceland, used=("B05", "B11"))
     assert example.slots == (0, 4) and len(example.left) == 2
-    assert torch.isfinite(example.loss(new_network(), np.random.default_rng(0), "cpu"))
+    assert torch.isfinite(example.loss(new_network(), np.random.default_rng(0), "cpu", "float32"))

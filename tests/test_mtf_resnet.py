@@ -102,8 +102,8 @@ def test_it_beats_every_peer_on_scenes_it_has_never_seen(data_dir, scene, protoc
 class Regression(MtfResNet):
     """The method without its network."""
 
-    def fit(self, sample, **options):
-        return replace(super().fit(sample, **options), network=None)
+    def fit(self, sample, context):
+        return replace(super().fit(sample, context), network=None)
 
 
 def test_the_60m_bands_are_better_than_by_kriging(data_dir):

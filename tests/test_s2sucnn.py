@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from scenes import random_cube, with_chunks, with_numbers
 
 import s2pipe
-from s2pipe import InputError, Sensor, training
+from s2pipe import InputError, Sensor, threads
 from s2pipe.bands import BANDS_BY_GSD
 from s2pipe.methods import get_method
+from s2pipe.methods.base import FitContext
 from s2pipe.methods.s2sucnn import S2sucnn, _Scene
 from s2pipe.networks import s2sucnn
 from s2pipe.networks.s2sucnn import S2sucnnNetwork, radius
@@ -107,9 +108,9 @@ def sample_of(cube):
     return Sample.of(cube, seed=0)
 
 
-def scene_of(cube, **options):
+def scene_of(cube, precision="float32", **options):
     recipe = S2sucnn(**QUICK | options)
-    return _Scene(sample_of(cube), recipe, sensor=Sensor(), scale=1.0, seed=0, device="cpu")
+    return _Scene(sample_of(cube), recipe, scale=1.0, context=FitContext(sensor=Sensor(), precision=precision))
 
 
 class Truth(torch.nn.Module):
@@ -149,10 +150,9 @@ def test_the_loss_is_the_sum_of_the_mean_absolute_errors_of_the_resolutions():
     assert scene.loss(Truth((truth + offset)[None]), 1).item() == pytest.approx(0.3 + 0.2 + 0.1, rel=1e-4)
 
 
-def test_the_degradation_stays_in_float32_where_the_network_does_not(monkeypatch):
-    monkeypatch.setattr(training, "bfloat16_is_faster", lambda kind: True)
+def test_the_degradation_stays_in_float32_where_the_network_does_not():
     truth, cube = degraded_scene()
-    assert scene_of(cube, patch=None).loss(Truth(truth[None]), 1).item() < 1e-6
+    assert scene_of(cube, patch=None, precision="bfloat16").loss(Truth(truth[None]), 1).item() < 1e-6
 
 
 def test_patches_count_only_what_the_degradation_of_the_patch_alone_can_tell():
@@ -256,10 +256,7 @@ def narrow(monkeypatch):
     On one thread: so little work for each step is not worth sharing.
     """
     monkeypatch.setattr(s2sucnn, "FEATURES", 16)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    monkeypatch.setattr(threads, "FIT_THREADS", 1)
 
 
 def geometry(sensor, steps):

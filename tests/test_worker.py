@@ -46,7 +46,7 @@ def expected(fine):
 
 def test_blocks_give_what_the_whole_gives(monkeypatch):
     fine, coarse = padded()
-    monkeypatch.setitem(worker.BLOCK, "cpu", 66)
+    monkeypatch.setitem(worker.BLOCK, "cpu", (66, 48))
     result = worker.sharpen_padded(MeanOfNeighbours(), fine, coarse, None, device="cpu")
     np.testing.assert_array_equal(result, expected(fine))
 
@@ -161,23 +161,23 @@ class Counted(MeanOfNeighbours):
         return result
 
 
-def test_a_sharpener_is_placed_once_and_torch_is_not_oversubscribed(monkeypatch):
-    monkeypatch.setattr(worker, "CPU_COUNT", torch.get_num_threads())
-    worker._slots.cache_clear()
+def sharpen_at_once(sharpener, chunks):
+    """Sharpen so many chunks from as many threads."""
     fine, coarse = padded()
-    threads = [
-        threading.Thread(target=worker.sharpen_padded, args=(Counted(), fine, coarse, None), kwargs={"device": "cpu"})
-        for _ in range(6)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (Counted.moves, Counted.most) == (1, 1)
+    with ThreadPoolExecutor(chunks) as pool:
+        jobs = [pool.submit(worker.sharpen_padded, sharpener, fine, coarse, None, device="cpu") for _ in range(chunks)]
+        for job in jobs:
+            np.testing.assert_array_equal(job.result(), expected(fine))
+
+
+def test_a_sharpener_is_placed_once_and_as_many_blocks_are_at_work_as_there_are_cores(monkeypatch):
+    monkeypatch.setattr(worker, "cores", lambda: ("this test", 2))
+    sharpen_at_once(Counted(), 6)
+    assert Counted.moves == 1 and Counted.most <= 2
 
 
 class Meeting(MeanOfNeighbours):
-    """Waits until as many chunks are at it as are expected, and tells the threads of torch that each has."""
+    """Waits until as many blocks are at it as are expected, and tells the threads of torch that each has."""
 
     def __init__(self, expected):
         super().__init__()
@@ -189,23 +189,13 @@ class Meeting(MeanOfNeighbours):
         return super().__call__(*arrays)
 
 
-@pytest.mark.parametrize(("chunks", "expected"), [(1, 4), (2, 2), (4, 1)])
-def test_chunks_that_are_computed_at_once_share_the_cores(monkeypatch, chunks, expected):
-    monkeypatch.setattr(worker, "CPU_COUNT", 4)
-    worker._slots.cache_clear()
-    sharpener, before = Meeting(chunks), torch.get_num_threads()
-    fine, coarse = padded()
-
-    def sharpen():
-        worker.sharpen_padded(sharpener, fine, coarse, None, device="cpu")
-
-    with worker.shared_cores(), ThreadPoolExecutor(chunks) as pool:
-        for job in [pool.submit(sharpen) for _ in range(chunks)]:
-            job.result()
-    worker._slots.cache_clear()
-    assert len(sharpener.threads) == chunks
-    # the first ones may have begun before the last one was counted
-    assert min(sharpener.threads) == expected
+@pytest.mark.parametrize(("chunks", "cores"), [(1, 1), (1, 4), (2, 4), (4, 4)])
+def test_blocks_of_chunks_are_computed_side_by_side_by_one_thread_each(monkeypatch, chunks, cores):
+    monkeypatch.setattr(worker, "cores", lambda: (f"{chunks} of {cores}", cores))
+    monkeypatch.setitem(worker.BLOCK, "cpu", (120, 90))  # four to a chunk
+    sharpener, before = Meeting(cores), torch.get_num_threads()
+    sharpen_at_once(sharpener, chunks)
+    assert sharpener.threads == [1] * 4 * chunks
     assert torch.get_num_threads() == before
 
 

@@ -25,6 +25,7 @@ from s2pipe.hashing import sha256_of
 from s2pipe.methods.mtf_examples import Example, lowered
 from s2pipe.methods.mtf_inputs import COARSE
 from s2pipe.methods.pretrained import new_network, save_pretrained
+from s2pipe.precision import LEGAL, choose_precision
 from s2pipe.progress import progress_bar
 from s2pipe.sampling import Sample, Window, fingerprint
 from s2pipe.scene_files import read_scene
@@ -112,9 +113,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="auto", choices=LEGAL)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("S2PIPE_DATA", "../shared/data")))
     parser.add_argument("--checkpoint", type=Path, help="folder to go on from when interrupted")
     options = parser.parse_args()
+    precision = choose_precision(options.precision, options.device)
 
     random = np.random.default_rng(options.seed)
     examples: list[Weighted] = []
@@ -132,9 +135,15 @@ def main() -> None:
     def loss(network: nn.Module, step: int) -> Tensor:
         random = np.random.default_rng((options.seed, step))
         example, _ = examples[random.choice(len(examples), p=weights / weights.sum())]
-        return example.loss(network, random, options.device, hiding=HIDING)
+        return example.loss(network, random, options.device, precision, hiding=HIDING)
 
-    stated = {"scenes": scenes, "steps": options.steps, "seed": options.seed, "s2pipe": s2pipe.__version__}
+    stated = {
+        "scenes": scenes,
+        "steps": options.steps,
+        "seed": options.seed,
+        "precision": precision,
+        "s2pipe": s2pipe.__version__,
+    }
     identity = sha256_of({str(i): example.left.numpy() for i, (example, _) in enumerate(examples)}, *stated.values())
     with progress_bar() as progress:
         train(

@@ -38,6 +38,8 @@ class Entry:
     recipe, sharpener : type
     fit : {"none", "sample", "training"}
         What `s2pipe.fit` does: nothing; find what holds for the whole scene on windows of it; train a network on them.
+    bfloat16 : bool
+        Whether it has a network that may compute in bfloat16.
     paper : str
         Authors, year and DOI.
     preset : dict
@@ -47,6 +49,7 @@ class Entry:
     recipe: type[Any]
     sharpener: type[TorchSharpener]
     fit: Fit = "sample"
+    bfloat16: bool = False
     paper: str
     preset: Mapping[str, Any] = field(default_factory=dict)
 
@@ -95,19 +98,29 @@ METHODS: dict[str, Entry] = {
     "mtf-resnet": Entry(
         recipe=MtfResNet,
         sharpener=MtfResNetSharpener,
+        bfloat16=True,
         paper="this package; null space: doi:10.1088/1361-6420/aaf14a",
     ),
     "ssc-cnn": Entry(
         recipe=SscCnn,
         sharpener=LowerScaleSharpener,
         fit="training",
+        bfloat16=True,
         paper="Nguyen et al. 2020, doi:10.1109/IGARSS39084.2020.9323614",
     ),
     "resnet": Entry(
-        recipe=ResNet, sharpener=LowerScaleSharpener, fit="training", paper="Palsson et al. 2018, doi:10.3390/rs10081290"
+        recipe=ResNet,
+        sharpener=LowerScaleSharpener,
+        fit="training",
+        bfloat16=True,
+        paper="Palsson et al. 2018, doi:10.3390/rs10081290",
     ),
     "s2sucnn": Entry(
-        recipe=S2sucnn, sharpener=S2sucnnSharpener, fit="training", paper="Nguyen et al. 2021, doi:10.1109/JSTARS.2021.3092286"
+        recipe=S2sucnn,
+        sharpener=S2sucnnSharpener,
+        fit="training",
+        bfloat16=True,
+        paper="Nguyen et al. 2021, doi:10.1109/JSTARS.2021.3092286",
     ),
     "dsen2": Entry(
         recipe=Dsen2, sharpener=Dsen2Sharpener, fit="none", paper="Lanaras et al. 2018, doi:10.1016/j.isprsjprs.2018.09.018"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -15,9 +14,8 @@ from scipy import optimize, signal
 from torch import Tensor
 
 from s2pipe.bands import bands_at
-from s2pipe.methods.base import fields_of_fit, halo_of
+from s2pipe.methods.base import FitContext, fields_of_fit, halo_of
 from s2pipe.methods.pan import Pan, PanSharpener, check_pan, mixture, named_after_pan, regress_on_fine
-from s2pipe.progress import Progress
 from s2pipe.sampling import Sample
 from s2pipe.sensor import Sensor, pad_symmetric
 
@@ -59,18 +57,9 @@ class Atprk:
         """See `Method.halo`."""
         return halo_of(gsds, lambda ratio: ratio * (NEIGHBOURS + 1) - 1 + sensor.reach(ratio))
 
-    def fit(
-        self,
-        sample: Sample,
-        *,
-        sensor: Sensor,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-        checkpoint: Path | None,
-    ) -> AtprkSharpener:
+    def fit(self, sample: Sample, context: FitContext) -> AtprkSharpener:
         """Fit regressions and semivariograms on the sample."""
-        unseen = sample.unseen_targets()
+        sensor, unseen = context.sensor, sample.unseen_targets()
         fine = len(sample.bands[10])
         fitted: dict[str, Tensor] = {}
         for gsd in sample.gsds:
@@ -85,7 +74,7 @@ class Atprk:
             fitted[f"pan.{gsd}m"] = torch.from_numpy(pans.astype(np.float32))
             fitted[f"kriging.{gsd}m"] = torch.from_numpy(weights.astype(np.float32))
         return AtprkSharpener(
-            **fields_of_fit(self, sample, sensor=sensor, seed=seed),
+            **fields_of_fit(self, sample, context),
             bands_in=sample.bands[10] + sample.targets,
             bicubic_bands=unseen,
             fitted=fitted,

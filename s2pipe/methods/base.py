@@ -16,12 +16,41 @@ from torch import Tensor, nn
 from s2pipe.bands import GSDS, bands_at
 from s2pipe.hashing import sha256_of
 from s2pipe.lattice import round_up
+from s2pipe.precision import Precision
 from s2pipe.progress import Progress
 from s2pipe.sampling import Sample
 from s2pipe.sensor import BICUBIC_REACH, Sensor
 
 Array = npt.NDArray[np.float32]
 Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitContext:
+    """What a fit is told beside the sample.
+
+    Attributes
+    ----------
+    sensor : Sensor
+        What made the sample.
+    seed : int
+        All that is random in the fit follows it.
+    device : str
+        A torch device of this process.
+    precision : {"float32", "bfloat16"}
+        What networks compute in.
+    progress : callable or None
+        See `Progress`.
+    checkpoint : Path or None
+        Folder in which a training saves its state, and goes on from what it finds there.
+    """
+
+    sensor: Sensor
+    seed: int = 0
+    device: str = "cpu"
+    precision: Precision = "float32"
+    progress: Progress | None = None
+    checkpoint: Path | None = None
 
 
 class Method(Protocol):
@@ -31,20 +60,8 @@ class Method(Protocol):
         """Halo of the Sharpener it will make for bands of these resolutions, in 10 m pixels."""
         ...
 
-    def fit(
-        self,
-        sample: Sample,
-        *,
-        sensor: Sensor,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-        checkpoint: Path | None,
-    ) -> Sharpener:
-        """Fit on windows of a scene, told the sensor that made it; everything random follows `seed`.
-
-        Methods that train save their state in the folder `checkpoint`, and go on from what they find there.
-        """
+    def fit(self, sample: Sample, context: FitContext) -> Sharpener:
+        """Fit on windows of a scene."""
         ...
 
 
@@ -90,6 +107,8 @@ class TorchSharpener:
     options : dict
         The method's options.
     seed : int
+    precision : {"float32", "bfloat16"}
+        What its networks were fitted in, and compute in; float32 where there are none.
     bicubic_bands : tuple of str
         Those of `bands_out` that are interpolated because nothing could be fitted for them.
     fingerprint : ndarray of uint64
@@ -105,6 +124,7 @@ class TorchSharpener:
     bands_in: tuple[str, ...]
     bands_out: tuple[str, ...]
     halo: int
+    precision: Precision = "float32"
     bicubic_bands: tuple[str, ...] = ()
     fingerprint: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, dtype=np.uint64), repr=False)
     device: str = "cpu"
@@ -139,6 +159,10 @@ class TorchSharpener:
         """The same Sharpener computing on `device`."""
         return replace(self, device=device)
 
+    def in_precision(self, precision: Precision) -> Self:
+        """The same Sharpener with networks that compute in `precision`, if they can compute in another than float32."""
+        return self
+
     def one_scale_lower(self, ratio: int) -> Self:
         """The same Sharpener for the scene degraded by `ratio`: what it holds in pixels of 10 m is told in larger ones."""
         return self
@@ -155,6 +179,7 @@ class TorchSharpener:
             "options": self.options,
             "sensor": self.sensor.protocol,
             "seed": self.seed,
+            "precision": self.precision,
             "weights_sha256": self.weights_sha256,
         }
         if self.sensor.mtf != Sensor().mtf:
@@ -169,6 +194,7 @@ class TorchSharpener:
             self.method,
             self.options,
             self.sensor,
+            self.precision,
             self.bands_in,
             self.bands_out,
             self.bicubic_bands,
@@ -177,15 +203,15 @@ class TorchSharpener:
         )
 
 
-def fields_of_fit(recipe: Any, sample: Sample, *, sensor: Sensor, seed: int) -> dict[str, Any]:
+def fields_of_fit(recipe: Any, sample: Sample, context: FitContext) -> dict[str, Any]:
     """What the Sharpener that a recipe of this package makes of a sample states, but for its bands and its weights."""
     return {
         "method": recipe.name,
         "options": stated_options(recipe),
-        "seed": seed,
-        "sensor": sensor,
+        "seed": context.seed,
+        "sensor": context.sensor,
         "bands_out": sample.targets,
-        "halo": recipe.halo(sample.gsds, sensor),
+        "halo": recipe.halo(sample.gsds, context.sensor),
         "fingerprint": sample.fingerprint(),
     }
 

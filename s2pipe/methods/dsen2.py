@@ -6,7 +6,6 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -14,9 +13,8 @@ from torch import Tensor, nn
 
 from s2pipe.bands import BANDS_BY_GSD, bands_at
 from s2pipe.errors import InputError
-from s2pipe.methods.base import TorchSharpener, halo_of, placed, stated_options, upsampling_reach
+from s2pipe.methods.base import FitContext, TorchSharpener, halo_of, placed, stated_options, upsampling_reach
 from s2pipe.networks.dsen2 import Dsen2Network, load_keras_weights, radius
-from s2pipe.progress import Progress
 from s2pipe.sampling import Sample, unseen_bands
 from s2pipe.sensor import Sensor
 from s2pipe.tensor_files import tensors_below
@@ -86,16 +84,7 @@ class Dsen2:
         network = self.networks.get(10 * ratio)
         return upsampling_reach(ratio) if network is None else bilinear_reach(ratio) + radius(len(network.blocks))
 
-    def fit(
-        self,
-        sample: Sample,
-        *,
-        sensor: Sensor,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-        checkpoint: Path | None,
-    ) -> Dsen2Sharpener:
+    def fit(self, sample: Sample, context: FitContext) -> Dsen2Sharpener:
         """Nothing is fitted: the sample tells which bands there are.
 
         Raises
@@ -120,12 +109,12 @@ class Dsen2:
         return Dsen2Sharpener(
             method=self.name,
             options=stated_options(self),
-            seed=seed,
-            sensor=sensor,
+            seed=context.seed,
+            sensor=context.sensor,
             bands_in=sample.inputs,
             bands_out=sample.targets,
             bicubic_bands=interpolated,
-            halo=self.halo(sample.gsds, sensor),
+            halo=self.halo(sample.gsds, context.sensor),
             networks=networks,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from s2pipe.bands import bands_at
-from s2pipe.methods.base import count_by_gsd, fields_of_fit, halo_of, upsampling_reach
+from s2pipe.methods.base import FitContext, count_by_gsd, fields_of_fit, halo_of, upsampling_reach
 from s2pipe.methods.pan import (
     Pan,
     PanSharpener,
@@ -24,7 +23,6 @@ from s2pipe.methods.pan import (
     regress_on_fine,
     select_fine,
 )
-from s2pipe.progress import Progress
 from s2pipe.sampling import Sample
 from s2pipe.sensor import Sensor
 
@@ -98,24 +96,15 @@ class Injection:
         """See `Method.halo`."""
         return halo_of(gsds, lambda ratio: upsampling_reach(ratio) + sensor.reach(ratio))
 
-    def fit(
-        self,
-        sample: Sample,
-        *,
-        sensor: Sensor,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-        checkpoint: Path | None,
-    ) -> InjectionSharpener:
+    def fit(self, sample: Sample, context: FitContext) -> InjectionSharpener:
         """Fit the mixtures and the gains of all bands on the sample."""
         unseen = sample.unseen_targets()
         weights: dict[str, Tensor] = {}
         for gsd in sample.gsds:
-            for name, rows in self._fit_resolution(gsd, unseen, sample, sensor).items():
+            for name, rows in self._fit_resolution(gsd, unseen, sample, context.sensor).items():
                 weights[f"{name}.{gsd}m"] = torch.from_numpy(rows.astype(np.float32))
         return InjectionSharpener(
-            **fields_of_fit(self, sample, sensor=sensor, seed=seed),
+            **fields_of_fit(self, sample, context),
             bands_in=sample.bands[10] + sample.targets,
             bicubic_bands=unseen,
             fitted=weights,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,8 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from s2pipe.bands import bands_at
-from s2pipe.methods.base import TorchSharpener, halo_of, upsampling_reach
-from s2pipe.progress import Progress
+from s2pipe.methods.base import FitContext, TorchSharpener, halo_of, upsampling_reach
 from s2pipe.sampling import Sample
 from s2pipe.sensor import Sensor
 
@@ -32,18 +30,9 @@ class Bicubic:
         """See `Method.halo`."""
         return halo_of(gsds, upsampling_reach)
 
-    def fit(
-        self,
-        sample: Sample,
-        *,
-        sensor: Sensor,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-        checkpoint: Path | None,
-    ) -> BicubicSharpener:
+    def fit(self, sample: Sample, context: FitContext) -> BicubicSharpener:
         """Nothing is used of the sample but its bands' names."""
-        return BicubicSharpener(method=self.name, **_fields(sample, sensor, seed, self.halo(sample.gsds, sensor)))
+        return BicubicSharpener(method=self.name, **_fields(self, sample, context))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,28 +45,19 @@ class Spline:
         """See `Method.halo`."""
         return halo_of(gsds, lambda ratio: ratio * SPLINE_REACH)
 
-    def fit(
-        self,
-        sample: Sample,
-        *,
-        sensor: Sensor,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-        checkpoint: Path | None,
-    ) -> SplineSharpener:
+    def fit(self, sample: Sample, context: FitContext) -> SplineSharpener:
         """Nothing is used of the sample but its bands' names."""
-        return SplineSharpener(method=self.name, **_fields(sample, sensor, seed, self.halo(sample.gsds, sensor)))
+        return SplineSharpener(method=self.name, **_fields(self, sample, context))
 
 
-def _fields(sample: Sample, sensor: Sensor, seed: int, halo: int) -> dict[str, Any]:
+def _fields(recipe: Bicubic | Spline, sample: Sample, context: FitContext) -> dict[str, Any]:
     return {
         "options": {},
-        "seed": seed,
-        "sensor": sensor,
+        "seed": context.seed,
+        "sensor": context.sensor,
         "bands_in": sample.targets,
         "bands_out": sample.targets,
-        "halo": halo,
+        "halo": recipe.halo(sample.gsds, context.sensor),
     }
 
 

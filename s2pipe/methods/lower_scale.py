@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,14 +16,14 @@ from s2pipe.checks import check_positive, check_whole
 from s2pipe.errors import InputError
 from s2pipe.hashing import sha256_of
 from s2pipe.lattice import STEP
-from s2pipe.methods.base import TorchSharpener, count_by_gsd, fields_of_fit, halo_of, placed, upsampling_reach
+from s2pipe.methods.base import FitContext, TorchSharpener, count_by_gsd, fields_of_fit, halo_of, placed, upsampling_reach
 from s2pipe.methods.pairs import MARGIN, Pair, pair_of
 from s2pipe.networks import resnet, ssc_cnn
-from s2pipe.progress import Progress
+from s2pipe.precision import computing_in
 from s2pipe.sampling import Sample, patch_corners
 from s2pipe.sensor import Sensor
 from s2pipe.tensor_files import tensors_below
-from s2pipe.training import Checkpoint, batch_of_step, faster_precision, seeded, train
+from s2pipe.training import Checkpoint, batch_of_step, seeded, train
 
 log = logging.getLogger(__name__)
 
@@ -63,16 +62,7 @@ class LowerScaleCnn:
         """See `Method.halo`."""
         return halo_of(gsds, lambda ratio: upsampling_reach(ratio) + self.radius)
 
-    def fit(
-        self,
-        sample: Sample,
-        *,
-        sensor: Sensor,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-        checkpoint: Path | None,
-    ) -> LowerScaleSharpener:
+    def fit(self, sample: Sample, context: FitContext) -> LowerScaleSharpener:
         """Train on the sample.
 
         Raises
@@ -86,7 +76,7 @@ class LowerScaleCnn:
         for gsd in sample.gsds:
             if set(names[gsd]) <= set(bicubic):
                 continue
-            pairs, places = self._pairs(sample, gsd, without=bicubic, sensor=sensor)
+            pairs, places = self._pairs(sample, gsd, without=bicubic, sensor=context.sensor)
             if gsd == 60 and len(places) < self.batch:
                 log.warning("only %d patches to train on at 60 m: %s are interpolated", len(places), ", ".join(names[60]))
                 bicubic = tuple(dict.fromkeys((*bicubic, *names[60])))
@@ -96,12 +86,11 @@ class LowerScaleCnn:
                     f"the scene has no {PATCH} x {PATCH} px patch of seen {gsd} m pixels to train {self.name} on; "
                     "give a larger or clearer scene, or method='glp'"
                 )
-            networks[gsd] = self.train_on_pairs(
-                pairs, places, gsd, sensor=sensor, seed=seed, device=device, progress=progress, checkpoint=checkpoint
-            )
+            networks[gsd] = self.train_on_pairs(pairs, places, gsd, context)
         return LowerScaleSharpener(
-            **fields_of_fit(self, sample, sensor=sensor, seed=seed),
+            **fields_of_fit(self, sample, context),
             bands_in=sample.inputs,
+            precision=context.precision,
             bicubic_bands=bicubic,
             networks=networks,
         )
@@ -118,32 +107,28 @@ class LowerScaleCnn:
         return pairs, places
 
     def train_on_pairs(
-        self,
-        pairs: Sequence[Pair],
-        places: Sequence[tuple[int, int, int]],
-        gsd: int,
-        *,
-        sensor: Sensor,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-        checkpoint: Path | None,
+        self, pairs: Sequence[Pair], places: Sequence[tuple[int, int, int]], gsd: int, context: FitContext
     ) -> ScaledNetwork:
         """Train the network of the bands of `gsd` on patches drawn from `places`, as `patch_places` gives them."""
+        seed, device = context.seed, context.device
         chosen = [places[k] for k in np.random.default_rng(seed).permutation(len(places))[: self.patches]]
-        inputs, targets = _cut_patches(pairs, chosen, gsd, sensor)
+        inputs, targets = _cut_patches(pairs, chosen, gsd, context.sensor)
         scale = float(targets.abs().max()) or 1.0
         inputs = (inputs / scale).to(device).contiguous(memory_format=torch.channels_last)
         targets = (targets / scale).to(device)
 
         def loss(network: nn.Module, step: int) -> Tensor:
             batch = batch_of_step(len(inputs), self.batch, seed=seed, step=step).to(device)
-            with faster_precision(inputs.device):
+            with computing_in(context.precision, inputs.device):
                 predicted = network(inputs[batch])
             return nn.functional.mse_loss(predicted.float(), targets[batch])
 
         identity = sha256_of(
-            {"inputs": inputs.cpu().numpy(), "targets": targets.cpu().numpy()}, asdict(self) | {"steps": None}, scale, seed
+            {"inputs": inputs.cpu().numpy(), "targets": targets.cpu().numpy()},
+            asdict(self) | {"steps": None},
+            scale,
+            seed,
+            context.precision,
         )
         with seeded(seed):
             network = self.network(targets=targets.shape[1], companions=inputs.shape[1] - targets.shape[1])
@@ -154,8 +139,8 @@ class LowerScaleCnn:
             learning_rate=self.learning_rate,
             device=device,
             label=f"{self.name} {gsd} m",
-            progress=progress,
-            checkpoint=Checkpoint.within(checkpoint, f"{self.name}-{gsd}m", identity),
+            progress=context.progress,
+            checkpoint=Checkpoint.within(context.checkpoint, f"{self.name}-{gsd}m", identity),
         )
         return ScaledNetwork(network=network.requires_grad_(False), scale=scale)
 

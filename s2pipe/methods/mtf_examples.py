@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from s2pipe.methods.base import Array
 from s2pipe.methods.mtf_inputs import COARSE, IN_SQUARES, RATIO, Inputs, Scaling, describe, image_of
 from s2pipe.methods.pairs import MARGIN, pair_of
+from s2pipe.precision import Precision, computing_in
 from s2pipe.projection import project, unseen
 from s2pipe.sampling import Window, patch_corners
 from s2pipe.sensor import Sensor
-from s2pipe.training import faster_precision
 
 Turn = Callable[[Tensor], Tensor]
 """A symmetry of images."""
@@ -123,13 +123,20 @@ class Example:
         return (replace(self, corners=corners[:0]),) * 2
 
     def loss(
-        self, network: nn.Module, random: np.random.Generator, device: str, *, hiding: float = 0.0, turned: bool = True
+        self,
+        network: nn.Module,
+        random: np.random.Generator,
+        device: str,
+        precision: Precision,
+        *,
+        hiding: float = 0.0,
+        turned: bool = True,
     ) -> Tensor:
         """Robust squared error, in mean errors of the guess, in `BATCH` random patches.
 
         Parameters
         ----------
-        network, random, device
+        network, random, device, precision
         hiding : float
             Share of calls in which all but a random number of the bands are hidden from the network and from the loss.
         turned : bool
@@ -148,7 +155,7 @@ class Example:
         )
         shown, left, unit, error = (tensor.to(device) for tensor in (shown, left, self.unit[rows], self.error[rows]))
         told = describe(self.sensor).to(device).expand(len(shown), -1)
-        with faster_precision(shown.device):
+        with computing_in(precision, shown.device):
             output = network(shown.contiguous(memory_format=torch.channels_last), told).float()
         slots = [self.slots[row] for row in rows]
         detail = F.pixel_shuffle(output, RATIO)[:, slots] * unit

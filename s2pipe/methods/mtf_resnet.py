@@ -19,7 +19,7 @@ from s2pipe.errors import InputError
 from s2pipe.hashing import sha256_of
 from s2pipe.lattice import STEP
 from s2pipe.methods import mtf_inputs, shift_repair
-from s2pipe.methods.base import Array, TorchSharpener, fields_of_fit, halo_of, placed
+from s2pipe.methods.base import Array, FitContext, TorchSharpener, fields_of_fit, halo_of, placed
 from s2pipe.methods.mtf_examples import Example, lowered
 from s2pipe.methods.mtf_inputs import COARSE, FINE, RATIO, Inputs, Scaling, describe, image_of
 from s2pipe.methods.pan import mixture
@@ -28,12 +28,12 @@ from s2pipe.methods.regression_60m import mixtures_of_60m
 from s2pipe.methods.shift_repair import moved, moved_window, shift_to_repair
 from s2pipe.networks import mtf_resnet
 from s2pipe.networks.mtf_resnet import MtfResNetwork
-from s2pipe.progress import Progress
+from s2pipe.precision import Precision, computing_in
 from s2pipe.projection import project, reach
 from s2pipe.sampling import Sample, unseen_bands
 from s2pipe.sensor import Sensor
 from s2pipe.tensor_files import tensors_below
-from s2pipe.training import Checkpoint, faster_precision, train
+from s2pipe.training import Checkpoint, train
 
 log = logging.getLogger(__name__)
 
@@ -82,24 +82,16 @@ class MtfResNet:
         first = shift_repair.reach() + mtf_inputs.reach(sensor) + RATIO * (mtf_resnet.radius() + 1) + reach(sensor, RATIO)
         return halo_of(gsds, lambda ratio: first + (reach(sensor, ratio) if ratio > RATIO else 0))
 
-    def fit(
-        self,
-        sample: Sample,
-        *,
-        sensor: Sensor,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-        checkpoint: Path | None,
-    ) -> MtfResNetSharpener:
+    def fit(self, sample: Sample, context: FitContext) -> MtfResNetSharpener:
         """Scale, regress, and train if asked to, on the sample."""
-        unseen = unseen_bands(sample.windows, sample.bands)
+        sensor, unseen = context.sensor, unseen_bands(sample.windows, sample.bands)
         pretrained = self.pretrained()
-        stated = fields_of_fit(self, sample, sensor=sensor, seed=seed)
+        stated = fields_of_fit(self, sample, context)
         stated["fingerprint"] = np.union1d(stated["fingerprint"], pretrained.fingerprint)
         used = tuple(band for band in sample.bands.get(20, ()) if band not in unseen)
         sharpener = MtfResNetSharpener(
             **stated,
+            precision=context.precision,
             bands_in=sample.inputs,
             bicubic_bands=tuple(band for band in sample.targets if band in unseen),
             slots=tuple(COARSE.index(band) for band in used),
@@ -112,28 +104,19 @@ class MtfResNet:
                 log.warning("without all of %s the 20 m bands are regressed only: no network is used or trained", ", ".join(FINE))
                 network = None
             elif self.steps:
-                network = self._train(pretrained.network, fitting, used, sensor, seed, device, progress, checkpoint)
+                network = self._train(pretrained.network, fitting, used, context)
             scaling = Scaling.of(fitting.windows, sample.bands, used, sensor)
             sharpener = replace(sharpener, shift=shift, scaling=scaling, network=network)
         if 60 in sample.gsds:
-            placed_sharpener = sharpener.to(device)
+            placed_sharpener = sharpener.to(context.device)
             finer = [placed_sharpener.finer_bands(window.reflectance) for window in sample.windows]
             mixtures = mixtures_of_60m(sample, finer, (*sample.bands[10], *used), sensor, without=unseen)
             sharpener = replace(sharpener, mixtures=mixtures)
         return sharpener
 
-    def _train(
-        self,
-        pretrained: MtfResNetwork,
-        sample: Sample,
-        used: Sequence[str],
-        sensor: Sensor,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-        checkpoint: Path | None,
-    ) -> MtfResNetwork:
+    def _train(self, pretrained: MtfResNetwork, sample: Sample, used: Sequence[str], context: FitContext) -> MtfResNetwork:
         """A network trained on from `pretrained`, or this where it does better on what is held out."""
+        sensor, seed, device, precision = context.sensor, context.seed, context.device, context.precision
         windows = [part for window in sample.windows if (part := window.crop_to_multiple(STEP * RATIO)) is not None]
         rows = [sample.bands[20].index(band) for band in used]
         halves = [
@@ -149,16 +132,16 @@ class MtfResNet:
 
         def held_out_loss(network: nn.Module) -> Tensor:
             random = np.random.default_rng(seed)
-            return torch.stack([example.loss(network, random, device, turned=False) for example in held_out]).mean()
+            return torch.stack([example.loss(network, random, device, precision, turned=False) for example in held_out]).mean()
 
         def loss(network: nn.Module, step: int) -> Tensor:
             random = np.random.default_rng((seed, step))
-            return examples[random.integers(len(examples))].loss(network, random, device)
+            return examples[random.integers(len(examples))].loss(network, random, device, precision)
 
         network = copy.deepcopy(pretrained).requires_grad_(True)
         start = {name: tensor.numpy() for name, tensor in pretrained.state_dict().items()}
         truths = {str(i): example.left.numpy() for i, example in enumerate(examples)}
-        identity = sha256_of(truths | start, sensor, self.steps, self.learning_rate, seed)
+        identity = sha256_of(truths | start, sensor, self.steps, self.learning_rate, seed, precision)
         train(
             network,
             loss,
@@ -167,8 +150,8 @@ class MtfResNet:
             decay=True,
             device=device,
             label=f"{self.name} 20 m",
-            progress=progress,
-            checkpoint=Checkpoint.within(checkpoint, self.name, identity),
+            progress=context.progress,
+            checkpoint=Checkpoint.within(context.checkpoint, self.name, identity),
             held_out=held_out_loss,
         )
         with torch.no_grad():
@@ -240,6 +223,10 @@ class MtfResNetSharpener(TorchSharpener):
         """See `TorchSharpener.provenance`."""
         return super().provenance() | ({"shift": list(self.shift)} if any(self.shift) else {})
 
+    def in_precision(self, precision: Precision) -> Self:
+        """See `TorchSharpener.in_precision`."""
+        return replace(self, precision=precision)
+
     def one_scale_lower(self, ratio: int) -> Self:
         """See `TorchSharpener.one_scale_lower`."""
         return replace(self, shift=(self.shift[0] / ratio, self.shift[1] / ratio))
@@ -294,6 +281,6 @@ class MtfResNetSharpener(TorchSharpener):
         assert self.network is not None
         channels = inputs.channels(self.slots)[None].contiguous(memory_format=torch.channels_last)
         told = describe(self.sensor).to(channels.device)[None]
-        with faster_precision(channels.device):
+        with computing_in(self.precision, channels.device):
             output: Tensor = self.network(channels, told)[0].float()
         return output.reshape(len(COARSE), RATIO**2, *output.shape[1:])[list(self.slots)]

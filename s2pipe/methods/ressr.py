@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
@@ -14,10 +13,9 @@ from torch import Tensor
 
 from s2pipe.bands import BANDS, GSDS, bands_at
 from s2pipe.errors import InputError
-from s2pipe.methods.base import TorchSharpener, fields_of_fit, halo_of, upsampling_reach
+from s2pipe.methods.base import FitContext, TorchSharpener, fields_of_fit, halo_of, upsampling_reach
 from s2pipe.methods.pan import mixture
 from s2pipe.methods.subspace import all_bands, sample_pixels
-from s2pipe.progress import Progress
 from s2pipe.sampling import Sample, unseen_bands
 from s2pipe.sensor import Sensor
 
@@ -65,27 +63,18 @@ class ResSr:
         """See `Method.halo`."""
         return halo_of(gsds, lambda ratio: upsampling_reach(ratio) + sensor.reach(ratio))
 
-    def fit(
-        self,
-        sample: Sample,
-        *,
-        sensor: Sensor,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-        checkpoint: Path | None,
-    ) -> ResSrSharpener:
+    def fit(self, sample: Sample, context: FitContext) -> ResSrSharpener:
         """Find percentiles and subspace on the sample."""
         bands, unseen = all_bands(sample), unseen_bands(sample.windows, sample.bands)
         used = [i for i, band in enumerate(bands) if band not in unseen]
-        pixels = sample_pixels(sample, sensor, without=unseen, every=EVERY)
+        pixels = sample_pixels(sample, context.sensor, without=unseen, every=EVERY)
         coefficients = np.zeros((len(sample.targets), 1 + len(bands)))
         rows = spectral_mixture(pixels, [BANDS[bands[i]].gsd for i in used])
         for row, band in enumerate(sample.targets):
             if band not in unseen:
                 coefficients[row, [0, *(1 + i for i in used)]] = rows[used.index(bands.index(band))]
         return ResSrSharpener(
-            **fields_of_fit(self, sample, sensor=sensor, seed=seed),
+            **fields_of_fit(self, sample, context),
             bands_in=bands,
             bicubic_bands=tuple(band for band in sample.targets if band in unseen),
             coefficients=torch.from_numpy(coefficients.astype(np.float32)),

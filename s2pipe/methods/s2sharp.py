@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor
 from s2pipe import metrics
 from s2pipe.checks import check_positive, check_whole
 from s2pipe.lattice import STEP
-from s2pipe.methods.base import fields_of_fit
+from s2pipe.methods.base import FitContext, fields_of_fit
 from s2pipe.methods.subspace import (
     HALO,
     Observation,
@@ -103,25 +102,17 @@ class S2sharp:
         """See `Method.halo`."""
         return HALO
 
-    def fit(
-        self,
-        sample: Sample,
-        *,
-        sensor: Sensor,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-        checkpoint: Path | None,
-    ) -> S2sharpSharpener:
+    def fit(self, sample: Sample, context: FitContext) -> S2sharpSharpener:
         """Choose the smoothness, then find the subspace, the bands' root mean squares and the scale of edges on the sample."""
+        sensor, device = context.sensor, context.device
         unseen = unseen_bands(sample.windows, sample.bands)
         part = clearest_parts(sample, without=unseen)
-        smoothness = self.smoothness or chosen_smoothness(part, sensor, without=unseen, device=device, progress=progress)
+        smoothness = self.smoothness or chosen_smoothness(part, sensor, without=unseen, device=device, progress=context.progress)
         scene = Scene.of(part, sensor, without=unseen, device=device)
         costs = costs_of(scene.subspace, smoothness)
         subspace = cyclic_descent(scene, costs, self.iterations)
         return S2sharpSharpener(
-            **fields_of_fit(replace(self, smoothness=smoothness), sample, sensor=sensor, seed=seed),
+            **fields_of_fit(replace(self, smoothness=smoothness), sample, context),
             bands_in=all_bands(sample),
             bicubic_bands=tuple(band for band in sample.targets if band in unseen),
             subspace=subspace.cpu(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
@@ -18,12 +17,12 @@ from s2pipe.checks import check_positive, check_whole
 from s2pipe.errors import InputError
 from s2pipe.hashing import sha256_of
 from s2pipe.lattice import STEP, round_up
-from s2pipe.methods.base import TorchSharpener, count_by_gsd, fields_of_fit, placed
+from s2pipe.methods.base import FitContext, TorchSharpener, count_by_gsd, fields_of_fit, placed
 from s2pipe.networks import s2sucnn
-from s2pipe.progress import Progress
+from s2pipe.precision import computing_in
 from s2pipe.sampling import Sample, Window, patch_corners
 from s2pipe.sensor import Sensor
-from s2pipe.training import Checkpoint, faster_precision, seeded, train
+from s2pipe.training import Checkpoint, seeded, train
 
 log = logging.getLogger(__name__)
 
@@ -89,16 +88,7 @@ class S2sucnn:
         """See `Method.halo`."""
         return round_up(s2sucnn.radius(self.variant))
 
-    def fit(
-        self,
-        sample: Sample,
-        *,
-        sensor: Sensor,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-        checkpoint: Path | None,
-    ) -> S2sucnnSharpener:
+    def fit(self, sample: Sample, context: FitContext) -> S2sucnnSharpener:
         """Train on the sample.
 
         Raises
@@ -109,26 +99,27 @@ class S2sucnn:
         bands = sample.bands
         bicubic = sample.unseen_targets()
         scale = max(float(array.max()) for window in sample.windows for array in window.reflectance.values()) or 1.0
-        scene = _Scene(sample, self, sensor=sensor, scale=scale, seed=seed, device=device)
+        scene = _Scene(sample, self, scale=scale, context=context)
         if self.held_out and not scene.held_out_places:
             log.warning("no pixel of so small a scene is held out: the weights of the last step are kept")
-        with seeded(seed):
+        with seeded(context.seed):
             network = s2sucnn.S2sucnnNetwork(_network_bands({gsd: len(names) for gsd, names in bands.items()}), self.variant)
-        identity = _identity(sample, asdict(self) | {"steps": None}, sensor, seed)
+        identity = _identity(sample, asdict(self) | {"steps": None}, context.sensor, context.seed, context.precision)
         kept = train(
             network,
             scene.loss,
             steps=self.steps,
             learning_rate=self.learning_rate,
-            device=device,
+            device=context.device,
             label="s2sucnn",
-            progress=progress,
-            checkpoint=Checkpoint.within(checkpoint, "s2sucnn", identity),
+            progress=context.progress,
+            checkpoint=Checkpoint.within(context.checkpoint, "s2sucnn", identity),
             held_out=scene.held_out_loss if scene.held_out_places else None,
         )
         return S2sucnnSharpener(
-            **fields_of_fit(self, sample, sensor=sensor, seed=seed),
+            **fields_of_fit(self, sample, context),
             bands_in=tuple(band for names in bands.values() for band in names),
+            precision=context.precision,
             bicubic_bands=bicubic,
             network=network.requires_grad_(False),
             scale=scale,
@@ -219,17 +210,17 @@ class _Piece:
 class _Scene:
     """The sample on the device, the patches of each step, and their loss."""
 
-    def __init__(self, sample: Sample, recipe: S2sucnn, *, sensor: Sensor, scale: float, seed: int, device: str) -> None:
+    def __init__(self, sample: Sample, recipe: S2sucnn, *, scale: float, context: FitContext) -> None:
         windows = [part for window in sample.windows if (part := window.crop_to_multiple(STEP)) is not None]
         smallest = min((min(window.seen[10].shape[1:]) for window in windows), default=0)
         if smallest < SMALLEST_PATCH:
             raise InputError(f"the scene is {smallest} px of 10 m wide; s2sucnn needs at least {SMALLEST_PATCH} px")
-        self.bands, self.sensor, self.seed = sample.bands, sensor, seed
+        self.bands, self.sensor, self.seed, self.precision = sample.bands, context.sensor, context.seed, context.precision
         self.edge = min(recipe.patch, smallest) if recipe.patch else None
         self.batch = recipe.batch if recipe.patch else 1
         self.places = _places(windows, self.edge)
-        random = np.random.default_rng(seed)
-        self.pieces = [_piece(window, recipe.held_out, scale, random, device) for window in windows]
+        random = np.random.default_rng(context.seed)
+        self.pieces = [_piece(window, recipe.held_out, scale, random, context.device) for window in windows]
         self.held_out_places = self._places_with_held_out() if recipe.held_out else []
 
     def loss(self, network: nn.Module, step: int) -> Tensor:
@@ -262,7 +253,7 @@ class _Scene:
         places = [self.places[k] for k in chosen]
         numbers = self._patches([piece.numbers for piece in self.pieces], places)
         counted = self._patches([piece.held_out if held_out else piece.trained for piece in self.pieces], places)
-        with faster_precision(numbers[10].device):
+        with computing_in(self.precision, numbers[10].device):
             output = _run(network, numbers)
         errors = {}
         for gsd, mask in counted.items():

@@ -43,6 +43,7 @@ def save_sharpener(sharpener: Sharpener, path: str | Path) -> None:
         "method": sharpener.method,
         "options": sharpener.options,
         "seed": sharpener.seed,
+        "precision": sharpener.precision,
         "sensor": {"protocol": sharpener.sensor.protocol, "mtf": sharpener.sensor.mtf},
         "bands_in": sharpener.bands_in,
         "bands_out": sharpener.bands_out,
@@ -87,4 +88,5 @@ def load_sharpener(path: str | Path) -> Sharpener:
 def _fields(stated: Mapping[str, Any]) -> dict[str, Any]:
     sensor = Sensor(protocol=stated["sensor"]["protocol"], mtf=tuple((band, mtf) for band, mtf in stated["sensor"]["mtf"]))
     names = {name: tuple(stated[name]) for name in ("bands_in", "bands_out", "bicubic_bands")}
-    return {**{name: stated[name] for name in ("method", "options", "seed", "halo")}, **names, "sensor": sensor}
+    stated = {"precision": "float32", **stated}  # what an earlier version wrote states none
+    return {**{name: stated[name] for name in ("method", "options", "seed", "precision", "halo")}, **names, "sensor": sensor}

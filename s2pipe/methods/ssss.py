@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,9 +15,8 @@ from torch import Tensor
 
 from s2pipe.bands import BANDS
 from s2pipe.checks import check_positive, check_whole
-from s2pipe.methods.base import fields_of_fit
+from s2pipe.methods.base import FitContext, fields_of_fit
 from s2pipe.methods.subspace import HALO, Observation, SceneSharpener, all_bands, clearest_parts, sample_pixels, spectra
-from s2pipe.progress import Progress
 from s2pipe.sampling import Sample, unseen_bands
 from s2pipe.sensor import Sensor
 
@@ -82,17 +80,9 @@ class Ssss:
         """See `Method.halo`."""
         return HALO
 
-    def fit(
-        self,
-        sample: Sample,
-        *,
-        sensor: Sensor,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-        checkpoint: Path | None,
-    ) -> SsssSharpener:
+    def fit(self, sample: Sample, context: FitContext) -> SsssSharpener:
         """Find the mixtures and the subspace on the sample."""
+        sensor, device = context.sensor, context.device
         bands, unseen = all_bands(sample), unseen_bands(sample.windows, sample.bands)
         part = clearest_parts(sample, without=unseen)
         mixture = mixtures(part, sensor, without=unseen)
@@ -113,7 +103,7 @@ class Ssss:
             estimated.append(found.cpu())
         regressed = regressed_subspace(part, sensor, estimated, without=unseen)
         return SsssSharpener(
-            **fields_of_fit(self, sample, sensor=sensor, seed=seed),
+            **fields_of_fit(self, sample, context),
             bands_in=bands,
             bicubic_bands=tuple(band for band in sample.targets if band in unseen),
             subspace=torch.from_numpy(regressed).float(),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from s2pipe.checks import check_positive, check_whole
-from s2pipe.methods.base import fields_of_fit
+from s2pipe.methods.base import FitContext, fields_of_fit
 from s2pipe.methods.subspace import (
     HALO,
     Observation,
@@ -25,7 +24,6 @@ from s2pipe.methods.subspace import (
     scale_of_edges,
     spectra,
 )
-from s2pipe.progress import Progress
 from s2pipe.sampling import Sample, unseen_bands
 from s2pipe.sensor import Sensor
 
@@ -70,22 +68,13 @@ class Supreme:
         """See `Method.halo`."""
         return HALO
 
-    def fit(
-        self,
-        sample: Sample,
-        *,
-        sensor: Sensor,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-        checkpoint: Path | None,
-    ) -> SupremeSharpener:
+    def fit(self, sample: Sample, context: FitContext) -> SupremeSharpener:
         """Find the subspace, the bands' root mean squares and the scale of edges on the sample."""
         bands, unseen = all_bands(sample), unseen_bands(sample.windows, sample.bands)
         rms = rms_of_bands(sample, bands)
-        subspace = blurred_subspace(sample, sensor, rms=rms, without=unseen, dimensions=DIMENSIONS)
+        subspace = blurred_subspace(sample, context.sensor, rms=rms, without=unseen, dimensions=DIMENSIONS)
         return SupremeSharpener(
-            **fields_of_fit(self, sample, sensor=sensor, seed=seed),
+            **fields_of_fit(self, sample, context),
             bands_in=bands,
             bicubic_bands=tuple(band for band in sample.targets if band in unseen),
             subspace=torch.from_numpy(subspace).float(),

@@ -41,7 +41,7 @@ def cube() -> xr.DataTree:
 def test_networks_run_on_gpu_workers_only_in_large_blocks_and_the_rest_anywhere(
     cluster: SpecCluster, cube: xr.DataTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(worker.BLOCK, "cuda", 120)  # of as many pixels as four chunks
+    monkeypatch.setitem(worker.BLOCK, "cuda", (120, 120))  # of as many pixels as four chunks
     bands = ["B02", "B05"]
     expected = s2pipe.sharpen(cube, TellingSharpener(), bands=bands).compute(scheduler="threads")
     with Client(cluster) as client:

@@ -288,11 +288,11 @@ class KillingMethod:
     def __init__(self, scheduler: subprocess.Popen[bytes]) -> None:
         self.scheduler = scheduler
 
-    def fit(self, *arguments: Any, **options: Any) -> Any:
+    def fit(self, sample: Any, context: Any) -> Any:
         client = get_client()
         self.scheduler.kill()
         wait_for(lambda: client.status != "running")
-        return get_method("glp").fit(*arguments, **options)
+        return get_method("glp").fit(sample, context)
 
 
 def test_a_scheduler_lost_in_the_fit_does_not_leave_the_work_to_this_process(
