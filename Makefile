@@ -23,7 +23,7 @@ demo: $(STAMP)
 	$(BIN)/s2pipe demo
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --dist=worksteal
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses=logical --dist=worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

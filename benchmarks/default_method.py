@@ -201,7 +201,7 @@ def ceiling(scene: str, protocol: Protocol) -> dict[str, Any]:
     sharpener = s2pipe.fit(reduced.cube, recipe, sensor=sensor, progress=lambda *_: None)
     network = copy.deepcopy(load_pretrained(recipe.weights).network).requires_grad_(True)
     train(
-        network, lambda net, step: example.loss(net, np.random.default_rng(step), "cpu"), steps=CEILING_STEPS,
+        network, lambda net, step: example.loss(net, np.random.default_rng(step), "cpu", "float32"), steps=CEILING_STEPS,
         learning_rate=1e-3, decay=True, device="cpu", label="ceiling",
     )  # fmt: skip
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
 from threadpoolctl import threadpool_limits
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
 FIT_THREADS = 2
-"""Threads of torch in a fit, on every machine. Its steps are too small to gain much from more."""
+"""Threads of torch in a fit, on every machine: the small steps of a training gain little from more."""
 
 
 @contextmanager
@@ -29,11 +25,15 @@ def fixed_threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item], *, threads: int) -> list[Result]:
-    """Results of a function for each item, side by side in so many threads, in each of which torch computes with one."""
+@contextmanager
+def single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of so many threads, in each of which torch computes with that one.
+
+    So a result does not depend on their number, and none waits for another at every step of its work.
+    """
     before = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(function, items))
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
     finally:
         torch.set_num_threads(before)  # new threads begin with the number that was set last, in whichever thread

@@ -17,7 +17,7 @@ from s2pipe import lattice
 from s2pipe.clusters import cores
 from s2pipe.errors import InputError
 from s2pipe.methods.base import Array, Sharpener
-from s2pipe.threads import map_in_threads
+from s2pipe.threads import single_threads
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +174,8 @@ def _sharpen_blocks(
 
     blocks = lattice.blocks(height, width, edges=edges, halo=halo)
     if torch.device(device).type == "cpu":
-        map_in_threads(sharpen_block, blocks, threads=count)
+        with single_threads(count) as pool:
+            list(pool.map(sharpen_block, blocks))
     else:
         for block in blocks:
             sharpen_block(block)

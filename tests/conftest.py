@@ -9,9 +9,13 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import settings
+
+from s2pipe.errors import InputError
+from s2pipe.precision import Precision, choose_precision
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -29,6 +33,17 @@ def data_dir() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder.resolve()
+
+
+@pytest.fixture(params=get_args(Precision))
+def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each in turn, in which networks then compute unless they are told otherwise, whatever the machine would choose."""
+    try:
+        choose_precision(request.param, "cpu")
+    except InputError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("S2PIPE_PRECISION", request.param)
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -69,6 +69,31 @@ def test_kept_weights_are_not_written_again(cube, tmp_path):
     assert weights.stat().st_mtime_ns == before
 
 
+def test_the_precision_of_the_weights_is_kept_and_stated(cube, tmp_path, precision, monkeypatch):
+    store, other = tmp_path / "a.zarr", {"float32": "bfloat16", "bfloat16": "float32"}[precision]
+    sharpen_to_store(first_date(cube), store, method="mtf-resnet", precision=precision)
+    with pytest.raises(StoreError, match=f"precision was '{precision}', not '{other}'"):
+        sharpen_to_store(cube, store, method="mtf-resnet", precision=other)
+    monkeypatch.setenv("S2PIPE_PRECISION", other)
+    sharpen_to_store(cube, store, method="mtf-resnet")
+    assert open_zarr(store).attrs["s2pipe_precision"] == precision
+    assert set(s2pipe.list_chunks(store)["precision"]) == {precision}
+    sharpener = s2pipe.fit(first_date(cube), "mtf-resnet", precision=precision)
+    xr.testing.assert_identical(open_zarr(store).compute(), s2pipe.sharpen(cube, sharpener).compute())
+
+
+def test_a_refit_may_be_in_another_precision(cube, tmp_path):
+    sharpen_to_store(first_date(cube), tmp_path / "a.zarr", method="mtf-resnet", precision="float32")
+    sharpen_to_store(cube, tmp_path / "a.zarr", method="mtf-resnet", precision="bfloat16", refit=True)
+    assert list(s2pipe.list_chunks(tmp_path / "a.zarr")["precision"]) == ["float32", "bfloat16"]
+
+
+def test_methods_that_know_one_precision_go_on_whatever_is_named(cube, tmp_path):
+    sharpen_to_store(first_date(cube), tmp_path / "a.zarr", method="glp", precision="float32")
+    sharpen_to_store(cube, tmp_path / "a.zarr", method="glp", precision="bfloat16")
+    assert set(s2pipe.list_chunks(tmp_path / "a.zarr")["precision"]) == {"float32"}
+
+
 def taken_over(lock):
     lock.write_text(lock.read_text().replace('"token": "', '"token": "another'))
 

@@ -11,7 +11,6 @@ from s2pipe.bands import BANDS
 from s2pipe.methods import METHODS, Sharpener, get_method
 from s2pipe.methods.lower_scale import SscCnn
 from s2pipe.metrics import sre
-from s2pipe.precision import choose_precision
 
 
 def fit(cube, method, **options):
@@ -95,37 +94,21 @@ def test_glp_finds_a_band_that_is_a_mixture_of_the_10_m_bands(cube):
     assert np.abs(result - truth).mean() < 0.1 * np.abs(interpolated - truth).mean()
 
 
-def bfloat16_or_skip():
-    try:
-        choose_precision("bfloat16", "cpu")
-    except InputError as error:
-        pytest.skip(str(error))
-
-
 @pytest.mark.parametrize("method", [name for name, entry in METHODS.items() if entry.bfloat16])
-def test_networks_compute_in_the_precision_that_is_named(method, cube, monkeypatch):
-    bfloat16_or_skip()
-    for variable in ("float32", "bfloat16"):  # which replaces "auto" only
-        monkeypatch.setenv("S2PIPE_PRECISION", variable)
-        options = {"steps": 2} if method == "mtf-resnet" else {}
-        in_float32, in_bfloat16 = (fit(cube, method, precision=name, **options) for name in ("float32", "bfloat16"))
-        assert (in_float32.precision, in_bfloat16.precision) == ("float32", "bfloat16")
-        assert in_bfloat16.weights_sha256 != in_float32.weights_sha256
-        own = fit(cube, method, **options)
-        assert (own.precision, own.weights_sha256) == (
-            variable,
-            {"float32": in_float32, "bfloat16": in_bfloat16}[variable].weights_sha256,
-        )
+def test_networks_compute_in_the_precision_that_is_named(method, cube, precision):
+    options = {"steps": 2} if method == "mtf-resnet" else {}
+    own, named = fit(cube, method, **options), fit(cube, method, precision=precision, **options)
+    assert own.precision == named.precision == precision
+    assert own.weights_sha256 == named.weights_sha256
+    in_float32 = fit(cube, method, precision="float32", **options)
+    assert (in_float32.weights_sha256 == own.weights_sha256) == (precision == "float32")
     arrays = [array[0].astype(np.float32) * 1e-4 for array in random_arrays(60, 72)]
-    np.testing.assert_allclose(in_bfloat16(*arrays), in_float32(*arrays), atol=0.2)
+    np.testing.assert_allclose(own(*arrays), in_float32(*arrays), atol=0.2)
 
 
-@pytest.mark.parametrize("method", [name for name, entry in METHODS.items() if not entry.bfloat16 and name in DISTINCT])
-def test_methods_without_such_a_network_compute_in_float32(method, cube):
-    bfloat16_or_skip()
-    named, own = fit(cube, method, precision="bfloat16"), fit(cube, method, precision="float32")
-    assert named.precision == own.precision == "float32"
-    assert named.weights_sha256 == own.weights_sha256
+@pytest.mark.parametrize("method", [name for name in DISTINCT if not METHODS[name].bfloat16])
+def test_methods_without_such_a_network_compute_in_float32(method, cube, precision):
+    assert fit(cube, method, precision=precision).precision == "float32"
 
 
 def mean_sre(truth, estimate):

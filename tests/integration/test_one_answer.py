@@ -1,0 +1,114 @@
+"""The same job gives the same pixels, and the same fit the same weights, whatever computes them and whatever else is at work."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import dask
+import pytest
+import torch
+import xarray as xr
+from distributed import Client, LocalCluster
+from scenes import random_cube, with_chunks
+
+import s2pipe
+from s2pipe.store import open_zarr
+
+THREADS = (1, 2, 4)
+
+
+@pytest.fixture(scope="module")
+def cube() -> xr.DataTree:
+    """Of two chunks, each of two blocks."""
+    return with_chunks(random_cube(468, 936), 468, 468)
+
+
+@contextmanager
+def other_work() -> Iterator[None]:
+    """As many busy processes as there are cores, while the block runs."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def threads_of_torch(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def pixels_of_job(cube: xr.DataTree, sharpener: s2pipe.Sharpener, store: Path) -> str:
+    """SHA-256 of all that it writes."""
+    s2pipe.sharpen_to_store(cube, store, method=sharpener, overwrite=True)
+    return hashlib.sha256(open_zarr(store).values.tobytes()).hexdigest()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mtf-resnet", "glp"])
+def test_a_job_gives_the_same_pixels_each_time(cube: xr.DataTree, tmp_path: Path, precision: str, method: str) -> None:
+    sharpener, store = s2pipe.fit(cube, method), tmp_path / "a.zarr"
+    found = set()
+    for beside in (False, True):
+        with ExitStack() as busy:
+            if beside:
+                busy.enter_context(other_work())
+            for count in (*THREADS, *THREADS, *THREADS, 1):  # twenty times in all
+                with threads_of_torch(count), dask.config.set(num_workers=count):
+                    found.add(pixels_of_job(cube, sharpener, store))
+    for workers, threads in ((1, 2), (2, 1)):
+        with (
+            LocalCluster(n_workers=workers, threads_per_worker=threads, dashboard_address=None) as cluster,
+            Client(cluster),
+        ):
+            found.add(pixels_of_job(cube, sharpener, store))
+    assert len(found) == 1
+
+
+FIT = """
+import sys
+import s2pipe
+from quick import quick_options
+from scenes import random_cube
+
+method, steps = sys.argv[1:]
+options = quick_options(method) | ({"steps": int(steps)} if int(steps) else {})
+print(s2pipe.fit(random_cube(288, 288), method, progress=lambda *_: None, **options).weights_sha256)
+"""
+
+TRAINED = {"mtf-resnet": 5, "ssc-cnn": 5, "s2sucnn": 5}
+"""Steps of a training."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["glp", "atprk", "ssss", *TRAINED])
+def test_a_fit_finds_the_same_weights_each_time(precision: str, method: str) -> None:
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    found = set()
+    for beside in (False, True):
+        with ExitStack() as busy:
+            if beside:
+                busy.enter_context(other_work())
+            for count in THREADS if not beside else (2,):
+                done = subprocess.run(
+                    [sys.executable, "-c", FIT, method, str(TRAINED.get(method, 0))],
+                    env=os.environ | path | {"OMP_NUM_THREADS": str(count), "OPENBLAS_NUM_THREADS": str(count)},
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+                found.add(done.stdout)
+    assert len(found) == 1
