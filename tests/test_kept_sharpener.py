@@ -64,7 +64,7 @@ def test_one_from_elsewhere_cannot_be_kept(place):
 def test_another_fit_is_refused(place, fits, method, sensor, seed, message):
     options = {"steps": 1, "patches": 48, "blocks": 1} if method == "resnet" else {}
     with pytest.raises(StoreError, match=rf"{message}.*refit=True \(--refit\)"):
-        check_same_fit(place, fits[0], get_method(method, **options), sensor=sensor, seed=seed, bands=[])
+        check_same_fit(place, fits[0], get_method(method, **options), sensor=sensor, seed=seed, precision="auto", bands=[])
 
 
 def test_another_option_is_refused_and_the_same_ones_are_not(place, fits):
