@@ -69,6 +69,8 @@ def test_another_fit_is_refused(place, fits, method, sensor, seed, message):
 
 def test_another_option_is_refused_and_the_same_ones_are_not(place, fits):
     options = {"steps": 1, "patches": 48, "blocks": 1}
-    check_same_fit(place, fits[0], get_method("resnet", **options), sensor=Sensor(), seed=0, bands=[])
+    check_same_fit(place, fits[0], get_method("resnet", **options), sensor=Sensor(), seed=0, precision="auto", bands=[])
     with pytest.raises(StoreError, match="steps was 1, not 2"):
-        check_same_fit(place, fits[0], get_method("resnet", **options | {"steps": 2}), sensor=Sensor(), seed=0, bands=[])
+        check_same_fit(
+            place, fits[0], get_method("resnet", **options | {"steps": 2}), sensor=Sensor(), seed=0, precision="auto", bands=[]
+        )

@@ -78,6 +78,7 @@ def test_a_job_gives_the_same_pixels_each_time(cube: xr.DataTree, tmp_path: Path
 
 FITS = """
 import s2pipe
+from quick import quick_options
 from scenes import random_cube
 
 cube = random_cube(240, 240)
