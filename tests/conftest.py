@@ -13,9 +13,9 @@ from typing import get_args
 
 import pytest
 from hypothesis import settings
+from quick import skip_without
 
-from s2pipe.errors import InputError
-from s2pipe.precision import Precision, choose_precision
+from s2pipe.precision import Precision
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -38,10 +38,7 @@ def data_dir() -> Path:
 @pytest.fixture(params=get_args(Precision))
 def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each in turn, in which networks then compute unless they are told otherwise, whatever the machine would choose."""
-    try:
-        choose_precision(request.param, "cpu")
-    except InputError as error:
-        pytest.skip(str(error))
+    skip_without(request.param)
     monkeypatch.setenv("S2PIPE_PRECISION", request.param)
     return str(request.param)
 

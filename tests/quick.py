@@ -7,9 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 from keras_files import kernel_shapes, random_weights, write_keras_weights
 
+from s2pipe.errors import InputError
 from s2pipe.methods import METHODS
+from s2pipe.precision import choose_precision
 
 SAME_CODE = ("glp-fs", "hpm-r")
 """Injections that differ from others by the numbers their fit finds only, as those with a selected panchromatic band do."""
@@ -34,6 +37,14 @@ def quick_options(method: str) -> dict[str, Any]:
     """Options of the method called `method`; weights are random."""
     assert method in METHODS
     return _dsen2_weights() if method == "dsen2" else QUICK.get(method, {})
+
+
+def skip_without(precision: str) -> None:
+    """Skip the test where this machine cannot compute in it."""
+    try:
+        choose_precision(precision, "cpu")
+    except InputError as error:
+        pytest.skip(str(error))
 
 
 @cache

@@ -6,7 +6,7 @@ import xarray as xr
 from dask.tokenize import tokenize
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quick import DISTINCT, SCENE_SOLVERS, quick_options
+from quick import DISTINCT, SCENE_SOLVERS, quick_options, skip_without
 from scenes import random_cube, with_chunks, with_numbers
 from scipy import ndimage
 
@@ -18,6 +18,9 @@ from s2pipe.simulate import simulate_scene
 METHODS = {name: quick_options(name) for name in DISTINCT if name not in ("s2sharp", "ssss")}
 """Those left out have their likes in: bicubic, glp, supreme."""
 
+SHARPENERS = [*((name, "float32") for name in METHODS), ("mtf-resnet", "bfloat16")]
+"""By the method, and by the precision where it sharpens in another one than float32."""
+
 SIZE = (276, 258)  # multiples of 6 whose remainders at most chunk sizes are ragged
 
 
@@ -26,19 +29,20 @@ def cube():
     return random_cube(*SIZE, dates=1)
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=SHARPENERS, ids="-".join)
 def sharpener(request, cube):
-    return fit(cube, request.param)
+    return fit(cube, *request.param)
 
 
-def fit(cube, method):
-    return s2pipe.fit(cube, method, progress=lambda *_: None, **METHODS[method])
+def fit(cube, method, precision="float32"):
+    skip_without(precision)
+    return s2pipe.fit(cube, method, precision=precision, progress=lambda *_: None, **METHODS[method])
 
 
-@pytest.fixture(scope="module", params=[name for name in METHODS if name not in SCENE_SOLVERS])
+@pytest.fixture(scope="module", params=[pair for pair in SHARPENERS if pair[0] not in SCENE_SOLVERS], ids="-".join)
 def local_sharpener(request, cube):
     """Those of the others are held by test_blocks_hardly_matter of each."""
-    return fit(cube, request.param)
+    return fit(cube, *request.param)
 
 
 def holed(cube, seed):

@@ -60,6 +60,7 @@ def test_an_untrained_network_adds_nothing():
     assert not network(torch.rand(1, 2, 12, 12), torch.ones(1, 1)).any()
 
 
+@pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize(("gsd", "limit"), [(20, 5), (60, 10)])
 def test_degraded_it_is_what_was_observed(data_dir, gsd, limit):
     cube = paper_scene(data_dir, "iceland")
@@ -88,6 +89,7 @@ def weights_without(scene):
     return Path(__file__).parents[1] / "benchmarks" / "weights" / f"{WITHOUT[scene]}.safetensors"
 
 
+@pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize("protocol", ["centre", "box", "corner"])
 @pytest.mark.parametrize("scene", WITHOUT)
 def test_it_beats_every_peer_on_scenes_it_has_never_seen(data_dir, scene, protocol):
@@ -106,12 +108,14 @@ class Regression(MtfResNet):
         return replace(super().fit(sample, context), network=None)
 
 
+@pytest.mark.usefixtures("precision")
 def test_the_60m_bands_are_better_than_by_kriging(data_dir):
     table = s2pipe.evaluate(paper_scene(data_dir, "T33UUB"), ["mtf-resnet", "atprk"], gsd=60, progress=lambda *_: None)
     ours, kriging = table.loc[table["band"] == "all", "sre_db"]
     assert ours > kriging + 1.5
 
 
+@pytest.mark.usefixtures("precision")
 def test_the_20m_bands_do_not_depend_on_the_60m_bands(data_dir):
     cube = part_of(paper_scene(data_dir, "iceland"))
     both = s2pipe.sharpen(cube, "mtf-resnet", bands=["B05", "B01"]).sel(band="B05").values
@@ -173,6 +177,7 @@ def test_on_a_scene_too_small_to_train_on_the_network_stays_as_it_came(caplog):
     assert "too small to train on" in caplog.text
 
 
+@pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize("value", [1, 1100, 4000])
 @pytest.mark.parametrize("bands", [slice(None), 0, 3])
 def test_constant_10m_bands_do_no_harm(bands, value):
@@ -237,6 +242,7 @@ def test_a_sensor_that_knows_the_bands_in_use_only_is_enough():
     assert s2pipe.sharpen(cube, "mtf-resnet", bands=["B05"], sensor=sensor).compute().notnull().all()
 
 
+@pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize("steps", [0, 3])
 @pytest.mark.parametrize("kind", ["flat", "tiny", "mostly nodata", "water", "saturated"])
 def test_scenes_with_little_to_learn_from_do_no_harm(kind, steps):
@@ -262,6 +268,7 @@ def test_scenes_with_little_to_learn_from_do_no_harm(kind, steps):
             assert valid.min() > seen.min() - spread and valid.max() < seen.max() + spread, (kind, gsd, row)
 
 
+@pytest.mark.usefixtures("precision")
 def test_a_scene_of_clouds_is_survived(data_dir):
     scene = read_scene(data_dir / "crops" / "majortom_L2A_T33NZA_20220706_N0400_cloudy", offset=-0.1)
     for steps in (0, 3):
@@ -270,6 +277,7 @@ def test_a_scene_of_clouds_is_survived(data_dir):
         assert np.isfinite(result).all() and abs(result[0, 4].mean(dtype=float) - observed.mean(dtype=float)) < 20
 
 
+@pytest.mark.usefixtures("precision")
 def test_no_rim_of_nodata_is_black(data_dir):
     cube = paper_scene(data_dir, "iceland")
     holed = {name: cube[name]["reflectance"].values.copy() for name in cube.children}
@@ -282,6 +290,7 @@ def test_no_rim_of_nodata_is_black(data_dir):
         assert after[after != 0].min() > 0.5 * before.min() and after.max() < 1.5 * before.max()
 
 
+@pytest.mark.usefixtures("precision")
 def test_nothing_is_shifted():
     scene = simulate_scene(504, seed=1)
     cube = s2pipe.from_arrays(*(scene.observed(gsd) for gsd in (10, 20, 60)), offset=-0.1)
@@ -293,6 +302,7 @@ def test_nothing_is_shifted():
         assert np.abs(shift).max() <= 0.02, band
 
 
+@pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize("shift", [-2, -1, 1, 2])
 def test_a_shift_of_the_20m_bands_is_repaired_for_them(data_dir, shift, caplog):
     """The 10 m bands themselves are copied as they are."""

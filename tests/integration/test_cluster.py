@@ -12,10 +12,15 @@ import pytest
 import xarray as xr
 from counting import CountingSharpener, SlowCountingSharpener, seen
 from distributed import Client, LocalCluster
+from quick import skip_without
 from scenes import random_cube, with_chunks
 
 import s2pipe
+from s2pipe import InputError
 from s2pipe.cli import _cluster
+
+WITHOUT_BFLOAT16 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+"""What makes torch's library of convolutions believe that the processor has no instructions it could compute bfloat16 by."""
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +53,22 @@ def test_a_cluster_writes_the_pixels_of_threads(cluster: LocalCluster, method: s
         s2pipe.to_zarr(lazy, tmp_path / "cluster.zarr")
     stored = s2pipe.open_zarr(tmp_path / "cluster.zarr")
     assert isinstance(stored, xr.DataArray)
-    assert np.abs(stored.astype(int) - expected.astype(int)).max() <= 1
-    assert stored.attrs == expected.attrs
+    xr.testing.assert_identical(stored.compute(), expected)
+
+
+def test_a_worker_that_cannot_compute_in_the_precision_ends_the_job_and_the_cure_works(tmp_path: Path) -> None:
+    skip_without("bfloat16")
+    cube, store = with_chunks(random_cube(120, 192, dates=2), 120, 192), tmp_path / "a.zarr"
+    first = xr.DataTree.from_dict({name: node.to_dataset().isel(time=[0]) for name, node in cube.children.items()})
+    s2pipe.sharpen_to_store(first, store, precision="bfloat16")
+    with (
+        LocalCluster(n_workers=1, dashboard_address=None, host="127.0.0.1", env=WITHOUT_BFLOAT16) as cluster,
+        Client(cluster),
+    ):
+        with pytest.raises(InputError, match=r"cannot compute in bfloat16; give precision='float32'.*with refit=True"):
+            s2pipe.sharpen_to_store(cube, store)
+        s2pipe.sharpen_to_store(cube, store, precision="float32", refit=True)
+    assert list(s2pipe.list_chunks(store)["precision"]) == ["bfloat16", "float32"]
 
 
 def test_a_job_waits_for_workers_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
