@@ -22,12 +22,12 @@ from scipy import optimize
 
 import s2pipe
 from s2pipe import Sensor
-from s2pipe.evaluation import reduce_scene, score
 from s2pipe.methods import Method, Sharpener
-from s2pipe.methods.s2sharp import S2sharp, S2sharpSharpener
-from s2pipe.methods.ssss import ONE_DN, Ssss
-from s2pipe.methods.subspace import SubspaceSharpener
-from s2pipe.methods.supreme import ROUGHNESS_COSTS, Supreme
+from s2pipe.methods.classical.s2sharp import S2sharp, S2sharpSharpener
+from s2pipe.methods.classical.ssss import ONE_DN, Ssss
+from s2pipe.methods.classical.subspace import SubspaceSharpener
+from s2pipe.methods.classical.supreme import ROUGHNESS_COSTS, Supreme
+from s2pipe.quality.evaluation import reduce_scene, score
 
 RESULTS = HERE / "results" / "classical_settings.json"
 PAGE = RESULTS.with_suffix(".md")

@@ -22,10 +22,10 @@ from run_facts import HERE, REFERENCE, commit, load_scene, markdown, stated
 
 import s2pipe
 from s2pipe import Sensor
-from s2pipe.evaluation import reduce_scene, score
 from s2pipe.methods import METHODS, Method
-from s2pipe.methods.ressr import ResSr
-from s2pipe.methods.s2sharp import S2sharp
+from s2pipe.methods.classical.ressr import ResSr
+from s2pipe.methods.classical.s2sharp import S2sharp
+from s2pipe.quality.evaluation import reduce_scene, score
 
 RESULTS = HERE / "results" / "classical_tables.json"
 PAGE = RESULTS.with_suffix(".md")

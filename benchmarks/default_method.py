@@ -28,19 +28,19 @@ from torch import Tensor
 
 import s2pipe
 from s2pipe import Sensor
-from s2pipe.bands import BANDS, bands_at
-from s2pipe.evaluation import reduce_scene
+from s2pipe.core.bands import BANDS, bands_at
+from s2pipe.core.metrics import sre
+from s2pipe.fitting.sampling import Sample
+from s2pipe.fitting.training import train
 from s2pipe.methods.base import FitContext
-from s2pipe.methods.mtf_examples import Example
-from s2pipe.methods.mtf_inputs import COARSE, FINE, RATIO, Inputs, image_of
-from s2pipe.methods.mtf_resnet import MtfResNet, MtfResNetSharpener
-from s2pipe.methods.pan import mixture
-from s2pipe.methods.pretrained import load_pretrained
-from s2pipe.metrics import sre
-from s2pipe.projection import project
-from s2pipe.sampling import Sample
-from s2pipe.sensor import Protocol
-from s2pipe.training import train
+from s2pipe.methods.classical.pan import mixture
+from s2pipe.methods.mtf_resnet.examples import Example
+from s2pipe.methods.mtf_resnet.inputs import COARSE, FINE, RATIO, Inputs, image_of
+from s2pipe.methods.mtf_resnet.pretrained import load_pretrained
+from s2pipe.methods.mtf_resnet.recipe import MtfResNet, MtfResNetSharpener
+from s2pipe.physics.projection import project
+from s2pipe.physics.sensor import Protocol
+from s2pipe.quality.evaluation import reduce_scene
 
 RESULTS = HERE / "results" / "default_method.json"
 PAGE = RESULTS.with_suffix(".md")

@@ -14,8 +14,8 @@ from default_method import method_for
 from run_facts import DATA, HERE, load_scene
 
 import s2pipe
-from s2pipe.plot import save_comparison
-from s2pipe.scene_files import read_scene
+from s2pipe.inputs.files import read_scene
+from s2pipe.quality.plot import save_comparison
 
 FOLDER = HERE.parent / "docs"
 EDGE = 96

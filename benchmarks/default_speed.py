@@ -22,13 +22,13 @@ from methods_speed import LARGE, REPEATS, SMALL, chunk, fitted, measure_tile, ti
 from run_facts import HERE, commit, markdown, stated
 from torch import nn
 
+from s2pipe.core.precision import choose_precision, computing_in
 from s2pipe.methods.base import placed
-from s2pipe.methods.mtf_inputs import CHANNELS, COARSE, FINE, RATIO, Inputs
-from s2pipe.methods.mtf_resnet import MtfResNetSharpener
+from s2pipe.methods.mtf_resnet.inputs import CHANNELS, COARSE, FINE, RATIO, Inputs
+from s2pipe.methods.mtf_resnet.recipe import MtfResNetSharpener
 from s2pipe.networks.dsen2 import Dsen2Network
 from s2pipe.networks.mtf_resnet import BLOCKS, FEATURES
 from s2pipe.networks.s2sucnn import S2sucnnNetwork
-from s2pipe.precision import choose_precision, computing_in
 
 RESULTS = HERE / "results" / "default_speed.json"
 PAGE = RESULTS.with_suffix(".md")

@@ -29,7 +29,7 @@ from tile_input import TILE, TILE_NAME, Job, jobs, measure_and_render, served, w
 from whole_tile import METHOD, delete, spent, watch_threads
 
 import s2pipe
-from s2pipe import worker
+from s2pipe.engine import worker
 
 RESULTS = HERE / "results" / "gpu_tile.json"
 EDGES = (366, 732, 1098, 1830, 3660)

@@ -30,10 +30,10 @@ from tile_input import CACHE, TILE, TILE_NAME, Job, jobs, served, write_input
 from whole_tile import METHOD
 
 import s2pipe
-from s2pipe.bands import BANDS, BANDS_BY_GSD
+from s2pipe.core.bands import BANDS, BANDS_BY_GSD
+from s2pipe.inputs.reading import GDAL_OPTIONS
 from s2pipe.methods import get_method
-from s2pipe.reading import GDAL_OPTIONS
-from s2pipe.sensor import Sensor
+from s2pipe.physics.sensor import Sensor
 
 RESULTS = HERE / "results" / "halo_costs.json"
 EDGES = (366, 732, 1098, 1830)

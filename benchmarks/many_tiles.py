@@ -29,9 +29,10 @@ from distributed import Client, LocalCluster
 from run_facts import HERE, commit, looking_on, markdown, stated
 
 import s2pipe
-from s2pipe.places import locate
-from s2pipe.simulate import simulate_scene, write_scene
-from s2pipe.store import plan_writing
+from s2pipe.simulation.archive import write_scene
+from s2pipe.simulation.landscape import simulate_scene
+from s2pipe.store.location import locate
+from s2pipe.store.zarr_io import plan_writing
 
 RESULTS = HERE / "results" / "many_tiles.json"
 TILES, DATES, AT_ONCE = 1000, 10, 4

@@ -29,10 +29,10 @@ import psutil
 from run_facts import HERE, commit, looking_on, markdown, stated
 
 import s2pipe
-from s2pipe import worker
-from s2pipe.bands import BANDS_BY_GSD, bands_at
+from s2pipe.core.bands import BANDS_BY_GSD, bands_at
+from s2pipe.engine import worker
 from s2pipe.methods import METHODS, Sharpener
-from s2pipe.simulate import simulate_scene
+from s2pipe.simulation.landscape import simulate_scene
 
 RESULTS = HERE / "results" / "methods_speed.json"
 PAGE = RESULTS.with_suffix(".md")

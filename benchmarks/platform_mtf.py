@@ -24,9 +24,9 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from s2pipe import Sensor
-from s2pipe.bands import BANDS
-from s2pipe.methods.mtf_inputs import COARSE, RATIO
-from s2pipe.sampling import Sample
+from s2pipe.core.bands import BANDS
+from s2pipe.fitting.sampling import Sample
+from s2pipe.methods.mtf_resnet.inputs import COARSE, RATIO
 
 RESULTS = HERE / "results" / "platform_mtf.json"
 PAGE = RESULTS.with_suffix(".md")

@@ -34,16 +34,16 @@ from run_facts import DATA, HERE, REFERENCE, commit, load_scene, stated
 
 import s2pipe
 from s2pipe import Sensor
-from s2pipe.cube import bands_by_gsd, encoding_of, nodes
-from s2pipe.evaluation import Reduced, reduce_scene, score
+from s2pipe.core.cube import bands_by_gsd, encoding_of, nodes
+from s2pipe.engine.sharpening import fit_context, fit_sample
+from s2pipe.fitting.sampling import Sample
+from s2pipe.fitting.training import HELD_OUT_EVERY
+from s2pipe.inputs.files import read_scene
 from s2pipe.methods import Method, Sharpener, get_method
-from s2pipe.methods.lower_scale import LowerScaleCnn, LowerScaleSharpener, patch_places
-from s2pipe.methods.pairs import Pair
-from s2pipe.methods.s2sucnn import S2sucnn, S2sucnnSharpener
-from s2pipe.sampling import Sample
-from s2pipe.scene_files import read_scene
-from s2pipe.sharpening import fit_context, fit_sample
-from s2pipe.training import HELD_OUT_EVERY
+from s2pipe.methods.learned.lower_scale import LowerScaleCnn, LowerScaleSharpener, patch_places
+from s2pipe.methods.learned.pairs import Pair
+from s2pipe.methods.learned.s2sucnn import S2sucnn, S2sucnnSharpener
+from s2pipe.quality.evaluation import Reduced, reduce_scene, score
 
 RESULTS = HERE / "results" / "published_tables"
 

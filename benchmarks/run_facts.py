@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 
 import s2pipe
-from s2pipe.scene_files import read_scene
+from s2pipe.inputs.files import read_scene
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("S2PIPE_DATA", HERE.parents[1] / "shared" / "data"))

@@ -24,7 +24,8 @@ from RangeHTTPServer import RangeRequestHandler
 from run_facts import load_scene
 
 import s2pipe
-from s2pipe.simulate import enlarge_scene, write_scene
+from s2pipe.simulation.archive import write_scene
+from s2pipe.simulation.landscape import enlarge_scene
 
 CACHE = Path.home() / ".cache" / "s2pipe" / "whole_tile"
 CROP = "T48QUE"

@@ -44,7 +44,8 @@ def make_input(folder: Path) -> None:
     """Scenes that both commits read: COGs with their STAC item, and arrays."""
     import numpy as np
 
-    from s2pipe.simulate import enlarge_scene, write_scene
+    from s2pipe.simulation.archive import write_scene
+    from s2pipe.simulation.landscape import enlarge_scene
 
     crop = load_scene("T48QUE")
     write_scene(

@@ -52,8 +52,8 @@ from run_facts import HERE, commit, looking_on, markdown, stated
 from tile_input import TILE_NAME, Job, end_with_parent, jobs, measure_and_render, served, write_input
 
 import s2pipe
-from s2pipe import worker
-from s2pipe.cube import encoding_of, nodes
+from s2pipe.core.cube import encoding_of, nodes
+from s2pipe.engine import worker
 
 RESULTS = HERE / "results" / "whole_tile.json"
 
@@ -116,12 +116,12 @@ def digest(store: str) -> str:
 LOOKS_A_SECOND = 20
 
 KINDS = (
-    ("fit", "s2pipe/sharpening.py", "fit"),
-    ("read", "s2pipe/reading.py", "read_window"),
-    ("network", "s2pipe/worker.py", "_sharpen_blocks"),
-    ("wait for the network", "s2pipe/worker.py", "_sharpen_on"),
-    ("halo, fill, encode", "s2pipe/halo.py", "_sharpen_chunk"),
-    ("write", "s2pipe/writing.py", "write_chunk"),
+    ("fit", "s2pipe/engine/sharpening.py", "fit"),
+    ("read", "s2pipe/inputs/reading.py", "read_window"),
+    ("network", "s2pipe/engine/worker.py", "_sharpen_blocks"),
+    ("wait for the network", "s2pipe/engine/worker.py", "_sharpen_on"),
+    ("halo, fill, encode", "s2pipe/engine/halo.py", "_sharpen_chunk"),
+    ("write", "s2pipe/store/writer.py", "write_chunk"),
     ("halo, fill, encode", "dask/local.py", "execute_task"),
     ("idle", "concurrent/futures/thread.py", "_worker"),
     ("wait for tasks", "dask/local.py", "queue_get"),

@@ -8,22 +8,22 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from s2pipe import accessor as accessor  # registers .s2
-from s2pipe.errors import CatalogError, InputError, ReadError, S2PipeError, StoreError
+from s2pipe.core.errors import CatalogError, InputError, ReadError, S2PipeError, StoreError
 
 if TYPE_CHECKING:
-    from s2pipe.catalogs import group_items, search
-    from s2pipe.consistency import check_consistency
-    from s2pipe.cube import from_arrays
-    from s2pipe.evaluation import evaluate
-    from s2pipe.job import sharpen_to_store
-    from s2pipe.loading import load
+    from s2pipe.engine.sharpening import fit, sharpen
+    from s2pipe.inputs.arrays import from_arrays
+    from s2pipe.inputs.load import load
+    from s2pipe.inputs.search import group_items, search
+    from s2pipe.jobs.job import sharpen_to_store
+    from s2pipe.jobs.tiles import sharpen_tiles
     from s2pipe.methods import list_methods
     from s2pipe.methods.saving import load_sharpener, save_sharpener
-    from s2pipe.registration import check_geometry, check_registration, repair_registration
-    from s2pipe.sensor import Sensor
-    from s2pipe.sharpening import fit, sharpen
-    from s2pipe.store import list_chunks, open_zarr, to_zarr
-    from s2pipe.tiles import sharpen_tiles
+    from s2pipe.physics.sensor import Sensor
+    from s2pipe.quality.consistency import check_consistency
+    from s2pipe.quality.evaluation import evaluate
+    from s2pipe.quality.registration import check_geometry, check_registration, repair_registration
+    from s2pipe.store.zarr_io import list_chunks, open_zarr, to_zarr
 
 __version__ = version("s2pipe")
 
@@ -56,26 +56,26 @@ __all__ = [
 ]
 
 _HOME = {
-    "Sensor": "sensor",
-    "check_consistency": "consistency",
-    "check_geometry": "registration",
-    "check_registration": "registration",
-    "evaluate": "evaluation",
-    "fit": "sharpening",
-    "from_arrays": "cube",
-    "group_items": "catalogs",
-    "list_chunks": "store",
+    "Sensor": "physics.sensor",
+    "check_consistency": "quality.consistency",
+    "check_geometry": "quality.registration",
+    "check_registration": "quality.registration",
+    "evaluate": "quality.evaluation",
+    "fit": "engine.sharpening",
+    "from_arrays": "inputs.arrays",
+    "group_items": "inputs.search",
+    "list_chunks": "store.zarr_io",
     "list_methods": "methods",
-    "load": "loading",
+    "load": "inputs.load",
     "load_sharpener": "methods.saving",
-    "open_zarr": "store",
-    "repair_registration": "registration",
+    "open_zarr": "store.zarr_io",
+    "repair_registration": "quality.registration",
     "save_sharpener": "methods.saving",
-    "search": "catalogs",
-    "sharpen": "sharpening",
-    "sharpen_tiles": "tiles",
-    "sharpen_to_store": "job",
-    "to_zarr": "store",
+    "search": "inputs.search",
+    "sharpen": "engine.sharpening",
+    "sharpen_tiles": "jobs.tiles",
+    "sharpen_to_store": "jobs.job",
+    "to_zarr": "store.zarr_io",
 }
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 if TYPE_CHECKING:
+    from s2pipe.core.progress import Progress
     from s2pipe.methods import Method, Sharpener
-    from s2pipe.places import StoreLike
-    from s2pipe.progress import Progress
-    from s2pipe.sensor import Sensor
+    from s2pipe.physics.sensor import Sensor
+    from s2pipe.store.location import StoreLike
 
 
 @xr.register_datatree_accessor("s2")
@@ -37,7 +37,7 @@ class S2Accessor:
         **fit_options: Any,
     ) -> xr.DataArray:
         """See `s2pipe.sharpen`."""
-        from s2pipe.sharpening import sharpen
+        from s2pipe.engine.sharpening import sharpen
 
         return sharpen(
             self._obj,
@@ -64,7 +64,7 @@ class S2Accessor:
         compute: bool = True,
     ) -> Any:
         """See `s2pipe.to_zarr`."""
-        from s2pipe.store import to_zarr
+        from s2pipe.store.zarr_io import to_zarr
 
         return to_zarr(
             self._obj, store, group=group, overwrite=overwrite, resume=resume, refit=refit, shards=shards, compute=compute

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 from quick import skip_without
 
-from s2pipe.precision import Precision
+from s2pipe.core.precision import Precision
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)

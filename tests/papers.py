@@ -10,9 +10,9 @@ from scenes import with_chunks
 
 import s2pipe
 from s2pipe import Sensor
+from s2pipe.core.metrics import sre
+from s2pipe.inputs.files import read_scene
 from s2pipe.methods import Method, get_method
-from s2pipe.metrics import sre
-from s2pipe.scene_files import read_scene
 
 FILES = {
     "iceland-raw": "iceland.mat",

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from keras_files import kernel_shapes, random_weights, write_keras_weights
 
-from s2pipe.errors import InputError
+from s2pipe.core.errors import InputError
+from s2pipe.core.precision import choose_precision
 from s2pipe.methods import METHODS
-from s2pipe.precision import choose_precision
 
 SAME_CODE = ("glp-fs", "hpm-r")
 """Injections that differ from others by the numbers their fit finds only, as those with a selected panchromatic band do."""

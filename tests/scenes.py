@@ -9,7 +9,7 @@ import xarray as xr
 from scipy import ndimage
 
 import s2pipe
-from s2pipe.bands import BANDS_BY_GSD
+from s2pipe.core.bands import BANDS_BY_GSD
 
 
 def random_arrays(

@@ -5,7 +5,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from s2pipe.progress import chunk_bar, progress_bar, progress_of
+from s2pipe.core.progress import chunk_bar, progress_bar, progress_of
 
 TILES, CHUNKS = 4, 20
 

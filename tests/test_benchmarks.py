@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from s2pipe.methods import METHODS
-from s2pipe.methods.pretrained import load_pretrained
-from s2pipe.methods.s2sucnn import S2sucnn
+from s2pipe.methods.learned.s2sucnn import S2sucnn
+from s2pipe.methods.mtf_resnet.pretrained import load_pretrained
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

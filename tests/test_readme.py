@@ -11,7 +11,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import s2pipe
-from s2pipe.cli import app
+from s2pipe.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from s2pipe.methods.pretrained import load_pretrained
-from s2pipe.sampling import Sample
-from s2pipe.scene_files import read_scene
+from s2pipe.fitting.sampling import Sample
+from s2pipe.inputs.files import read_scene
+from s2pipe.methods.mtf_resnet.pretrained import load_pretrained
 
 WORKFLOW = Path(__file__).parents[1] / "workflows" / "train_weights.py"
 SEEN = ("usa", "coastal", "bigearthnet")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from tiles import add_tls, clean_exit, find_tiles, options_of, sharpen_tiles
 
-from s2pipe.clusters import connect, local_cluster, tls_security
+from s2pipe.engine.clusters import connect, local_cluster, tls_security
 
 
 def main() -> None:

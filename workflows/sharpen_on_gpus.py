@@ -12,7 +12,7 @@ from __future__ import annotations
 from distributed import Client
 from tiles import clean_exit, find_tiles, options_of, sharpen_tiles
 
-from s2pipe.clusters import interrupts_ignored
+from s2pipe.engine.clusters import interrupts_ignored
 
 
 def main() -> None:

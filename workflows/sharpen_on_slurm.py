@@ -18,7 +18,7 @@ import sys
 from distributed import Client
 from tiles import add_tls, clean_exit, find_tiles, options_of, sharpen_tiles
 
-from s2pipe.clusters import tls_security
+from s2pipe.engine.clusters import tls_security
 
 
 def worker_arguments(options: argparse.Namespace) -> list[str]:

@@ -10,8 +10,8 @@ from functools import partial
 import pystac
 
 import s2pipe
-from s2pipe.catalogs import signer_of
-from s2pipe.errors import InputError, S2PipeError, redact
+from s2pipe.core.errors import InputError, S2PipeError, redact
+from s2pipe.inputs.search import signer_of
 
 
 def options_of(description: str | None) -> argparse.ArgumentParser:

@@ -19,17 +19,18 @@ from torch import Tensor, nn
 
 import s2pipe
 from s2pipe import Sensor
-from s2pipe.bands import BANDS
-from s2pipe.cube import encoding_of, nodes
-from s2pipe.hashing import sha256_of
-from s2pipe.methods.mtf_examples import Example, lowered
-from s2pipe.methods.mtf_inputs import COARSE
-from s2pipe.methods.pretrained import new_network, save_pretrained
-from s2pipe.precision import LEGAL, choose_precision
-from s2pipe.progress import progress_bar
-from s2pipe.sampling import Sample, Window, fingerprint
-from s2pipe.scene_files import read_scene
-from s2pipe.training import Checkpoint, seeded, train
+from s2pipe.core.bands import BANDS
+from s2pipe.core.cube import encoding_of, nodes
+from s2pipe.core.hashing import sha256_of
+from s2pipe.core.precision import LEGAL, choose_precision
+from s2pipe.core.progress import progress_bar
+from s2pipe.fitting.fingerprint import fingerprint
+from s2pipe.fitting.sampling import Sample, Window
+from s2pipe.fitting.training import Checkpoint, seeded, train
+from s2pipe.inputs.files import read_scene
+from s2pipe.methods.mtf_resnet.examples import Example, lowered
+from s2pipe.methods.mtf_resnet.inputs import COARSE
+from s2pipe.methods.mtf_resnet.pretrained import new_network, save_pretrained
 
 Bands = dict[int, tuple[str, ...]]
 Weighted = tuple[Example, float]

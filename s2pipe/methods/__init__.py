@@ -8,20 +8,20 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from s2pipe.errors import InputError
-from s2pipe.methods.atprk import Atprk, AtprkSharpener
+from s2pipe.core.errors import InputError
+from s2pipe.core.tensor_files import SUFFIX
 from s2pipe.methods.base import Method, Sharpener, TorchSharpener
-from s2pipe.methods.dsen2 import Dsen2, Dsen2Sharpener
-from s2pipe.methods.injection import Glp, GlpFs, GlpHpm, Gsa, HpmR, InjectionSharpener
-from s2pipe.methods.interpolation import Bicubic, BicubicSharpener, Spline, SplineSharpener
-from s2pipe.methods.lower_scale import LowerScaleSharpener, ResNet, SscCnn
-from s2pipe.methods.mtf_resnet import MtfResNet, MtfResNetSharpener
-from s2pipe.methods.ressr import ResSr, ResSrSharpener
-from s2pipe.methods.s2sharp import S2sharp, S2sharpSharpener
-from s2pipe.methods.s2sucnn import S2sucnn, S2sucnnSharpener
-from s2pipe.methods.ssss import Ssss, SsssSharpener
-from s2pipe.methods.supreme import Supreme, SupremeSharpener
-from s2pipe.tensor_files import SUFFIX
+from s2pipe.methods.classical.atprk import Atprk, AtprkSharpener
+from s2pipe.methods.classical.injection import Glp, GlpFs, GlpHpm, Gsa, HpmR, InjectionSharpener
+from s2pipe.methods.classical.interpolation import Bicubic, BicubicSharpener, Spline, SplineSharpener
+from s2pipe.methods.classical.ressr import ResSr, ResSrSharpener
+from s2pipe.methods.classical.s2sharp import S2sharp, S2sharpSharpener
+from s2pipe.methods.classical.ssss import Ssss, SsssSharpener
+from s2pipe.methods.classical.supreme import Supreme, SupremeSharpener
+from s2pipe.methods.learned.dsen2 import Dsen2, Dsen2Sharpener
+from s2pipe.methods.learned.lower_scale import LowerScaleSharpener, ResNet, SscCnn
+from s2pipe.methods.learned.s2sucnn import S2sucnn, S2sucnnSharpener
+from s2pipe.methods.mtf_resnet.recipe import MtfResNet, MtfResNetSharpener
 
 __all__ = ["METHODS", "Method", "Sharpener", "get_method", "list_methods"]
 

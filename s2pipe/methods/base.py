@@ -13,13 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from s2pipe.bands import GSDS, bands_at
-from s2pipe.hashing import sha256_of
-from s2pipe.lattice import round_up
-from s2pipe.precision import Precision
-from s2pipe.progress import Progress
-from s2pipe.sampling import Sample
-from s2pipe.sensor import BICUBIC_REACH, Sensor
+from s2pipe.core.bands import GSDS, bands_at
+from s2pipe.core.hashing import sha256_of
+from s2pipe.core.lattice import round_up
+from s2pipe.core.precision import Precision
+from s2pipe.core.progress import Progress
+from s2pipe.fitting.sampling import Sample
+from s2pipe.physics.sensor import BICUBIC_REACH, Sensor
 
 Array = npt.NDArray[np.float32]
 Network = TypeVar("Network", bound=nn.Module)
@@ -112,7 +112,7 @@ class TorchSharpener:
     bicubic_bands : tuple of str
         Those of `bands_out` that are interpolated because nothing could be fitted for them.
     fingerprint : ndarray of uint64
-        Of the scene it was fitted on, `s2pipe.sampling.fingerprint`; empty where nothing of it was used.
+        Of the scene it was fitted on, `s2pipe.fitting.fingerprint`; empty where nothing of it was used.
     device : str
         Where `__call__` computes.
     """

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from s2pipe.errors import InputError
+from s2pipe.core.errors import InputError
+from s2pipe.core.tensor_files import SUFFIX, read_tensors, write_tensors
 from s2pipe.methods import METHODS
 from s2pipe.methods.base import Sharpener, TorchSharpener
-from s2pipe.sensor import Sensor
-from s2pipe.tensor_files import SUFFIX, read_tensors, write_tensors
+from s2pipe.physics.sensor import Sensor
 
 KIND = "fitted Sharpener of s2pipe"
 FINGERPRINT = "fingerprint"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from s2pipe.errors import InputError
+from s2pipe.core.errors import InputError
 
 RESIDUAL_SCALE = 0.1
 

@@ -10,8 +10,8 @@ import xarray as xr
 from scenes import with_chunks
 
 import s2pipe
-from s2pipe import worker
-from s2pipe.simulate import simulate_scene
+from s2pipe.engine import worker
+from s2pipe.simulation.landscape import simulate_scene
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -8,7 +8,8 @@ import pytest
 from items import CONVENTIONS, OFFSET_APPLIED, SCENES, collection, earth_search_item, write_cogs
 from servers import AssetServer, MissingService, asset_server, stac_api
 
-from s2pipe.simulate import simulate_scene, write_scene
+from s2pipe.simulation.archive import write_scene
+from s2pipe.simulation.landscape import simulate_scene
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ import xarray as xr
 from scenes import random_cube, with_chunks
 
 import s2pipe
-from s2pipe.job import sharpen_to_store
-from s2pipe.ledger import Ledger
-from s2pipe.places import StoreLike, locate
+from s2pipe.jobs.job import sharpen_to_store
+from s2pipe.store.ledger import Ledger
+from s2pipe.store.location import StoreLike, locate
 
 DATES = 3
 METHOD = "glp"
@@ -55,7 +55,7 @@ def run_by_obstore(url: str) -> None:
 def start(job: Callable[[str], None], store: str) -> BaseProcess:
     """In a process that has imported everything, so that it is at work at once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["interrupted", "distributed", "s3fs", "torch", "s2pipe.job", "s2pipe.methods"])
+    context.set_forkserver_preload(["interrupted", "distributed", "s3fs", "torch", "s2pipe.jobs.job", "s2pipe.methods"])
     # the server from which it is forked began with the environment of another test
     process = context.Process(target=_in_environment, args=(dict(os.environ), job, store))
     process.start()

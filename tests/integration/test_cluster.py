@@ -17,7 +17,7 @@ from scenes import random_cube, with_chunks
 
 import s2pipe
 from s2pipe import InputError
-from s2pipe.cli import _cluster
+from s2pipe.cli.app import _cluster
 
 WITHOUT_BFLOAT16 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 """What makes torch's library of convolutions believe that the processor has no instructions it could compute bfloat16 by."""

@@ -9,9 +9,9 @@ import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
 
-from s2pipe.errors import StoreError
-from s2pipe.radiometry import Encoding
-from s2pipe.store import open_zarr, to_zarr
+from s2pipe.core.encoding import Encoding
+from s2pipe.core.errors import StoreError
+from s2pipe.store.zarr_io import open_zarr, to_zarr
 
 DN = np.array([0, 1, 3000, 65534, 65535], dtype=np.uint16)
 

@@ -10,8 +10,8 @@ from placed import TellingSharpener, ran, read
 from scenes import random_cube
 
 import s2pipe
-from s2pipe import worker
-from s2pipe.cube import nodes
+from s2pipe.core.cube import nodes
+from s2pipe.engine import worker
 
 WORKER = {"nthreads": 1, "host": "127.0.0.1", "dashboard": False}
 

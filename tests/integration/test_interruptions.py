@@ -22,10 +22,10 @@ from interrupted import kill, start, wait_for, written
 from reporting import ReportingSharpener
 
 import s2pipe
-from s2pipe.errors import S2PipeError, StoreError
-from s2pipe.job import sharpen_to_store
+from s2pipe.core.errors import S2PipeError, StoreError
+from s2pipe.jobs.job import sharpen_to_store
 from s2pipe.methods import get_method
-from s2pipe.store import open_zarr
+from s2pipe.store.zarr_io import open_zarr
 
 KILLS = 20
 PATHS = {"PYTHONPATH": os.pathsep.join(str(path) for path in (Path(__file__).parent, Path(__file__).parents[1]))}
@@ -109,12 +109,12 @@ def test_interrupted_by_the_user_it_ends_cleanly_and_can_go_on(
 ) -> None:
     store = tmp_path / "a.zarr"
     script = (
-        "import interrupted, s2pipe.cli\n"
-        "@s2pipe.cli.app.command()\n"
+        "import interrupted, s2pipe.cli.app\n"
+        "@s2pipe.cli.app.app.command()\n"
         "def interrupt(store: str):\n"
-        f"    with s2pipe.cli._clean_exit(), s2pipe.cli._cluster({scheduler!r}):\n"
+        f"    with s2pipe.cli.app._clean_exit(), s2pipe.cli.app._cluster({scheduler!r}):\n"
         "        interrupted.run(store)\n"
-        "s2pipe.cli.app()"
+        "s2pipe.cli.app.app()"
     )
     job = subprocess.Popen(
         [sys.executable, "-c", script, "interrupt", str(store)],
@@ -136,13 +136,13 @@ def test_interrupted_by_the_user_it_ends_cleanly_and_can_go_on(
 
 def test_ctrl_c_while_a_local_cluster_reads_says_no_more_than_that():
     script = (
-        "import time, dask, s2pipe.cli\n"
-        "@s2pipe.cli.app.command()\n"
+        "import time, dask, s2pipe.cli.app\n"
+        "@s2pipe.cli.app.app.command()\n"
         "def interrupt():\n"
-        "    with s2pipe.cli._clean_exit(), s2pipe.cli._cluster('local'):\n"
+        "    with s2pipe.cli.app._clean_exit(), s2pipe.cli.app._cluster('local'):\n"
         "        print('ready', flush=True)\n"
         "        dask.compute([dask.delayed(time.sleep)(60 + i) for i in range(8)])\n"  # as a fit does
-        "s2pipe.cli.app()"
+        "s2pipe.cli.app.app()"
     )
     job = subprocess.Popen(
         [sys.executable, "-c", script, "interrupt"],

@@ -18,7 +18,7 @@ from distributed import Client, LocalCluster
 from scenes import random_cube, with_chunks
 
 import s2pipe
-from s2pipe.store import open_zarr
+from s2pipe.store.zarr_io import open_zarr
 
 THREADS = (1, 2, 4)
 

@@ -14,8 +14,8 @@ from distributed import LocalCluster
 from typer.testing import CliRunner
 
 import s2pipe
-from s2pipe.cli import app
-from s2pipe.clusters import connect, tls_security
+from s2pipe.cli.app import app
+from s2pipe.engine.clusters import connect, tls_security
 
 ROOT = Path(__file__).parents[2]
 WORKFLOW = str(ROOT / "workflows" / "sharpen_on_cluster.py")

@@ -15,7 +15,7 @@ from certificates import tls_options
 from typer.testing import CliRunner
 
 import s2pipe
-from s2pipe.cli import app
+from s2pipe.cli.app import app
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 GROUP = "33TWM_32633"

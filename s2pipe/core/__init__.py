@@ -1,0 +1,1 @@
+"""What everything knows: bands, the lattice, the cube, how numbers mean reflectance, metrics and errors."""

@@ -1,0 +1,1 @@
+"""Sharpening a cube chunk by chunk, on threads, clusters and GPUs."""

@@ -1,0 +1,1 @@
+"""What a method is fitted on, and how a network is trained."""

@@ -1,0 +1,280 @@
+"""Windows of a scene, on which methods are fitted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from s2pipe.core import lattice
+from s2pipe.core.cube import bands_by_gsd, encoding_of, nodes
+from s2pipe.core.encoding import Encoding
+from s2pipe.core.errors import InputError
+from s2pipe.core.fill import fill_nodata
+from s2pipe.fitting.fingerprint import fingerprint
+
+log = logging.getLogger(__name__)
+
+WINDOW = 756
+"""Edge of a window in 10 m pixels: 126 pixels at 60 m, so that it can be degraded by 6 once more."""
+
+MAX_WINDOWS = 8
+
+MIN_VALID = 0.25
+"""Windows with a smaller share of seen pixels serve only where there are no better ones."""
+
+BRIGHTEST = 2.0
+"""Median reflectance above which the numbers cannot be reflectance: fresh snow and clouds stay below 1.5."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A piece of the scene in memory, at every resolution it has.
+
+    Attributes
+    ----------
+    reflectance : dict of int to ndarray, (band, y, x)
+        By GSD; float32, finite: what was not seen is filled.
+    seen : dict of int to ndarray, (band, y, x)
+        By GSD; where each band was seen.
+    """
+
+    reflectance: dict[int, npt.NDArray[np.float32]]
+    seen: dict[int, npt.NDArray[np.bool_]]
+
+    def seen_at(self, gsd: int, needed: Mapping[int, Sequence[int]]) -> npt.NDArray[np.bool_]:
+        """Where, on the grid of `gsd`, the bands `needed` (positions by their GSD) were seen all over the pixel, (y, x)."""
+        height, width = self.seen[10].shape[1:]
+        everything: Any = np.ones((height, width), dtype=bool)
+        for own, positions in needed.items():
+            seen = self.seen[own][list(positions)].all(axis=0)
+            everything &= seen.repeat(own // 10, axis=0).repeat(own // 10, axis=1)
+        ratio = gsd // 10
+        result: npt.NDArray[np.bool_] = everything.reshape(height // ratio, ratio, width // ratio, ratio).all(axis=(1, 3))
+        return result
+
+    def crop_to_multiple(self, step: int) -> Window | None:
+        """The largest upper-left part whose sides are multiples of `step` 10 m pixels; None where there is none."""
+        height, width = (size // step * step for size in self.seen[10].shape[1:])
+        if not height or not width:
+            return None
+        return self._cut(slice(height), slice(width))
+
+    def clearest_part(self, edge: int, needed: Mapping[int, Sequence[int]]) -> Window:
+        """The part, at most `edge` 10 m pixels a side, in which the bands `needed` (see `seen_at`) were seen in most pixels."""
+        seen = self.seen_at(10, needed)
+        height, width = (min(edge, size) for size in seen.shape)
+        sums = np.pad(seen.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+        down = sums[height:] - sums[:-height]
+        counts = (down[:, width:] - down[:, :-width])[:: lattice.STEP, :: lattice.STEP]
+        top, left = (int(place) * lattice.STEP for place in np.unravel_index(counts.argmax(), counts.shape))
+        return self._cut(slice(top, top + height), slice(left, left + width))
+
+    def _cut(self, rows: slice, columns: slice) -> Window:
+        """These 10 m pixels, which lie on the lattice."""
+        kept = {
+            gsd: (slice(None), *(slice((part.start or 0) * 10 // gsd, part.stop * 10 // gsd) for part in (rows, columns)))
+            for gsd in self.seen
+        }
+        return Window(
+            reflectance={gsd: array[kept[gsd]] for gsd, array in self.reflectance.items()},
+            seen={gsd: array[kept[gsd]] for gsd, array in self.seen.items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What a method is fitted on.
+
+    Attributes
+    ----------
+    bands : dict of int to tuple of str
+        Names of the scene's bands by GSD.
+    windows : list of Window
+        Pieces of the scene, each with all of these bands.
+    gsds : tuple of int
+        Resolutions whose bands are to be sharpened, finest first.
+    """
+
+    bands: dict[int, tuple[str, ...]]
+    windows: list[Window]
+    gsds: tuple[int, ...]
+
+    @classmethod
+    def of(cls, cube: xr.DataTree, *, seed: int) -> Sample:
+        """Of a scene of which all coarse bands are to be sharpened, see `sample_windows`."""
+        bands = bands_by_gsd(cube)
+        return cls(bands=bands, windows=sample_windows(cube, seed=seed), gsds=tuple(gsd for gsd in bands if gsd > 10))
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The bands to be sharpened, those at 20 m first."""
+        return tuple(band for gsd in self.gsds for band in self.bands[gsd])
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """All bands at the resolutions of `targets` and finer."""
+        return tuple(band for gsd in self.bands if gsd <= max(self.gsds) for band in self.bands[gsd])
+
+    def unseen_targets(self) -> tuple[str, ...]:
+        """Those of `targets` for which nothing can be fitted, see `unseen_bands`."""
+        unseen = unseen_bands(self.windows, self.bands)
+        return tuple(band for band in self.targets if band in unseen)
+
+    def fingerprint(self) -> npt.NDArray[np.uint64]:
+        """What tells the scene again, see `fingerprint`."""
+        parts = [
+            fingerprint(window.reflectance[gsd], window.seen[gsd]) for window in self.windows for gsd in self.bands if gsd > 10
+        ]
+        return np.unique(np.concatenate(parts))
+
+
+def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:
+    """Read up to `MAX_WINDOWS` windows, spread at random over the ground and the dates of a cube.
+
+    Candidates are looked at in their coarsest bands only, until enough with imagery are found; nothing else is read, unless the
+    coarsest bands hold nodata only.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+    seed : int
+        The same seed reads the same windows, however the cube is chunked.
+
+    Returns
+    -------
+    list of Window
+
+    Raises
+    ------
+    InputError
+        If all bands hold nodata only.
+    """
+    places = list(_window_places(nodes(cube)[10]))
+    np.random.default_rng(seed).shuffle(places)
+    coarsest_first = sorted(nodes(cube), reverse=True)
+    # a finer resolution is looked at where nothing was seen in a coarser one
+    chosen = next((chosen for gsd in coarsest_first if (chosen := _choose_places(nodes(cube)[gsd], gsd, places))), [])
+    if not chosen:
+        raise InputError("the data hold nodata only; choose another date, or a bbox with imagery")
+    windows = _read_windows(cube, chosen)
+    brightness = float(np.median([np.median(window.reflectance[10]) for window in windows]))
+    if brightness > BRIGHTEST:
+        log.warning(
+            "the median reflectance is %.4g, far above 1: DN seem to have been given as reflectance; give integers or scale=1e-4",
+            brightness,
+        )
+    return windows
+
+
+def _choose_places(array: xr.DataArray, gsd: int, places: Sequence[Place]) -> list[Place]:
+    """The first places that were seen in an array well enough; where there are none, those that were seen in it best."""
+    found: list[tuple[float, Place]] = []
+    for start in range(0, len(places), MAX_WINDOWS):
+        batch = places[start : start + MAX_WINDOWS]
+        found += zip(_shares_seen(array, gsd, batch), batch, strict=True)
+        if sum(share >= MIN_VALID for share, _ in found) >= MAX_WINDOWS:
+            break
+    full = [place for share, place in found if share >= MIN_VALID]
+    partial = [place for share, place in sorted(found, key=lambda pair: -pair[0]) if 0 < share < MIN_VALID]
+    return (full or partial)[:MAX_WINDOWS]
+
+
+Place = tuple[int, slice, slice]
+"""Date, rows and columns, in 10 m pixels."""
+
+
+def _window_places(fine: xr.DataArray) -> Iterator[Place]:
+    """The windows a cube can be cut into.
+
+    They lie on a lattice of their own, so that a fit does not depend on the chunks it is read in, and within the default
+    chunks, so that a window costs one chunk.
+    """
+    spans = [list(_spans(lattice.regular_chunks(fine.sizes[axis], lattice.DEFAULT_CHUNK))) for axis in ("y", "x")]
+    for date in range(fine.sizes["time"]):
+        for rows in spans[0]:
+            for columns in spans[1]:
+                yield date, rows, columns
+
+
+def _spans(chunks: Sequence[int]) -> Iterator[slice]:
+    """Windows along an axis: one after another in each chunk, the last flush with the chunk's end."""
+    start = 0
+    for chunk in chunks:
+        edge = min(WINDOW, chunk)
+        for offset in sorted({*range(0, chunk - edge + 1, edge), chunk - edge}):
+            yield slice(start + offset, start + offset + edge)
+        start += chunk
+
+
+def _shares_seen(array: xr.DataArray, gsd: int, places: Sequence[Place]) -> list[float]:
+    """Share of pixels of each place of which some band of an array was seen."""
+    encoding = Encoding.from_attrs(array.dtype, array.attrs)
+    parts = [_cut(array, place, gsd) for place in places]
+    return [float((~encoding.is_nodata(np.asarray(numbers))).any(axis=0).mean()) for numbers in _read(parts)]
+
+
+def _read_windows(cube: xr.DataTree, places: Sequence[Place]) -> list[Window]:
+    encoding = encoding_of(cube)
+    parts = [{gsd: _cut(array, place, gsd) for gsd, array in nodes(cube).items()} for place in places]
+    decoded = [{gsd: encoding.decode(np.asarray(numbers)) for gsd, numbers in part.items()} for part in _read(parts)]
+    return [
+        Window(
+            reflectance={gsd: fill_nodata(array, reach=WINDOW) for gsd, array in part.items()},
+            seen={gsd: np.isfinite(array) for gsd, array in part.items()},
+        )
+        for part in decoded
+    ]
+
+
+def _read(parts: Sequence[Any]) -> tuple[Any, ...]:
+    """The numbers of lazy parts; on a cluster ahead of what is sharpened there meanwhile."""
+    numbers: tuple[Any, ...] = dask.compute(*parts, priority=1)
+    return numbers
+
+
+def _cut(array: xr.DataArray, place: Place, gsd: int) -> Any:
+    """The numbers (band, y, x) of a place, of the node of one resolution."""
+    date, *spans = place
+    rows, columns = (slice(span.start * 10 // gsd, span.stop * 10 // gsd) for span in spans)
+    return array.data[date, :, rows, columns]
+
+
+def unseen_bands(windows: Sequence[Window], names: Mapping[int, Sequence[str]]) -> tuple[str, ...]:
+    """Coarse bands that no window shows where all 10 m bands were seen: nothing can be fitted for them.
+
+    Raises
+    ------
+    InputError
+        If a 10 m band was not seen at all, without which no result is valid; or none of the coarse bands.
+    """
+    fine = range(len(names[10]))
+    if not any(window.seen_at(10, {10: fine}).any() for window in windows):
+        dead = [band for i, band in enumerate(names[10]) if not any(window.seen[10][i].any() for window in windows)]
+        named = f"10 m bands {', '.join(dead)} hold" if dead else "no pixel was seen in all 10 m bands: they hold"
+        raise InputError(f"{named} nodata only, without which no result is valid; leave them out, or choose another date or bbox")
+    unseen = tuple(
+        band
+        for gsd, bands in names.items()
+        for i, band in enumerate(bands)
+        if gsd > 10 and not any(window.seen_at(gsd, {10: fine, gsd: [i]}).any() for window in windows)
+    )
+    if len(unseen) == sum(len(bands) for gsd, bands in names.items() if gsd > 10):
+        raise InputError(f"bands {', '.join(unseen)} hold nodata only; choose another date, or a bbox with imagery")
+    if unseen:
+        log.warning("bands %s hold nodata only in what was sampled: they are interpolated", ", ".join(unseen))
+    return unseen
+
+
+def patch_corners(usable: npt.NDArray[np.bool_], *, size: int, stride: int) -> npt.NDArray[np.intp]:
+    """Upper-left corners, (count, 2), of the `size` x `size` patches, `stride` apart, all of whose pixels are usable."""
+    if min(usable.shape) < size:
+        return np.empty((0, 2), dtype=np.intp)
+    patches = np.lib.stride_tricks.sliding_window_view(usable, (size, size))[::stride, ::stride]
+    return np.argwhere(patches.all(axis=(2, 3))) * stride

@@ -1,0 +1,1 @@
+"""From a catalog, a folder or an array to a cube."""

@@ -1,0 +1,135 @@
+"""A cube from arrays at hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import xarray as xr
+from affine import Affine
+
+from s2pipe.core.bands import BANDS_BY_GSD, GSDS, node_name
+from s2pipe.core.cube import check_cube, make_node
+from s2pipe.core.encoding import Encoding
+from s2pipe.core.errors import InputError
+
+
+def from_arrays(
+    r10m: Any,
+    r20m: Any,
+    r60m: Any = None,
+    *,
+    scale: float | None = None,
+    offset: float = 0.0,
+    crs: Any = None,
+    transform: Any = None,
+    time: Any = None,
+    nodata: float | None = None,
+) -> xr.DataTree:
+    """A cube of arrays, whose numbers it keeps: reflectance = number * scale + offset.
+
+    Parameters
+    ----------
+    r10m : array, (4, y, x) or (time, 4, y, x)
+        B02 B03 B04 B08. numpy or dask, integers (DN) or floats (reflectance), all resolutions of one dtype.
+    r20m : array or None, (..., 6, y / 2, x / 2)
+        B05 B06 B07 B8A B11 B12.
+    r60m : array or None, (..., 2, y / 6, x / 6)
+        B01 B09.
+    scale : float, optional
+        Default 1e-4 for integers and 1 for floats.
+    offset : float
+        In reflectance.
+    crs : optional
+        Anything pyproj understands; without it the cube has no CRS.
+    transform : affine.Affine or six numbers, optional
+        Of the 10 m grid, in metres; default: the upper-left corner at (0, 0).
+    time : datetime-like or sequence of them, optional
+        One for each date.
+    nodata : float, optional
+        Number of a pixel that was not seen; default 0 for integers and NaN for floats.
+
+    Returns
+    -------
+    xarray.DataTree
+        Nodes ``r10m``, ``r20m``, ``r60m``, each with ``reflectance`` (time, band, y, x) as given, pixel-centre coordinates.
+
+    Raises
+    ------
+    InputError
+        If shapes are off the 10/20/60 m lattice, band counts or dtypes differ from the above, times do not match or repeat,
+        or arrays in memory hold infinities, or NaN although nodata is a number.
+    """
+    given = {gsd: array for gsd, array in zip(GSDS, (r10m, r20m, r60m), strict=True) if array is not None}
+    if 10 not in given:
+        raise InputError("r10m is missing; the 10 m bands are needed to sharpen the others")
+    arrays = {gsd: _with_time(array, gsd) for gsd, array in given.items()}
+    dates = arrays[10].shape[0]
+    for gsd, array in arrays.items():
+        if array.shape[0] != dates or array.shape[1] != len(BANDS_BY_GSD[gsd]):
+            raise InputError(
+                f"{node_name(gsd)} has {array.shape[0]} dates and {array.shape[1]} bands; expected {dates} dates and the "
+                f"{len(BANDS_BY_GSD[gsd])} bands {' '.join(BANDS_BY_GSD[gsd])}"
+            )
+    dtypes = {node_name(gsd): str(array.dtype) for gsd, array in arrays.items()}
+    if len(set(dtypes.values())) > 1:
+        raise InputError(f"the arrays are of several dtypes, {dtypes}; give all resolutions one")
+    encoding = Encoding.default(arrays[10].dtype, scale=scale, offset=offset, nodata=nodata)
+    times = _times(time, dates)
+    _check_crs(crs)
+    corner = _affine(transform)
+    nodes = {
+        node_name(gsd): make_node(
+            array, BANDS_BY_GSD[gsd], encoding=encoding, transform=corner @ Affine.scale(gsd // 10), crs=crs, time=times
+        )
+        for gsd, array in arrays.items()
+    }
+    return check_cube(xr.DataTree.from_dict(nodes))
+
+
+def _with_time(array: Any, gsd: int) -> Any:
+    if isinstance(array, (xr.DataArray, xr.Dataset)):
+        order = " ".join(BANDS_BY_GSD[gsd])
+        raise InputError(f"{node_name(gsd)} is a {type(array).__name__}; give its .data, bands in the order {order}")
+    if not hasattr(array, "dask"):
+        try:
+            array = np.asarray(array)
+        except ValueError:
+            raise InputError(f"{node_name(gsd)} is no array: its rows differ in length") from None
+    if array.ndim not in (3, 4):
+        raise InputError(f"{node_name(gsd)} has {array.ndim} dimensions; expected (band, y, x) or (time, band, y, x)")
+    return array[None] if array.ndim == 3 else array
+
+
+def _times(time: Any, dates: int) -> npt.NDArray[np.datetime64] | None:
+    if time is None:
+        return None
+    try:
+        times = np.atleast_1d(np.asarray(time, dtype="datetime64[ns]"))
+    except (TypeError, ValueError):
+        raise InputError(f"time={time!r} is not a date or a sequence of dates") from None
+    if np.isnat(times).any():
+        raise InputError(f"time={time!r} holds NaT; give a date for each, or none at all")
+    if times.shape != (dates,):
+        raise InputError(f"time has {times.size} dates, the arrays have {dates}")
+    return times
+
+
+def _check_crs(crs: Any) -> None:
+    if crs is not None:
+        try:
+            pyproj.CRS.from_user_input(crs)
+        except pyproj.exceptions.CRSError:
+            raise InputError(f"crs={crs!r} is no CRS that pyproj knows; give an EPSG code, such as 'EPSG:32633'") from None
+
+
+def _affine(transform: Any) -> Affine:
+    try:
+        affine = Affine(10, 0, 0, 0, -10, 0) if transform is None else Affine(*tuple(transform)[:6])
+    except TypeError:
+        raise InputError(f"transform={transform!r} is no affine transform; give (10, 0, left, 0, -10, top)") from None
+    if (affine.a, affine.b, affine.d, affine.e) != (10, 0, 0, -10):
+        raise InputError(f"transform {tuple(affine)[:6]} is not that of a north-up 10 m grid, (10, 0, left, 0, -10, top)")
+    return affine

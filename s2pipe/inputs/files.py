@@ -1,0 +1,394 @@
+"""A scene from files: band GeoTIFFs, NumPy or MATLAB arrays, or a cube in a Zarr store, read into one cube."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import dask.array as da
+import h5py
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.errors
+import scipy.io
+import xarray as xr
+from affine import Affine
+from dask.base import tokenize
+from rasterio.transform import array_bounds
+from rasterio.windows import Window
+
+from s2pipe.core.bands import BANDS, BANDS_BY_GSD, GSDS, bands_at, node_name
+from s2pipe.core.cube import check_cube, make_node
+from s2pipe.core.encoding import Encoding
+from s2pipe.core.errors import InputError, ReadError, StoreError, redact
+from s2pipe.core.lattice import DEFAULT_CHUNK, STEP, regular_chunks
+from s2pipe.inputs.arrays import from_arrays
+from s2pipe.store.zarr_io import list_results, open_zarr
+
+_log = logging.getLogger(__name__)
+
+KINDS = (
+    "a folder of GeoTIFFs named Bxx_<resolution>m.tif, an .npz with r10m, r20m and perhaps r60m, one of the papers' .mat files, "
+    "or a cube in a Zarr store that s2pipe wrote, store.zarr or store.zarr/group"
+)
+"""What a scene may be, in words."""
+
+MAT_SCALE = 1e-4
+"""Reflectance of one DN in the papers' files, whatever type they store DN in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneFile:
+    """A scene as its files hold it.
+
+    Attributes
+    ----------
+    cube : xarray.DataTree
+        Nodes ``r10m``, ``r20m``, ``r60m`` with ``reflectance`` (time, band, y, x), in the numbers of the files.
+    reference : numpy.ndarray or None, (6, y, x)
+        B05 B06 B07 B8A B11 B12 as observed on the grid of ``r10m``, in the cube's numbers and dtype; only the SSC-CNN files
+        hold them.
+    name : str
+        Last part of the path, without ``.npz``, ``.mat`` or ``.zarr``.
+    """
+
+    cube: xr.DataTree
+    reference: npt.NDArray[Any] | None = None
+    name: str
+
+
+def read_scene(path: str | os.PathLike[str], *, scale: float | None = None, offset: float | None = None) -> SceneFile:
+    """Read a scene from files into a cube: reflectance = number * scale + offset.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        One of:
+
+        * a folder of GeoTIFFs, one band each at its native resolution, whose names end in the band and perhaps the resolution
+          (``B02_10m.tif``, ``..._B02.tif``). At least one 10 m and one coarse band, all of one CRS, ground, dtype and nodata.
+          Other files and B10 are ignored. Pixels are read when computed, in chunks of 18.3 km.
+        * an ``.npz`` with r10m, r20m and perhaps r60m, (band, y, x), bands as for `s2pipe.from_arrays`.
+        * one of the papers' ``.mat`` files, MATLAB v5 or v7.3 (HDF5), told apart by what they hold; axes in MATLAB's order:
+          y10, y20, y60 (y, x, band) of S2SUCNN;
+          im10, im20, im60 (y, x, band) of DSen2, im10 in the order B04 B03 B02 B08;
+          Yim and Xm_im of SSC-CNN: Yim is the scene degraded by 2, twelve cells (y, x), so that the cube's 10, 20 and 60 m
+          pixels are really of 20, 40 and 120 m; Xm_im (y, x, band) are the observed 20 m bands, the reference. 60 m cells that
+          are off the lattice, as Reykjavik's, are left out with a warning.
+        * a cube in a Zarr store, as `s2pipe.to_zarr` writes it: ``store.zarr``, or ``store.zarr/group`` where it holds several.
+    scale : float, optional
+        Default 1e-4 for integers and .mat files of any dtype, 1 for other floats. Zarr stores state their own.
+    offset : float, optional
+        In reflectance; default 0. Zarr stores state their own.
+
+    Returns
+    -------
+    SceneFile
+
+    Raises
+    ------
+    InputError
+        If there is no such path, it is of no kind above, it cannot be read, its bands do not make a cube, or `scale` or
+        `offset` is given for a Zarr store. The message begins with the path.
+    ReadError
+        When pixels of a GeoTIFF are computed that cannot be read.
+    """
+    scene = os.fspath(path)
+    try:
+        return _read(scene, scale, offset)
+    except (InputError, StoreError) as error:
+        raise InputError(f"{redact(scene)}: {error}") from None
+
+
+def _read(scene: str, scale: float | None, offset: float | None) -> SceneFile:
+    path = Path(scene)
+    name = re.sub(r"\.(npz|mat|zarr)$", "", path.resolve().name, flags=re.IGNORECASE)
+    if place := _store_and_group(scene):
+        if scale is not None or offset is not None:
+            raise InputError("a Zarr store states its own scale and offset; leave out scale and offset")
+        return SceneFile(cube=_read_store(*place), name=name)
+    offset = 0.0 if offset is None else offset
+    if os.path.isdir(path):
+        return SceneFile(cube=_read_folder(path, scale, offset), name=name)
+    if not os.path.isfile(path):
+        raise InputError(f"there is no such file or folder; give {KINDS}")
+    if path.suffix.lower() == ".npz":
+        return SceneFile(cube=_read_npz(path, scale, offset), name=name)
+    if path.suffix.lower() == ".mat":
+        cube, reference = _read_mat(path, MAT_SCALE if scale is None else scale, offset)
+        return SceneFile(cube=cube, reference=reference, name=name)
+    raise InputError(f"a file of this kind is no scene; give {KINDS}")
+
+
+@contextmanager
+def _library_errors(what: str) -> Iterator[None]:
+    """Turn whatever a file library raises into an InputError: damaged files make them raise nearly anything."""
+    try:
+        yield
+    except Exception as error:
+        raise InputError(f"{what} cannot be read, perhaps it is damaged ({type(error).__name__}: {error})") from None
+
+
+# Folders of GeoTIFFs
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BandFile:
+    """What a band's GeoTIFF says of itself."""
+
+    path: Path
+    band: str
+    crs: Any
+    transform: Affine
+    shape: tuple[int, int]
+    encoding: Encoding
+
+    @property
+    def gsd(self) -> int:
+        return BANDS[self.band].gsd
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """Left, bottom, right and top, to the centimetre."""
+        return tuple(round(edge, 2) for edge in array_bounds(*self.shape, self.transform))
+
+
+def _read_folder(folder: Path, scale: float | None, offset: float) -> xr.DataTree:
+    with _library_errors("the folder"):
+        paths = sorted(folder.absolute().iterdir())
+    named = [(path, band) for path in paths if (band := _band_in_name(path.name))]
+    if not named:
+        raise InputError(f"the folder holds no GeoTIFF named Bxx_<resolution>m.tif; give {KINDS}")
+    _check_bands_present(named)
+    files = {band: _open_band(path, band, scale, offset) for path, band in named}
+    _check_geometry(list(files.values()))
+    built = {}
+    for gsd in GSDS:
+        if bands := bands_at((band for band in BANDS if band in files), gsd):
+            first = files[bands[0]]
+            array = da.stack([_lazy_pixels(files[band]) for band in bands])[None]
+            built[node_name(gsd)] = make_node(array, bands, encoding=first.encoding, transform=first.transform, crs=first.crs)
+    return check_cube(xr.DataTree.from_dict(built))
+
+
+def _band_in_name(name: str) -> str | None:
+    found = re.search(r"(?<![A-Z0-9])(B\d[\dA])(_\d+m)?\.tiff?$", name, re.IGNORECASE)
+    band = found[1].upper() if found else None
+    return band if band in BANDS else None
+
+
+def _check_bands_present(named: Sequence[tuple[Path, str]]) -> None:
+    bands = [band for _, band in named]
+    if twice := [path.name for path, band in named if bands.count(band) > 1]:
+        raise InputError(f"bands stand in several files, {', '.join(twice)}; keep one for each, at its native resolution")
+    if not bands_at(bands, 10) or len(bands_at(bands, 10)) == len(bands):
+        raise InputError(f"the folder holds the bands {', '.join(bands)}; needed are at least one of 10 m and one of 20 or 60 m")
+
+
+def _open_band(path: Path, band: str, scale: float | None, offset: float) -> _BandFile:
+    with _library_errors(path.name), rasterio.open(path) as file:
+        count, dtype, nodata = file.count, file.dtypes[0], file.nodata
+        crs, transform, shape = file.crs, file.transform, file.shape
+    if count != 1:
+        raise InputError(f"{path.name} holds {count} bands; give one file for each band")
+    try:
+        encoding = Encoding.default(dtype, scale=scale, offset=offset, nodata=nodata)
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from None
+    return _BandFile(path=path, band=band, crs=crs, transform=transform, shape=shape, encoding=encoding)
+
+
+def _check_geometry(files: Sequence[_BandFile]) -> None:
+    foreign = [file for file in files if not _is_native(file)]
+    if foreign:
+        told = (f"{file.path.name} {tuple(file.transform)[:6]} instead of {file.gsd} m" for file in foreign)
+        raise InputError(f"files are not on north-up grids of their bands' native resolutions: {'; '.join(told)}")
+    _check_same("CRS", files, lambda file: file.crs)
+    _check_same("ground (left, bottom, right, top)", files, lambda file: file.bounds)
+    _check_same("dtype or nodata", files, lambda file: f"{file.encoding.dtype} with nodata {file.encoding.nodata:g}")
+
+
+def _is_native(file: _BandFile) -> bool:
+    north_up = Affine(file.gsd, 0, file.transform.c, 0, -file.gsd, file.transform.f)
+    return file.transform.almost_equals(north_up, 1e-6)
+
+
+def _check_same(what: str, files: Sequence[_BandFile], value: Callable[[_BandFile], Any]) -> None:
+    names: dict[str, list[str]] = {}
+    for file in files:
+        names.setdefault(str(value(file)), []).append(file.path.name)
+    if len(names) > 1:
+        told = (f"{stated} in {', '.join(those)}" for stated, those in names.items())
+        raise InputError(f"files differ in {what}: {'; '.join(told)}; crop or convert them to one")
+
+
+def _lazy_pixels(file: _BandFile) -> da.Array:
+    edge = DEFAULT_CHUNK * GSDS[0] // file.gsd
+    # The time of writing is part of the key, so that a cluster does not take pixels it holds for those of a file written anew.
+    pixels: da.Array = da.map_blocks(
+        partial(_read_block, file.path),
+        chunks=tuple(regular_chunks(size, edge) for size in file.shape),
+        meta=np.empty((0, 0), file.encoding.dtype),
+        name=f"{file.band}-{tokenize(str(file.path), file.path.stat().st_mtime_ns)}",
+    )
+    return pixels
+
+
+def _read_block(path: Path, block_info: Mapping[Any, Any]) -> npt.NDArray[Any]:
+    rows, columns = block_info[None]["array-location"]
+    try:
+        with rasterio.open(path) as file:
+            pixels: npt.NDArray[Any] = file.read(1, window=Window.from_slices(rows, columns))
+    except rasterio.errors.RasterioError as error:
+        raise ReadError(f"{path} cannot be read, perhaps it is damaged ({type(error).__name__}: {error})") from None
+    return pixels
+
+
+# NumPy's and MATLAB's files
+
+
+def _read_npz(path: Path, scale: float | None, offset: float) -> xr.DataTree:
+    with _library_errors("the file"), np.load(path, allow_pickle=False) as file:
+        present = file.files
+        arrays = {name: file[name] for name in map(node_name, GSDS) if name in present}
+    if "r10m" not in arrays or "r20m" not in arrays:
+        raise InputError(f"the file holds the arrays {', '.join(present)}; needed are r10m and r20m, and perhaps r60m")
+    for name, array in arrays.items():
+        _check_image(name, array, "(band, y, x)")
+    return from_arrays(**arrays, scale=scale, offset=offset)
+
+
+def _check_image(name: str, array: npt.NDArray[Any], axes: str) -> None:
+    if array.ndim != 3:
+        raise InputError(f"{name} has the shape {array.shape}; expected three axes, {axes}")
+
+
+_MatValue: TypeAlias = npt.NDArray[Any] | list[npt.NDArray[Any]]
+
+
+def _read_mat(path: Path, scale: float, offset: float) -> tuple[xr.DataTree, npt.NDArray[Any] | None]:
+    with _library_errors("the file"):
+        held = _hdf5_arrays(path) if h5py.is_hdf5(path) else _v5_arrays(path)
+    reference = None
+    if "y10" in held and "y20" in held:
+        arrays = [_bands_first(held, name) for name in ("y10", "y20", "y60") if name in held]
+    elif "im10" in held and "im20" in held:
+        arrays = [_bands_first(held, name) for name in ("im10", "im20", "im60") if name in held]
+        arrays[0] = _in_esa_order(arrays[0])
+    elif "Yim" in held and "Xm_im" in held:
+        arrays = _from_cells(held["Yim"])
+        reference = _reference(held, arrays[0])
+    else:
+        raise InputError(
+            f"the file holds {', '.join(held) or 'no arrays'}; the papers' files hold y10, y20 and y60; im10, im20 and im60; "
+            "or Yim and Xm_im"
+        )
+    return from_arrays(*arrays, scale=scale, offset=offset), reference
+
+
+def _hdf5_arrays(path: Path) -> dict[str, _MatValue]:
+    """Arrays of a v7.3 file in MATLAB's axis order, which HDF5 turns round; cell arrays as lists."""
+    with h5py.File(path) as file:
+        return {
+            name: [_matlab_axes(file[cell]) for cell in node[()].ravel()]
+            if h5py.check_ref_dtype(node.dtype)
+            else _matlab_axes(node)
+            for name, node in file.items()
+            if isinstance(node, h5py.Dataset)
+        }
+
+
+def _matlab_axes(dataset: h5py.Dataset) -> npt.NDArray[Any]:
+    return np.asarray(dataset[()]).T
+
+
+def _v5_arrays(path: Path) -> dict[str, _MatValue]:
+    held = scipy.io.loadmat(path, appendmat=False)
+    return {
+        name: list(value.ravel()) if value.dtype == object else value for name, value in held.items() if not name.startswith("__")
+    }
+
+
+def _bands_first(held: Mapping[str, _MatValue], name: str) -> npt.NDArray[Any]:
+    array = held[name]
+    if isinstance(array, list):
+        raise InputError(f"{name} is a cell array; expected an array (y, x, band)")
+    _check_image(name, array, "(y, x, band)")
+    return np.ascontiguousarray(np.moveaxis(array, -1, 0))
+
+
+def _in_esa_order(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`array` (band, y, x) with GDAL's order of the 10 m bands of an ESA product, B04 B03 B02 B08, put into B02 B03 B04 B08."""
+    if len(array) != 4:
+        raise InputError(f"im10 has {len(array)} bands; expected B04 B03 B02 B08")
+    return array[[2, 1, 0, 3]]
+
+
+def _from_cells(cells: _MatValue) -> list[npt.NDArray[Any]]:
+    """The cells of the twelve bands, in ESA's order, as one array (band, y, x) for each resolution."""
+    if not isinstance(cells, list) or len(cells) != len(BANDS):
+        raise InputError(f"Yim is no cell array of {len(BANDS)} bands, {' '.join(BANDS)}")
+    by_band = dict(zip(BANDS, cells, strict=True))
+    arrays = [_stacked({band: by_band[band] for band in BANDS_BY_GSD[gsd]}) for gsd in (10, 20)]
+    coarsest = {band: by_band[band] for band in BANDS_BY_GSD[60]}
+    height, width = arrays[0].shape[1:]
+    if all(cell.shape == (height / STEP, width / STEP) for cell in coarsest.values()):
+        return [*arrays, _stacked(coarsest)]
+    _log.warning(
+        "the cells of %s are of %s px, off the lattice of the %d x %d px of the 10 m bands: they are left out",
+        " and ".join(coarsest),
+        " and ".join(" x ".join(map(str, cell.shape)) for cell in coarsest.values()),
+        height,
+        width,
+    )
+    return arrays
+
+
+def _stacked(cells: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    shapes = {cell.shape for cell in cells.values()}
+    if len(shapes) > 1 or len(next(iter(shapes))) != 2:
+        raise InputError(f"the cells of {', '.join(cells)} have the shapes {sorted(shapes)}; expected one, (y, x)")
+    return np.stack(list(cells.values()))
+
+
+def _reference(held: Mapping[str, _MatValue], fine: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    observed = _bands_first(held, "Xm_im")
+    expected = (len(BANDS_BY_GSD[20]), *fine.shape[1:])
+    if observed.shape != expected:
+        raise InputError(f"Xm_im has the shape {observed.shape} (band, y, x); expected {expected}, the grid of Yim's 10 m bands")
+    return observed.astype(fine.dtype)
+
+
+# Zarr stores
+
+
+def _store_and_group(scene: str) -> tuple[str, str] | None:
+    """Where the Zarr store that `scene` lies in begins, and the group within it; None if it lies in none."""
+    if "://" in scene:
+        return scene, ""
+    path = Path(scene)
+    # os.path, unlike pathlib, answers no where a folder may not be searched
+    zarr_groups = [folder for folder in (path, *path.parents) if os.path.isfile(folder / "zarr.json")]
+    if os.path.isfile(path) or not zarr_groups:
+        return None
+    root = zarr_groups[-1]
+    return str(root), "/".join(path.relative_to(root).parts)
+
+
+def _read_store(store: str, group: str) -> xr.DataTree:
+    within = [name for name in list_results(store) if not group or name == group or name.startswith(f"{group}/")]
+    if len(within) > 1:
+        choices = ", ".join(f"{redact(store)}/{name}" for name in within)
+        raise InputError(f"several cubes or results stand here; choose one by store/group: {choices}")
+    found = open_zarr(store, within[0] if within else group)
+    if isinstance(found, xr.DataArray):
+        raise InputError("this is a sharpened result, all bands at 10 m; give a cube of the native resolutions")
+    return check_cube(found)

@@ -1,0 +1,208 @@
+"""What mtf-resnet makes of the bands before its network: a guess at the 20 m bands, and the channels that the network is shown.
+
+All of it lies on the grid of the 20 m bands, where the four 10 m pixels in one of 20 m stand behind one another: nothing is
+interpolated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from s2pipe.core.bands import BANDS_BY_GSD
+from s2pipe.fitting.sampling import Window
+from s2pipe.methods.classical.pan import least_squares
+from s2pipe.methods.mtf_resnet import local_regression
+from s2pipe.physics.sensor import Sensor
+
+RATIO = 2
+FINE, COARSE = BANDS_BY_GSD[10], BANDS_BY_GSD[20]
+
+IN_SQUARES = 2 * len(FINE) + len(COARSE)
+"""Images of 10 m that the network is shown; they come first, each as four channels."""
+CHANNELS = RATIO**2 * IN_SQUARES + 3 * len(COARSE)
+TOLD = len(FINE) + len(COARSE) + 1
+
+SMALLEST = 1e-4
+"""Reflectance, at least, that bands are scaled by: a constant one stays near 0, and next to nothing is added to it."""
+SMALLEST_DETAIL = 0.01
+"""The same for the detail of scaled bands."""
+
+
+def reach(sensor: Sensor) -> int:
+    """10 m pixels on either side of a square that its guess and its channels depend on."""
+    return RATIO * local_regression.REACH + sensor.reach(RATIO)
+
+
+def squares_of(image: Tensor) -> Tensor:
+    """(band, 4, y / 2, x / 2) of an image (band, y, x): the pixels of each square of 2 x 2 behind one another."""
+    result: Tensor = F.pixel_unshuffle(image[:, None], RATIO)
+    return result
+
+
+def image_of(squares: Tensor) -> Tensor:
+    """The image (band, y, x) whose `squares_of` these are."""
+    return F.pixel_shuffle(squares.flatten(0, 1), RATIO)
+
+
+def describe(sensor: Sensor) -> Tensor:
+    """What the network is told of the sensor, (TOLD,): how wide its point spread functions are, and where they stand."""
+    complete = replace(sensor, mtf=tuple((dict(Sensor().mtf) | dict(sensor.mtf)).items()))
+    spreads = []
+    for band in (*FINE, *COARSE):
+        start, weights = complete.taps(band, RATIO)
+        places = start + np.arange(len(weights))
+        spreads.append(math.sqrt(weights @ (places - weights @ places) ** 2))
+    # brought to about -1 to 1: the Gaussians of Sentinel-2 have a sigma of 0.9 to 1.1 pixels, and stand at 0.5 or 0
+    return torch.tensor([*(3 * (spread - 1) for spread in spreads), 2 * (sensor.phase(RATIO) - 0.5)], dtype=torch.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """What brings the bands of a scene to a mean of 0 and a standard deviation of 1, and how they hang together over all of it.
+
+    Attributes
+    ----------
+    fine_mean, fine_scale : Tensor, (band, 1, 1)
+        Of the 10 m bands, degraded, in reflectance.
+    coarse_mean, coarse_scale : Tensor, (band, 1, 1)
+        Of the 20 m bands.
+    mixtures : Tensor, (band, 1 + band of 10 m)
+        Intercept and slopes that fit the scaled 20 m bands best to the scaled 10 m bands, degraded.
+    fine_detail, guess_detail : Tensor, (band, 1, 1)
+        Standard deviation of the scaled 10 m bands, and of the guesses, around the coarse pixels that they lie in.
+    """
+
+    fine_mean: Tensor
+    fine_scale: Tensor
+    coarse_mean: Tensor
+    coarse_scale: Tensor
+    mixtures: Tensor
+    fine_detail: Tensor
+    guess_detail: Tensor
+
+    @classmethod
+    def of(cls, windows: Sequence[Window], bands: Mapping[int, Sequence[str]], used: Sequence[str], sensor: Sensor) -> Self:
+        """Of windows, which hold `bands`: each band of 20 m in `used` from where it was seen together with all 10 m bands."""
+        fine = [torch.from_numpy(window.reflectance[10]) for window in windows]
+        low = [sensor.degrade(image, bands[10], RATIO) for image in fine]
+        seen = _where_seen(windows, {10: range(len(bands[10]))})
+        fine_mean, fine_scale = _moments(low, seen, SMALLEST)
+        rows = [bands[20].index(band) for band in used]
+        coarse = [torch.from_numpy(window.reflectance[20][rows]) for window in windows]
+        own = [_where_seen(windows, {10: range(len(bands[10])), 20: [row]}) for row in rows]
+        moments = [_moments([image[[i]] for image in coarse], mask, SMALLEST) for i, mask in enumerate(own)]
+        coarse_mean, coarse_scale = (torch.cat(parts) for parts in zip(*moments, strict=True))
+        scaled_low = [(image - fine_mean) / fine_scale for image in low]
+        scaled = [(image - coarse_mean) / coarse_scale for image in coarse]
+        mixtures = [
+            least_squares(_pixels(scaled_low, mask).numpy(), _pixels([image[[i]] for image in scaled], mask)[0].numpy())
+            for i, mask in enumerate(own)
+        ]
+        scaling = cls(
+            fine_mean=fine_mean,
+            fine_scale=fine_scale,
+            coarse_mean=coarse_mean,
+            coarse_scale=coarse_scale,
+            mixtures=torch.from_numpy(np.stack(mixtures).astype(np.float32)),
+            fine_detail=torch.ones_like(fine_mean),
+            guess_detail=torch.ones_like(coarse_mean),
+        )
+        inputs = [Inputs.of(*images, bands[10], sensor, scaling) for images in zip(fine, coarse, strict=True)]
+        _, fine_detail = _moments([part.fine_detail for part in inputs], seen, SMALLEST_DETAIL)
+        details = [_moments([part.guess_detail[[i]] for part in inputs], mask, SMALLEST_DETAIL)[1] for i, mask in enumerate(own)]
+        return replace(scaling, fine_detail=fine_detail, guess_detail=torch.cat(details))
+
+    def to(self, device: str) -> Self:
+        """A copy on `device`."""
+        return replace(self, **{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def _where_seen(windows: Sequence[Window], needed: Mapping[int, Sequence[int]]) -> list[Tensor]:
+    """Where, on the grid of the 20 m bands, the bands `needed` were seen in each window; everywhere if they were nowhere."""
+    seen = [torch.from_numpy(window.seen_at(20, needed)) for window in windows]
+    return seen if any(mask.any() for mask in seen) else [torch.ones_like(mask) for mask in seen]
+
+
+def _pixels(images: Sequence[Tensor], seen: Sequence[Tensor]) -> Tensor:
+    """Numbers of images (band, ..., y, x) where they were seen (y, x), as (band, number)."""
+    return torch.cat([image[..., mask].flatten(1) for image, mask in zip(images, seen, strict=True)], dim=1)
+
+
+def _moments(images: Sequence[Tensor], seen: Sequence[Tensor], smallest: float) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (band, 1, 1) of images (band, ..., y, x) where they were seen, this `smallest` at least."""
+    pixels = _pixels(images, seen).double()
+    mean, deviation = pixels.mean(dim=1).float(), pixels.std(dim=1, correction=0).float().clamp_min(smallest)
+    return mean[:, None, None], deviation[:, None, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """The bands of a piece of a scene, scaled, and what a regression makes of them.
+
+    Attributes
+    ----------
+    fine, fine_detail : Tensor, (band of 10 m, 4, y, x)
+        Squares of the 10 m bands, and of these less the degraded bands.
+    coarse : Tensor, (band of 20 m, y, x)
+    guess, guess_detail : Tensor, (band of 20 m, 4, y, x)
+        The 10 m bands mixed anew for each coarse pixel, by a regression in its surroundings, and this less `coarse`.
+    misfit, local_misfit : Tensor, (band of 20 m, y, x)
+        What the mixtures of the scene, and those of the surroundings, leave of `coarse`.
+    """
+
+    fine: Tensor
+    fine_detail: Tensor
+    coarse: Tensor
+    guess: Tensor
+    guess_detail: Tensor
+    misfit: Tensor
+    local_misfit: Tensor
+
+    @classmethod
+    def of(cls, fine: Tensor, coarse: Tensor, names: Sequence[str], sensor: Sensor, scaling: Scaling) -> Self:
+        """Of reflectance (band, y, x): 10 m bands with their `names`, and those 20 m bands that the scaling is of."""
+        low = (sensor.degrade(fine, names, RATIO) - scaling.fine_mean) / scaling.fine_scale
+        fine = squares_of((fine - scaling.fine_mean) / scaling.fine_scale)
+        coarse = (coarse - scaling.coarse_mean) / scaling.coarse_scale
+        mixtures = scaling.mixtures[:, :, None, None]
+        misfit = coarse - _mixed(mixtures, low[:, None])[:, 0]
+        local = local_regression.regress_locally(low, misfit)
+        guess = _mixed(mixtures + local, fine)
+        return cls(
+            fine=fine,
+            fine_detail=(fine - low[:, None]) / scaling.fine_detail[..., None],
+            coarse=coarse,
+            guess=guess,
+            guess_detail=(guess - coarse[:, None]) / scaling.guess_detail[..., None],
+            misfit=misfit / scaling.guess_detail,
+            local_misfit=(misfit - _mixed(local, low[:, None])[:, 0]) / scaling.guess_detail,
+        )
+
+    def channels(self, slots: Sequence[int]) -> Tensor:
+        """(CHANNELS, y, x): what the network is shown, where its 20 m bands stand in `slots` of all there are; others are 0."""
+        own = self.coarse.new_zeros(len(COARSE), RATIO**2 + 3, *self.coarse.shape[1:])
+        own[list(slots)] = torch.cat(
+            [self.guess_detail, torch.stack([self.coarse, self.misfit, self.local_misfit], dim=1)], dim=1
+        )
+        squares, rest = own[:, : RATIO**2], own[:, RATIO**2 :]
+        return torch.cat([part.flatten(0, 1) for part in (self.fine, self.fine_detail, squares, rest)])
+
+
+def _mixed(mixtures: Tensor, squares: Tensor) -> Tensor:
+    """Squares (row, 4, y, x) mixed of those of bands (band, 4, y, x), by mixtures (row, 1 + band, y, x), intercept first."""
+    result = mixtures[:, :1].expand(-1, squares.shape[1], *squares.shape[2:]).clone()
+    for slope, band in zip(mixtures[:, 1:].unbind(1), squares, strict=True):
+        result.addcmul_(slope[:, None], band)
+    return result

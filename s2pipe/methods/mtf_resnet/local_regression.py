@@ -1,0 +1,58 @@
+"""Regression of images on others, anew in the surroundings of each pixel."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from s2pipe.physics.sensor import pad_symmetric
+
+SIGMA = 1.2
+"""Pixels: of the Gaussian window in which a regression is fitted."""
+
+REACH = 3
+"""Pixels on either side at which the window ends."""
+
+RIDGE = 0.01
+"""Added to the variance of each image that is regressed on (1 over the whole scene), so that no slope is made of noise."""
+
+
+def regress_locally(images: Tensor, observed: Tensor) -> Tensor:
+    """Intercept and slopes, at each pixel, that fit the observed best in a Gaussian window around it.
+
+    The window of the guided filter (He et al. 2013, doi:10.1109/TPAMI.2012.213), with several guides and Gaussian weights.
+
+    Parameters
+    ----------
+    images : Tensor, (image, y, x)
+        With a variance of about 1.
+    observed : Tensor, (band, y, x)
+        With a mean of about 0: the slopes, and next to nothing of the intercept, are drawn to 0.
+
+    Returns
+    -------
+    Tensor, (band, 1 + image, y, x)
+    """
+    regressors = torch.cat([torch.ones_like(images[:1]), images])
+    count, bands = len(regressors), len(observed)
+    first, second = torch.triu_indices(count, count, device=images.device)
+    products = torch.cat([regressors[first] * regressors[second], (observed[:, None] * regressors).flatten(0, 1)])
+    means = window_mean(products).permute(1, 2, 0)
+    square = means.new_empty(*means.shape[:2], count, count)
+    square[..., first, second] = square[..., second, first] = means[..., : len(first)]
+    square.diagonal(dim1=-2, dim2=-1).add_(RIDGE * torch.tensor([1e-3, *[1.0] * (count - 1)], device=images.device))
+    right = means[..., len(first) :].unflatten(-1, (bands, count)).transpose(-1, -2)
+    solution: Tensor = torch.linalg.solve(square, right)
+    return solution.permute(3, 2, 0, 1)
+
+
+def window_mean(images: Tensor) -> Tensor:
+    """Means of images (image, y, x) in the window around each pixel, mirrored at the edges."""
+    places = torch.arange(-REACH, REACH + 1, dtype=images.dtype, device=images.device)
+    weights = torch.exp(-0.5 * (places / SIGMA) ** 2)
+    weights = weights / weights.sum()
+    window = torch.outer(weights, weights).expand(len(images), 1, -1, -1)
+    padded = pad_symmetric(pad_symmetric(images[None], REACH, REACH, 2), REACH, REACH, 3)
+    # with the channels last this convolution is several times faster on CPUs than two one-dimensional ones
+    return F.conv2d(padded.contiguous(memory_format=torch.channels_last), window, groups=len(images))[0]

@@ -1,0 +1,287 @@
+"""MTF-ResNet: what was observed is kept, and a small network fills in what the sensor does not see."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from s2pipe.core.bands import bands_at
+from s2pipe.core.checks import check_positive, check_whole
+from s2pipe.core.errors import InputError
+from s2pipe.core.hashing import sha256_of
+from s2pipe.core.lattice import STEP
+from s2pipe.core.precision import Precision, computing_in
+from s2pipe.core.tensor_files import tensors_below
+from s2pipe.fitting.sampling import Sample, unseen_bands
+from s2pipe.fitting.training import Checkpoint, train
+from s2pipe.methods.base import Array, FitContext, TorchSharpener, fields_of_fit, halo_of, placed
+from s2pipe.methods.classical.pan import mixture
+from s2pipe.methods.mtf_resnet import inputs as mtf_inputs
+from s2pipe.methods.mtf_resnet import shift_repair
+from s2pipe.methods.mtf_resnet.examples import Example, lowered
+from s2pipe.methods.mtf_resnet.inputs import COARSE, FINE, RATIO, Inputs, Scaling, describe, image_of
+from s2pipe.methods.mtf_resnet.pretrained import SHIPPED, Pretrained, load_pretrained, new_network
+from s2pipe.methods.mtf_resnet.regression_60m import mixtures_of_60m
+from s2pipe.methods.mtf_resnet.shift_repair import moved, moved_window, shift_to_repair
+from s2pipe.networks import mtf_resnet
+from s2pipe.networks.mtf_resnet import MtfResNetwork
+from s2pipe.physics.projection import project, reach
+from s2pipe.physics.sensor import Sensor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MtfResNet:
+    """What was observed is kept, and a network trained on other scenes fills in what the sensor does not see.
+
+    The sharpened 20 m bands are P + U d + D' (D D')^-1 (y - D (P + U d)): y what was observed, D the sensor, P a regression of y
+    on the 10 m bands, anew in the surroundings of each coarse pixel, d what a residual network makes of all of them and of D, and
+    U a scale. Degraded, the result is what was observed, within some DN, whatever the network does; it only fills in the null
+    space of D (a null-space network, Schwab et al. 2019, doi:10.1088/1361-6420/aaf14a). The 60 m bands are regressed on finer
+    ones over the whole scene, and projected onto the observation in the same way.
+
+    Attributes
+    ----------
+    steps : int
+        Of a training on the scene itself, one scale lower. 0, the default: the network is used as it comes, and only scales and
+        regressions are fitted. Else the lower quarter of each window is held out, and where training does not help there, the
+        network stays as it came, and the log says so. A checkpoint serves a training of as many steps.
+    learning_rate : float
+        Of Adam in that training, to begin with; it falls to zero along half a cosine.
+    weights : path, optional
+        Of another network than the one that comes with the package, as `workflows/train_weights.py` writes them.
+    """
+
+    name: ClassVar[str] = "mtf-resnet"
+
+    steps: int = 0
+    learning_rate: float = 3e-4
+    weights: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        check_whole("steps", self.steps, least=0)
+        check_positive("learning_rate", self.learning_rate)
+        if self.weights is not None and not isinstance(self.weights, (str, Path)):
+            raise InputError(f"weights={self.weights!r} is a {type(self.weights).__name__}; give the path of a file, or None")
+        self.pretrained()  # refuse a file that is none before anything is read
+
+    def pretrained(self) -> Pretrained:
+        """The network that it starts from."""
+        return load_pretrained(SHIPPED if self.weights is None else Path(self.weights))
+
+    def halo(self, gsds: Collection[int], sensor: Sensor) -> int:
+        """See `Method.halo`."""
+        first = shift_repair.reach() + mtf_inputs.reach(sensor) + RATIO * (mtf_resnet.radius() + 1) + reach(sensor, RATIO)
+        return halo_of(gsds, lambda ratio: first + (reach(sensor, ratio) if ratio > RATIO else 0))
+
+    def fit(self, sample: Sample, context: FitContext) -> MtfResNetSharpener:
+        """Scale, regress, and train if asked to, on the sample."""
+        sensor, unseen = context.sensor, unseen_bands(sample.windows, sample.bands)
+        pretrained = self.pretrained()
+        stated = fields_of_fit(self, sample, context)
+        stated["fingerprint"] = np.union1d(stated["fingerprint"], pretrained.fingerprint)
+        used = tuple(band for band in sample.bands.get(20, ()) if band not in unseen)
+        sharpener = MtfResNetSharpener(
+            **stated,
+            precision=context.precision,
+            bands_in=sample.inputs,
+            bicubic_bands=tuple(band for band in sample.targets if band in unseen),
+            slots=tuple(COARSE.index(band) for band in used),
+        )
+        if used:
+            shift = shift_to_repair(sample, used, sensor)
+            fitting = replace(sample, windows=[moved_window(window, shift) for window in sample.windows])
+            network: MtfResNetwork | None = pretrained.network
+            if sample.bands[10] != FINE:
+                log.warning("without all of %s the 20 m bands are regressed only: no network is used or trained", ", ".join(FINE))
+                network = None
+            elif self.steps:
+                network = self._train(pretrained.network, fitting, used, context)
+            scaling = Scaling.of(fitting.windows, sample.bands, used, sensor)
+            sharpener = replace(sharpener, shift=shift, scaling=scaling, network=network)
+        if 60 in sample.gsds:
+            placed_sharpener = sharpener.to(context.device)
+            finer = [placed_sharpener.finer_bands(window.reflectance) for window in sample.windows]
+            mixtures = mixtures_of_60m(sample, finer, (*sample.bands[10], *used), sensor, without=unseen)
+            sharpener = replace(sharpener, mixtures=mixtures)
+        return sharpener
+
+    def _train(self, pretrained: MtfResNetwork, sample: Sample, used: Sequence[str], context: FitContext) -> MtfResNetwork:
+        """A network trained on from `pretrained`, or this where it does better on what is held out."""
+        sensor, seed, device, precision = context.sensor, context.seed, context.device, context.precision
+        windows = [part for window in sample.windows if (part := window.crop_to_multiple(STEP * RATIO)) is not None]
+        rows = [sample.bands[20].index(band) for band in used]
+        halves = [
+            Example.of(
+                lowered(window, sample.bands, used, sensor), window.reflectance[20][rows], sample.bands, used, sensor
+            ).split()
+            for window in windows
+        ]
+        examples, held_out = ([half[k] for half in halves if len(half[k].corners)] for k in range(2))
+        if not examples or not held_out:
+            log.warning("the scene is too small to train on: the network stays as it came")
+            return pretrained
+
+        def held_out_loss(network: nn.Module) -> Tensor:
+            random = np.random.default_rng(seed)
+            return torch.stack([example.loss(network, random, device, precision, turned=False) for example in held_out]).mean()
+
+        def loss(network: nn.Module, step: int) -> Tensor:
+            random = np.random.default_rng((seed, step))
+            return examples[random.integers(len(examples))].loss(network, random, device, precision)
+
+        network = copy.deepcopy(pretrained).requires_grad_(True)
+        start = {name: tensor.numpy() for name, tensor in pretrained.state_dict().items()}
+        truths = {str(i): example.left.numpy() for i, example in enumerate(examples)}
+        identity = sha256_of(truths | start, sensor, self.steps, self.learning_rate, seed, precision)
+        train(
+            network,
+            loss,
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            decay=True,
+            device=device,
+            label=f"{self.name} 20 m",
+            progress=context.progress,
+            checkpoint=Checkpoint.within(context.checkpoint, self.name, identity),
+            held_out=held_out_loss,
+        )
+        with torch.no_grad():
+            before, after = (held_out_loss(placed(net, device)).item() for net in (pretrained, network))
+        log.info("held out, training on the scene brings the loss from %.4f to %.4f", before, after)
+        if before <= after:
+            log.warning("training on the scene does not help: the network stays as it came")
+            return pretrained
+        return network.requires_grad_(False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MtfResNetSharpener(TorchSharpener):
+    """Fitted `MtfResNet`.
+
+    Attributes
+    ----------
+    slots : tuple of int
+        Which of all 20 m bands were seen and are used.
+    shift : tuple of 2 float
+        What the 20 m bands show at p, the 10 m bands show at p + shift, along y and x, in 10 m pixels.
+    scaling : Scaling or None
+        None without 20 m bands.
+    network : MtfResNetwork or None
+        None where the scene lacks a 10 m band.
+    mixtures : Tensor or None, (band, 1 + finer band)
+        Intercept and slopes of the 60 m bands; zeros where a band is interpolated. None where there are none to be sharpened.
+    """
+
+    slots: tuple[int, ...]
+    shift: tuple[float, float] = (0.0, 0.0)
+    scaling: Scaling | None = field(default=None, repr=False)
+    network: MtfResNetwork | None = field(default=None, repr=False)
+    mixtures: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The 20 m bands that were seen."""
+        return tuple(COARSE[slot] for slot in self.slots)
+
+    @classmethod
+    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+        """See `TorchSharpener.restore`."""
+        scaling, state = tensors_below(weights, "scaling."), tensors_below(weights, "network.")
+        network = None
+        if state:
+            network = new_network()
+            network.load_state_dict(state)
+            network.eval().requires_grad_(False)
+        return cls(
+            **fields,
+            slots=tuple(weights["slots"].tolist()),
+            shift=tuple(weights["shift"].tolist()),
+            scaling=Scaling(**scaling) if scaling else None,
+            network=network,
+            mixtures=weights.get("mixtures"),
+        )
+
+    def weights(self) -> dict[str, Tensor]:
+        """See `TorchSharpener.weights`."""
+        found = {"slots": torch.tensor(self.slots, dtype=torch.int64), "shift": torch.tensor(self.shift, dtype=torch.float64)}
+        if self.scaling is not None:
+            found |= {f"scaling.{name}": tensor for name, tensor in self.scaling.tensors().items()}
+        if self.network is not None:
+            found |= {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        return found if self.mixtures is None else found | {"mixtures": self.mixtures}
+
+    def provenance(self) -> dict[str, Any]:
+        """See `TorchSharpener.provenance`."""
+        return super().provenance() | ({"shift": list(self.shift)} if any(self.shift) else {})
+
+    def in_precision(self, precision: Precision) -> Self:
+        """See `TorchSharpener.in_precision`."""
+        return replace(self, precision=precision)
+
+    def one_scale_lower(self, ratio: int) -> Self:
+        """See `TorchSharpener.one_scale_lower`."""
+        return replace(self, shift=(self.shift[0] / ratio, self.shift[1] / ratio))
+
+    def to(self, device: str) -> Self:
+        """See `TorchSharpener.to`."""
+        return replace(
+            self,
+            device=device,
+            scaling=None if self.scaling is None else self.scaling.to(device),
+            network=None if self.network is None else placed(self.network, device),
+            mixtures=None if self.mixtures is None else self.mixtures.to(device),
+        )
+
+    def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
+        """See `TorchSharpener.forward`."""
+        finer = self._finer_bands(r10m, r20m)
+        sharpened = dict(zip((*bands_at(self.bands_in, 10), *self.used), finer, strict=True))
+        if self.mixtures is not None:
+            assert r60m is not None
+            names = bands_at(self.bands_in, 60)
+            guess = mixture(self.mixtures, finer)
+            sharpened |= zip(names, project(guess, r60m, self.sensor, names, 6), strict=True)
+        for gsd, array in ((20, r20m), (60, r60m)):
+            for row, band in enumerate(bands_at(self.bands_in, gsd)):
+                if band in self.bicubic_bands:
+                    assert array is not None
+                    sharpened[band] = self.sensor.upsample(array[row], gsd // 10)
+        return torch.stack([sharpened[band] for band in self.bands_out])
+
+    def finer_bands(self, arrays: Mapping[int, Array]) -> Tensor:
+        """The 10 m bands, and the sharpened 20 m bands that are used, of reflectance (band, y, x) by GSD."""
+        with torch.inference_mode():
+            r10m, r20m = (None if gsd not in arrays else torch.from_numpy(arrays[gsd]).to(self.device) for gsd in (10, 20))
+            assert r10m is not None
+            return self._finer_bands(r10m, r20m)
+
+    def _finer_bands(self, r10m: Tensor, r20m: Tensor | None) -> Tensor:
+        if r20m is None or self.scaling is None:
+            return r10m
+        names = bands_at(self.bands_in, 20)
+        observed = r20m[[names.index(band) for band in self.used]]
+        inputs = Inputs.of(moved(r10m, self.shift), observed, bands_at(self.bands_in, 10), self.sensor, self.scaling)
+        guess = inputs.guess
+        if self.network is not None:
+            guess = guess + self._detail(inputs) * self.scaling.guess_detail[..., None]
+        image = image_of(guess) * self.scaling.coarse_scale + self.scaling.coarse_mean
+        return torch.cat([r10m, project(image, observed, self.sensor, self.used, RATIO)])
+
+    def _detail(self, inputs: Inputs) -> Tensor:
+        """What the network adds to the guess, in its unit."""
+        assert self.network is not None
+        channels = inputs.channels(self.slots)[None].contiguous(memory_format=torch.channels_last)
+        told = describe(self.sensor).to(channels.device)[None]
+        with computing_in(self.precision, channels.device):
+            output: Tensor = self.network(channels, told)[0].float()
+        return output.reshape(len(COARSE), RATIO**2, *output.shape[1:])[list(self.slots)]

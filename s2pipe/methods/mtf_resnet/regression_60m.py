@@ -1,0 +1,94 @@
+"""Regression of the 60 m bands on finer ones, over the whole scene."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from s2pipe.core.bands import BANDS, bands_at
+from s2pipe.fitting.sampling import Sample
+from s2pipe.physics.sensor import Sensor
+
+RATIO = 6
+RIDGE = 1e-3
+"""Added to the variance of each regressor, which is 1."""
+SEEN = 0.75
+"""Share of a 60 m band's pixels in which a finer band must have been seen to serve for it."""
+SAMPLES = 3
+"""60 m pixels for each regressor, at least; with fewer, a band is brought to 10 m without any."""
+REGRESSORS = {"B01": (10,), "B09": (10, 20)}
+"""Resolutions that a 60 m band is regressed on: B09 lies between B8A and B11, B01 beyond B02, far from all 20 m bands."""
+SMALLEST = 1e-6
+"""Reflectance, at least, that a finer band is scaled by: the slope of a constant one is 0."""
+
+
+def mixtures_of_60m(
+    sample: Sample, finer: Sequence[Tensor], names: Sequence[str], sensor: Sensor, *, without: Collection[str]
+) -> Tensor:
+    """Intercept and slopes that fit the 60 m bands best to finer ones, degraded.
+
+    Parameters
+    ----------
+    sample : Sample
+    finer : sequence of Tensor, (finer band, y, x)
+        Of each window, at 10 m, in reflectance.
+    names : sequence of str
+        Of the finer bands: all 10 m bands, and sharpened 20 m bands.
+    sensor : Sensor
+    without : collection of str
+        60 m bands whose row is left zero.
+
+    Returns
+    -------
+    Tensor, (band of 60 m, 1 + finer band)
+    """
+    low = [sensor.degrade(image, names, RATIO).cpu() for image in finer]
+    mixtures = torch.zeros(len(sample.bands[60]), 1 + len(names))
+    for row, band in enumerate(sample.bands[60]):
+        if band not in without:
+            columns, seen = _regressors(sample, names, band)
+            regressors = torch.cat([image[columns][:, mask] for image, mask in zip(low, seen, strict=True)], dim=1)
+            observed = np.concatenate(
+                [window.reflectance[60][row][mask] for window, mask in zip(sample.windows, seen, strict=True)]
+            )
+            mixtures[row, [0, *(1 + column for column in columns)]] = _ridge(regressors, torch.from_numpy(observed))
+    return mixtures
+
+
+def _regressors(sample: Sample, names: Sequence[str], band: str) -> tuple[list[int], list[npt.NDArray[np.bool_]]]:
+    """Which of `names` a 60 m band is regressed on, and where it and they were seen in each window."""
+
+    def seen(finer: Sequence[str]) -> list[npt.NDArray[np.bool_]]:
+        needed = {gsd: [sample.bands[gsd].index(one) for one in bands_at((*finer, band), gsd)] for gsd in sample.bands}
+        return [window.seen_at(60, {gsd: rows for gsd, rows in needed.items() if rows}) for window in sample.windows]
+
+    def count(places: list[npt.NDArray[np.bool_]]) -> int:
+        return int(sum(mask.sum() for mask in places))
+
+    fine = [name for name in names if BANDS[name].gsd == 10]
+    places = seen(fine)
+    # a band that was hardly seen is not worth the pixels of the others
+    wanted = [
+        name for name in names if BANDS[name].gsd in REGRESSORS[band] and count(seen([*fine, name])) >= SEEN * count(places)
+    ]
+    for finer in (wanted, fine):
+        where = seen(finer)
+        if count(where) >= SAMPLES * len(finer) and count(where) >= SEEN / 2 * count(places):
+            return [names.index(name) for name in finer], where
+    return [], places
+
+
+def _ridge(regressors: Tensor, observed: Tensor) -> Tensor:
+    """Intercept and slopes that fit `observed` (sample,) to regressors (row, sample); slopes of scaled rows are drawn to 0."""
+    regressors, observed = regressors.double(), observed.double()
+    means, mean = regressors.mean(dim=1), observed.mean()
+    deviations = regressors - means[:, None]
+    scales = deviations.square().mean(dim=1).sqrt().clamp_min(SMALLEST)
+    scaled = deviations / scales[:, None]
+    square = scaled @ scaled.T / len(observed) + RIDGE * torch.eye(len(scaled), dtype=torch.float64)
+    slopes = torch.linalg.solve(square, scaled @ (observed - mean) / len(observed)) / scales
+    return torch.cat([(mean - slopes @ means)[None], slopes]).float()

@@ -1,0 +1,494 @@
+"""Wald's protocol: the scene one scale lower, where what the sensor saw is the reference."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+import xarray as xr
+from affine import Affine
+
+from s2pipe.core import metrics
+from s2pipe.core.bands import node_name
+from s2pipe.core.checks import check_whole
+from s2pipe.core.cube import bands_by_gsd, encoding_of, make_node, nodes
+from s2pipe.core.encoding import Encoding
+from s2pipe.core.errors import InputError, S2PipeError
+from s2pipe.core.fill import fill_nodata
+from s2pipe.core.lattice import STEP
+from s2pipe.core.progress import Progress, progress_bar
+from s2pipe.engine.sharpening import as_method, check_fit, fit_context, fit_sample, in_precision, is_fitted, sharpen
+from s2pipe.fitting.fingerprint import fingerprint
+from s2pipe.fitting.sampling import Sample
+from s2pipe.fitting.shifts import warn_if_misregistered
+from s2pipe.inputs.dataarray import as_cube
+from s2pipe.methods import METHODS, Method, Sharpener, get_method
+from s2pipe.methods.base import FitContext, TorchSharpener
+from s2pipe.physics.sensor import Protocol, Sensor, as_sensor
+from s2pipe.quality.plot import busiest_part, check_picture_path, save_evaluation
+
+log = logging.getLogger(__name__)
+
+ALL = "all"
+"""In place of a method's name: every method of the table that can run."""
+
+COLUMNS = (
+    "method", "protocol", "gsd", "band", "sre_db", "rmse", "ssim", "uiqi", "sam_deg", "ergas", "seconds", "in_sample",
+    "interpolated",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduced:
+    """A scene one scale lower, and what the sensor saw there. What makes the estimates gets the cube only.
+
+    Attributes
+    ----------
+    cube : xarray.DataTree
+        The bands at each resolution, degraded by the ratio of `gsd`, float32 reflectance with NaN. Labels and resolutions are
+        those of the scene: what is called 10 m here is `gsd` in truth.
+    reference : ndarray, (band, y, x)
+        The observed bands of `gsd`, float32 reflectance with NaN, on the grid of the cube's 10 m node.
+    gsd : int
+        20 or 60.
+    protocol : str
+        What degraded the cube.
+    """
+
+    cube: xr.DataTree
+    reference: npt.NDArray[np.float32]
+    gsd: int
+    protocol: str
+
+    @cached_property
+    def fingerprint(self) -> npt.NDArray[np.uint64]:
+        """What tells the reference again, see `s2pipe.fitting.fingerprint`."""
+        seen = np.isfinite(self.reference)
+        return fingerprint(np.where(seen, self.reference, 0), seen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A method that is to be judged.
+
+    Attributes
+    ----------
+    label : str
+        Its name in the table.
+    method : Method or Sharpener
+    required : bool
+        Whether an error of it is raised; else it is left out.
+    """
+
+    label: str
+    method: Method | Sharpener
+    required: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What a method made of a reduced scene, and how good that is.
+
+    Attributes
+    ----------
+    label : str
+    scores : pandas.DataFrame
+        The rows of the table of `evaluate`.
+    estimate : ndarray, (band, y, x)
+        What it made of the bands of the reference, float32 reflectance with NaN.
+    """
+
+    label: str
+    scores: pd.DataFrame
+    estimate: npt.NDArray[np.float32]
+
+
+def evaluate(
+    data: xr.DataTree | xr.DataArray,
+    methods: str | Method | Sharpener | Sequence[str | Method | Sharpener],
+    *,
+    protocol: Protocol = "centre",
+    gsd: int = 20,
+    crop: int = 2,
+    sensor: Sensor | None = None,
+    reference: npt.NDArray[Any] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    progress: Progress | None = None,
+    plot: str | Path | None = None,
+    **fit_options: Any,
+) -> pd.DataFrame:
+    """Sharpen the scene one scale lower, and hold the results against what was observed (Wald's protocol).
+
+    All bands are degraded by the ratio of `gsd`; the methods, fitted on these alone, sharpen them back. The 60 m
+    bands are fed where the scene has them. The scene is cropped right and bottom so that it can be degraded. Everything
+    is computed on reflectance, which a storage offset does not inflate, where both reference and estimate are valid.
+
+    Parameters
+    ----------
+    data : xarray.DataTree or xarray.DataArray
+        One date of a scene, as for `sharpen`.
+    methods : str, Method, Sharpener, or a list or tuple of these
+        Names and recipes are fitted on the degraded scene. A fitted Sharpener is used as it is; one that was fitted on this
+        very scene, and so has seen the reference, is marked in the column ``in_sample``. Bands for which a method found too
+        little to be fitted on, and which it therefore interpolated, are marked in the column ``interpolated``. The name
+        ``"all"`` stands for every method of `list_methods` that is not named beside it. One of these that cannot run on this
+        scene, or without its options, is left out, and a warning says why; a method that is named raises its error.
+    protocol : {"centre", "corner", "box"}
+        What degrades the scene, see `Sensor`.
+    gsd : {20, 60}
+        Resolution of the bands that are judged.
+    crop : int
+        Pixels left out beside each edge of the reference.
+    sensor : Sensor, optional
+        What the methods are told of the degradation; default: the truth. Another shows what a wrong statement costs.
+    reference : ndarray, (band, y, x), optional
+        For a scene that came degraded, by the ratio of `gsd` and as `protocol` says: its bands of `gsd` as observed, on the
+        grid of its 10 m bands and in its numbers. The scene is then neither degraded nor cropped.
+    seed, device, precision
+        As for `sharpen`.
+    progress : callable, optional
+        As for `sharpen`; called also when a method begins and ends, with ``"3 of 17: atprk"``, 0 or 1, of 1.
+    plot : path, optional
+        Picture to write, of a type that matplotlib knows by the suffix (``.png``): the SRE of every method and band, and a
+        part of the scene with truth, results and errors. An existing file is replaced.
+    **fit_options
+        Options such as ``steps=500``, given to every method named here, or by ``"all"``, that has them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each method and band, and one with ``band="all"``. Columns: ``method``, ``protocol``, ``gsd``, ``band``,
+        ``sre_db`` (dB), ``rmse`` (reflectance), ``ssim``, ``uiqi``, ``sam_deg`` (degrees), ``ergas``, ``seconds`` (fit and
+        sharpening), ``in_sample``, ``interpolated``. On the rows of all bands SRE, SSIM and UIQI are means over the bands, RMSE
+        is that of all bands together; SAM and ERGAS stand there only. ``attrs["left_out"]`` is a dict of the methods that were
+        left out, with the reasons.
+
+    Raises
+    ------
+    InputError
+        If an argument is not legal, the scene is too small, has several dates or no band of `gsd`, its reference has another
+        shape, a Sharpener was fitted for another sensor, or no method of ``"all"`` can run.
+    """
+    if plot is not None:
+        check_picture_path(plot)
+    cube = as_cube(data)
+    operator = Sensor.named(protocol)
+    told = as_sensor(sensor, default=operator)
+    context = fit_context(sensor=told, seed=seed, device=device, precision=precision, progress=progress)
+    left_out: dict[str, str] = {}
+    given = list(methods) if isinstance(methods, (list, tuple)) else [methods]
+    candidates = [_in_precision(candidate, precision) for candidate in _candidates(given, fit_options, left_out)]
+    reduced = reduce_scene(cube, operator, gsd) if reference is None else with_reference(cube, reference, operator, gsd)
+    sample = Sample.of(cube, seed=context.seed)
+    warn_if_misregistered(sample.windows, sample.bands)
+    truth = None if plot is None else busiest_part(_image(reduced, reduced.reference))
+    tables, parts = [], {}
+    for judged in judge(reduced, candidates, context, crop=crop, device=device, left_out=left_out):
+        tables.append(judged.scores)
+        if truth is not None:  # estimates may be large: only the part that is drawn is kept
+            parts[judged.label] = _image(reduced, judged.estimate).reindex_like(truth)
+    if not tables:
+        reasons = "; ".join(f"{label}: {reason}" for label, reason in left_out.items())
+        raise InputError(f"no method can run on this scene: {reasons}")
+    scores = pd.concat(tables, ignore_index=True)
+    scores.attrs["left_out"] = left_out
+    if plot is not None and truth is not None:
+        save_evaluation(plot, scores, truth, parts)
+    return scores
+
+
+def score(
+    reduced: Reduced,
+    methods: Sequence[Method | Sharpener],
+    *,
+    crop: int = 2,
+    sensor: Sensor,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """The table of `evaluate` for a scene that is reduced already."""
+    context = fit_context(sensor=sensor, seed=seed, device=device, precision=precision, progress=progress)
+    candidates = _numbered([_in_precision(Candidate(label=_label(method), method=method), precision) for method in methods])
+    judged = judge(reduced, candidates, context, crop=crop, device=device, left_out={})
+    return pd.concat([result.scores for result in judged], ignore_index=True)
+
+
+def judge(
+    reduced: Reduced,
+    candidates: Sequence[Candidate],
+    context: FitContext,
+    *,
+    crop: int,
+    device: str,
+    left_out: dict[str, str],
+) -> Iterator[Judged]:
+    """Fit and judge the candidates one after another, once all have been looked at.
+
+    Those that cannot run and are not required are entered in `left_out`, with the reason.
+    """
+    crop = check_whole("crop", crop, least=0)
+    height, width = reduced.reference.shape[1:]
+    if min(height, width) <= 2 * crop:
+        raise InputError(f"crop={crop} leaves nothing of a reference of {height} x {width} px; give less")
+    ready = []
+    for candidate in candidates:
+        with _leaving_out(candidate.label, left_out, unless=candidate.required):
+            _check_method(candidate.method, reduced, context.sensor, device)
+            ready.append(candidate)
+    sample = replace(Sample.of(reduced.cube, seed=context.seed), gsds=(reduced.gsd,))
+    with progress_bar() if context.progress is None else nullcontext(context.progress) as report:
+        for number, candidate in enumerate(ready, start=1):
+            running = f"{number} of {len(ready)}: {candidate.label}"
+            report(running, 0, 1, None)
+            with _leaving_out(candidate.label, left_out, unless=candidate.required):
+                yield _judge(candidate, reduced, sample, replace(context, progress=report), crop=crop, device=device)
+            report(running, 1, 1, None)
+
+
+@contextmanager
+def _leaving_out(label: str, left_out: dict[str, str], *, unless: bool) -> Iterator[None]:
+    """A method that fails within the block is entered in `left_out` and warned of, unless its error is to be raised."""
+    try:
+        yield
+    except S2PipeError as error:
+        if unless:
+            raise
+        log.warning("%s is left out: %s", label, error)
+        left_out[label] = str(error)
+
+
+def _judge(candidate: Candidate, reduced: Reduced, sample: Sample, context: FitContext, *, crop: int, device: str) -> Judged:
+    start = time.perf_counter()
+    method = candidate.method
+    if isinstance(method, Sharpener):
+        sharpener = method.one_scale_lower(reduced.gsd // 10) if isinstance(method, TorchSharpener) else method
+    else:
+        sharpener = fit_sample(sample, method, context)
+    estimate = _judged_bands(reduced, sharpener, device).compute().values[0]
+    seconds = time.perf_counter() - start
+    seen = getattr(sharpener, "fingerprint", ())
+    in_sample = len(seen) > 0 and bool(np.isin(seen, reduced.fingerprint).any())
+    scores = compare(reduced, estimate, crop=crop)
+    interpolated = scores["band"].isin(getattr(sharpener, "bicubic_bands", ()))
+    interpolated |= (scores["band"] == "all") & interpolated.any()
+    scores = scores.assign(method=candidate.label, seconds=seconds, in_sample=in_sample, interpolated=interpolated)
+    return Judged(label=candidate.label, scores=scores[list(COLUMNS)], estimate=estimate)
+
+
+def reduce_scene(cube: xr.DataTree, operator: Sensor, gsd: int) -> Reduced:
+    """Degrade every resolution of a scene of one date by the ratio of `gsd`, and keep its bands of `gsd` as the reference.
+
+    Raises
+    ------
+    InputError
+        If the scene has several dates, no band of `gsd`, or is too small.
+    """
+    arrays, bands = _nodes_to_judge(cube, gsd), bands_by_gsd(cube)
+    ratio = gsd // 10
+    step = STEP * ratio  # so that the coarsest band can be degraded once more
+    height, width = (arrays[10].sizes[axis] // step * step for axis in ("y", "x"))
+    if not height or not width:
+        raise InputError(
+            f"the scene has {arrays[10].sizes['y']} x {arrays[10].sizes['x']} px at 10 m; to be degraded by {ratio} "
+            f"it must have at least {step} x {step} px"
+        )
+    encoding = encoding_of(cube)
+    observed = {
+        own: encoding.decode(np.asarray(array.data[0, :, : height * 10 // own, : width * 10 // own]))
+        for own, array in arrays.items()
+    }
+    lower = {
+        node_name(own): _node(_degrade(array, operator, bands[own], ratio), bands[own], own) for own, array in observed.items()
+    }
+    return Reduced(cube=xr.DataTree.from_dict(lower), reference=observed[gsd], gsd=gsd, protocol=operator.protocol)
+
+
+def with_reference(cube: xr.DataTree, reference: npt.NDArray[Any], operator: Sensor, gsd: int) -> Reduced:
+    """A scene of one date that `operator` degraded before it came, and its bands of `gsd` as observed, in the cube's numbers.
+
+    Raises
+    ------
+    InputError
+        If the scene has several dates or no band of `gsd`, or the reference is not of these bands on the grid of the 10 m bands.
+    """
+    arrays, bands = _nodes_to_judge(cube, gsd), bands_by_gsd(cube)
+    reference = np.asarray(reference)
+    expected = (len(bands[gsd]), arrays[10].sizes["y"], arrays[10].sizes["x"])
+    if reference.shape != expected:
+        raise InputError(
+            f"reference has the shape {reference.shape}; expected {expected}, the {gsd} m bands on the grid of the 10 m bands; "
+            "change reference= or gsd="
+        )
+    encoding = encoding_of(cube)
+    if (reference.dtype.kind == "f") == encoding.is_integer:
+        raise InputError(f"reference is {reference.dtype}, and the scene holds {encoding.dtype}; give both in the same numbers")
+    lower = {node_name(own): _node(encoding.decode(np.asarray(array.data[0])), bands[own], own) for own, array in arrays.items()}
+    return Reduced(cube=xr.DataTree.from_dict(lower), reference=encoding.decode(reference), gsd=gsd, protocol=operator.protocol)
+
+
+def _nodes_to_judge(cube: xr.DataTree, gsd: int) -> dict[int, xr.DataArray]:
+    """The nodes of a scene of one date that has bands of `gsd`."""
+    if check_whole("gsd", gsd, least=10) not in (20, 60):
+        raise InputError(f"gsd={gsd!r} must be 20 or 60")
+    arrays = nodes(cube)
+    if gsd not in arrays:
+        raise InputError(f"the data have no {gsd} m bands to judge; they have {', '.join(map(node_name, arrays))}")
+    if (dates := arrays[10].sizes["time"]) > 1:
+        raise InputError(f"the data have {dates} dates; evaluate one at a time, such as data.isel(time=[0])")
+    return arrays
+
+
+def _degrade(reflectance: npt.NDArray[np.float32], operator: Sensor, bands: Sequence[str], ratio: int) -> npt.NDArray[np.float32]:
+    """What `operator` sees; NaN where any pixel of a block is."""
+    filled = fill_nodata(reflectance, reach=max(reflectance.shape))
+    degraded: npt.NDArray[np.float32] = operator.degrade(torch.from_numpy(np.ascontiguousarray(filled)), bands, ratio).numpy()
+    count, height, width = degraded.shape
+    unseen = np.isnan(reflectance).reshape(count, height, ratio, width, ratio).any(axis=(2, 4))
+    degraded[unseen] = np.nan
+    return degraded
+
+
+def _node(array: npt.NDArray[np.float32], bands: Sequence[str], gsd: int) -> xr.Dataset:
+    encoding = Encoding.default(array.dtype, scale=None, offset=0.0, nodata=None)
+    return make_node(array[None], bands, encoding=encoding, transform=Affine(gsd, 0, 0, 0, -gsd, 0))
+
+
+def _candidates(methods: Sequence[Any], fit_options: Mapping[str, Any], left_out: dict[str, str]) -> list[Candidate]:
+    """What was given, `ALL` as the names that it stands for, and each name as its recipe, with those of the options it has."""
+    if not methods:
+        raise InputError(f"methods is empty; give names, of {', '.join(METHODS)}, {ALL!r}, Methods or Sharpeners")
+    named = [method for method in methods if isinstance(method, str)]
+    candidates = []
+    for method in methods:
+        if not isinstance(method, str):
+            candidates.append(Candidate(label=_label(method), method=method))
+        elif method != ALL:
+            candidates.append(Candidate(label=method, method=get_method(method, **_own(fit_options, method))))
+        else:
+            for name in [name for name in METHODS if name not in named]:
+                own = _own(fit_options, name)
+                # a recipe that refuses an option it was given is the caller's mistake; one that lacks an option cannot run
+                with _leaving_out(name, left_out, unless=bool(own)):
+                    candidates.append(Candidate(label=name, method=get_method(name, **own), required=False))
+    _refuse_unknown(fit_options, METHODS if ALL in named else named)
+    return _numbered(candidates)
+
+
+def _own(fit_options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Those of the options that the method called `name` has."""
+    return {option: value for option, value in fit_options.items() if option in _options(name)}
+
+
+def _refuse_unknown(fit_options: Mapping[str, Any], names: Collection[str]) -> None:
+    legal = {option for name in names for option in _options(name)}
+    if unknown := [option for option in fit_options if option not in legal]:
+        raise InputError(
+            f"none of the methods named ({', '.join(names) or 'none'}) has the option {', '.join(map(repr, unknown))}; "
+            f"their options are {', '.join(sorted(legal)) or 'none'}"
+        )
+
+
+def _options(name: str) -> set[str]:
+    return set(METHODS[name].options) if name in METHODS else set()
+
+
+def _in_precision(candidate: Candidate, precision: str) -> Candidate:
+    return replace(candidate, method=in_precision(candidate.method, precision)) if is_fitted(candidate.method) else candidate
+
+
+def _check_method(method: Any, reduced: Reduced, sensor: Sensor, device: str) -> None:
+    if isinstance(method, type) or not isinstance(method, Sharpener):
+        check_fit(reduced.cube, as_method(method, {}), sensor)
+        return
+    if method.sensor != sensor:
+        other = " of another mtf" if method.sensor.protocol == sensor.protocol else ""
+        raise InputError(
+            f"the Sharpener {_label(method)} was fitted for the sensor {method.sensor.protocol!r}{other}, but the methods are "
+            f"told {sensor.protocol!r}; fit it anew, give another protocol=, or state its sensor= to measure what that costs"
+        )
+    _judged_bands(reduced, method, device)  # which refuses a Sharpener of other bands, and computes nothing yet
+
+
+def _judged_bands(reduced: Reduced, sharpener: Sharpener, device: str) -> xr.DataArray:
+    """The estimate (time, band, y, x) of the reference, lazily."""
+    bands = bands_by_gsd(reduced.cube)[reduced.gsd]
+    return sharpen(reduced.cube, sharpener, sensor=sharpener.sensor, bands=bands, device=device)
+
+
+def compare(reduced: Reduced, estimate: npt.NDArray[np.float32], *, crop: int) -> pd.DataFrame:
+    """The metrics of an estimate (band, y, x) in reflectance: a row for each band, and one for all."""
+    inner = (slice(None), *(slice(crop, size - crop) for size in estimate.shape[1:]))
+    reference, estimate = reduced.reference[inner], estimate[inner]
+    valid = np.isfinite(reference) & np.isfinite(estimate)
+    names = bands_by_gsd(reduced.cube)[reduced.gsd]
+    if not valid.all(axis=0).any():
+        dead = ", ".join(name for name, pixels in zip(names, valid, strict=True) if not pixels.any())
+        raise InputError(
+            f"no pixel is valid in {f'the bands {dead}' if dead else 'all bands at once'} of both reference and estimate; "
+            "choose another date or a clearer part, or leave such bands out"
+        )
+    rows = [_band_row(*parts) for parts in zip(names, reference, estimate, valid, strict=True)]
+    everywhere = valid.all(axis=0)
+    spectra = reference[:, everywhere], estimate[:, everywhere]
+    together = {"band": "all"} | {name: float(np.mean([row[name] for row in rows])) for name in ("sre_db", "ssim", "uiqi")}
+    together |= {
+        "rmse": metrics.rmse(*spectra),
+        "sam_deg": metrics.sam(*spectra),
+        "ergas": metrics.ergas(*spectra, reduced.gsd // 10),
+    }
+    return pd.DataFrame([*rows, together]).assign(protocol=reduced.protocol, gsd=reduced.gsd)
+
+
+def _band_row(
+    band: str, reference: npt.NDArray[np.float32], estimate: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]
+) -> dict[str, Any]:
+    pair = np.where(valid, reference, 0), np.where(valid, estimate, 0)
+    return {
+        "band": band,
+        "sre_db": metrics.sre(reference[valid], estimate[valid]),
+        "rmse": metrics.rmse(reference[valid], estimate[valid]),
+        "ssim": metrics.ssim(*pair, valid=valid),
+        "uiqi": metrics.uiqi(*pair, valid=valid),
+        "sam_deg": np.nan,
+        "ergas": np.nan,
+    }
+
+
+def _image(reduced: Reduced, pixels: npt.NDArray[np.float32]) -> xr.DataArray:
+    """Pixels (band, y, x) on the grid of the reference, with their bands' names and their places."""
+    bands = list(bands_by_gsd(reduced.cube)[reduced.gsd])
+    _, height, width = pixels.shape
+    return xr.DataArray(pixels, dims=("band", "y", "x"), coords={"band": bands, "y": range(height), "x": range(width)})
+
+
+def _label(method: Method | Sharpener) -> str:
+    """The name of the method, or that of its class where it has none in the table."""
+    if isinstance(method, Sharpener):
+        return str(getattr(method, "method", type(method).__name__))
+    return str(getattr(method, "name", type(method).__name__))
+
+
+def _numbered(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The same with their labels numbered where several are alike."""
+    many, counted = Counter(candidate.label for candidate in candidates), Counter[str]()
+    numbered = []
+    for candidate in candidates:
+        label = candidate.label
+        counted[label] += 1
+        numbered.append(replace(candidate, label=f"{label} #{counted[label]}") if many[label] > 1 else candidate)
+    return numbered

@@ -1,0 +1,1 @@
+"""From an array to a Zarr store, and back."""

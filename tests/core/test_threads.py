@@ -1,0 +1,34 @@
+import threading
+
+import pytest
+import torch
+from threadpoolctl import threadpool_info
+
+from s2pipe.core import threads
+
+
+def blas_threads():
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+@pytest.mark.parametrize("before", [1, 3])
+def test_a_fit_has_a_fixed_number_of_threads_whatever_there_was_before(before):
+    kept, blas = torch.get_num_threads(), blas_threads()
+    torch.set_num_threads(before)
+    try:
+        with threads.fixed_threads():
+            assert torch.get_num_threads() == threads.FIT_THREADS
+            assert blas_threads() == {1}
+        assert torch.get_num_threads() == before and blas_threads() == blas
+    finally:
+        torch.set_num_threads(kept)
+
+
+def test_single_threads_compute_with_one_and_leave_others_as_they_were():
+    before, found = torch.get_num_threads(), []
+    with threads.single_threads(3) as pool:
+        assert list(pool.map(lambda _: torch.get_num_threads(), range(5))) == [1] * 5
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert torch.get_num_threads() == before and found == [before]

@@ -1,0 +1,102 @@
+"""The demo, small: the whole way from simulated COGs to a store, a table and a picture."""
+
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import s2pipe
+from s2pipe.cli.app import DEMO_SIZE_MIN, app
+from s2pipe.core.errors import InputError
+from s2pipe.core.metrics import sre
+from s2pipe.simulation.demo import METHODS, run_demo
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    command = ["demo", "--out", str(folder), "--size", str(DEMO_SIZE_MIN), "--steps", "60", "--seed", "2"]
+    return folder, CliRunner().invoke(app, command)
+
+
+@pytest.mark.slow
+def test_the_demo_ends_well_and_tells_what_it_did(demo):
+    folder, result = demo
+    assert result.exit_code == 0, result.output
+    for text in ("bicubic", "glp", "ssc-cnn", "mtf-resnet", "B05", "B12", "B01", "B09", "mean", "60 training steps", "3200"):
+        assert text in result.output
+    assert str(folder / "sharpened.zarr") in result.output
+    assert str(folder / "before-after.png") in result.output
+
+
+@pytest.mark.slow
+def test_the_table_is_that_of_the_store(demo):
+    folder, result = demo
+    table = dict(line.replace("│", " ").split(maxsplit=1) for line in result.output.splitlines() if line.startswith("│"))
+    mean = [float(number) for number in table["mean"].split()]
+    bicubic, glp, network, default = mean
+    assert bicubic < network
+    assert bicubic + 5 < glp < default
+    truth = s2pipe.simulation.landscape.simulate_scene(DEMO_SIZE_MIN, seed=2).truth
+    for i, method in enumerate(METHODS):
+        stored = s2pipe.open_zarr(folder / "sharpened.zarr", group=method)
+        assert stored.attrs["s2pipe_method"] == method
+        reflectance = stored.sel(band="B11").values[0] * 1e-4 - 0.1
+        assert float(table["B11"].split()[i]) == pytest.approx(sre(truth[10], reflectance), abs=0.01)
+
+
+@pytest.mark.slow
+def test_the_picture_shows_something(demo):
+    folder, _ = demo
+    with Image.open(folder / "before-after.png") as picture:
+        assert picture.width > 1500
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.std() > 20
+
+
+def test_the_demo_fails_when_the_network_learnt_nothing(tmp_path, caplog):
+    caplog.set_level(logging.ERROR)
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path), "--size", str(DEMO_SIZE_MIN), "--steps", "1"])
+    assert result.exit_code == 1
+    assert "no better than bicubic" in result.stderr
+
+
+@pytest.mark.slow
+def test_the_demo_can_be_run_again(demo):
+    folder, _ = demo
+    again = CliRunner().invoke(app, ["demo", "--out", str(folder), "--size", str(DEMO_SIZE_MIN), "--steps", "1"])
+    assert "no better than bicubic" in again.stderr  # and not: the store exists
+
+
+@pytest.mark.parametrize("options", [["--size", str(DEMO_SIZE_MIN - 6)], ["--seed", "-1"], ["--steps", "0"]])
+def test_options_out_of_range_are_usage_errors(tmp_path, options):
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), *options])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{options[0]}'" in result.stderr
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        result = CliRunner().invoke(app, ["demo", "--out", str(folder)])
+        assert result.exit_code == 2
+        assert f"error: folder {folder} cannot be made" in result.stderr
+        with pytest.raises(InputError, match="cannot be made"):
+            run_demo(folder)
+
+
+def test_the_smallest_scene_is_the_smallest_with_patches_at_60_m():
+    for size, interpolated in ((DEMO_SIZE_MIN - 6, ("B01", "B09")), (DEMO_SIZE_MIN, ())):
+        scene = s2pipe.simulation.landscape.simulate_scene(size)
+        cube = s2pipe.from_arrays(scene.r10m, scene.r20m, scene.r60m, offset=-0.1)
+        assert s2pipe.fit(cube, "ssc-cnn", steps=1).bicubic_bands == interpolated
+
+
+def test_the_function_takes_small_scenes(tmp_path):
+    result = run_demo(tmp_path, size=120, steps=1)
+    assert list(result.sre.columns) == list(METHODS)
+    assert result.store.exists()
+    assert result.picture.exists()
