@@ -48,7 +48,7 @@ def test_a_network_computes_in_the_precision_named(precision):
 JOB = """
 import sys
 import s2pipe
-from s2pipe.precision import choose_precision
+from s2pipe.core.precision import choose_precision
 from scenes import random_cube
 
 sharpener = s2pipe.load_sharpener(sys.argv[1])

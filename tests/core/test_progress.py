@@ -15,7 +15,7 @@ from s2pipe.core.progress import chunk_bar, progress_bar, stderr_console
 SHOWN_BY_THREADS = Path(__file__).parents[1] / "shown_by_threads.py"
 CHUNKS_SHOWN = """
 import time
-from s2pipe.progress import chunk_bar
+from s2pipe.core.progress import chunk_bar
 
 with chunk_bar("33TWM_32633: chunks written", done=10, total=1000) as report:
     for _ in range({chunks}):
@@ -26,7 +26,7 @@ LOGGED = """
 import logging
 import time
 from s2pipe import cli
-from s2pipe.progress import chunk_bar
+from s2pipe.core.progress import chunk_bar
 
 cli.main(verbose=True)
 with chunk_bar("33TWM_32633: chunks written", done=0, total=1000) as report:
