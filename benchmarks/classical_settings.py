@@ -27,7 +27,8 @@ from s2pipe.methods.classical.s2sharp import S2sharp, S2sharpSharpener
 from s2pipe.methods.classical.ssss import ONE_DN, Ssss
 from s2pipe.methods.classical.subspace import SubspaceSharpener
 from s2pipe.methods.classical.supreme import ROUGHNESS_COSTS, Supreme
-from s2pipe.quality.evaluation import reduce_scene, score
+from s2pipe.quality.evaluation import score
+from s2pipe.quality.reduced import reduce_scene
 
 RESULTS = HERE / "results" / "classical_settings.json"
 PAGE = RESULTS.with_suffix(".md")

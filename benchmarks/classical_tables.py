@@ -25,7 +25,8 @@ from s2pipe import Sensor
 from s2pipe.methods import METHODS, Method
 from s2pipe.methods.classical.ressr import ResSr
 from s2pipe.methods.classical.s2sharp import S2sharp
-from s2pipe.quality.evaluation import reduce_scene, score
+from s2pipe.quality.evaluation import score
+from s2pipe.quality.reduced import reduce_scene
 
 RESULTS = HERE / "results" / "classical_tables.json"
 PAGE = RESULTS.with_suffix(".md")

@@ -40,7 +40,7 @@ from s2pipe.methods.mtf_resnet.pretrained import load_pretrained
 from s2pipe.methods.mtf_resnet.recipe import MtfResNet, MtfResNetSharpener
 from s2pipe.physics.projection import project
 from s2pipe.physics.sensor import Protocol
-from s2pipe.quality.evaluation import reduce_scene
+from s2pipe.quality.reduced import reduce_scene
 
 RESULTS = HERE / "results" / "default_method.json"
 PAGE = RESULTS.with_suffix(".md")

@@ -43,7 +43,8 @@ from s2pipe.methods import Method, Sharpener, get_method
 from s2pipe.methods.learned.lower_scale import LowerScaleCnn, LowerScaleSharpener, patch_places
 from s2pipe.methods.learned.pairs import Pair
 from s2pipe.methods.learned.s2sucnn import S2sucnn, S2sucnnSharpener
-from s2pipe.quality.evaluation import Reduced, reduce_scene, score
+from s2pipe.quality.evaluation import score
+from s2pipe.quality.reduced import Reduced, reduce_scene
 
 RESULTS = HERE / "results" / "published_tables"
 

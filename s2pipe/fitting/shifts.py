@@ -47,9 +47,9 @@ Mask = npt.NDArray[np.bool_]
 
 def shifts_of(windows: Sequence[Window], bands: Mapping[int, Sequence[str]]) -> pd.DataFrame:
     """What `check_registration` returns, of windows read before and the names of their bands by GSD."""
-    clear = [window for window in windows if not _is_clouded(window)]
+    clear = [window for window in windows if not is_clouded(window)]
     pairs = {gsd: [_observed_pair(window, gsd) for window in clear] for gsd in bands if gsd > 10}
-    table = _table(pairs, bands)
+    table = table_of_shifts(pairs, bands)
     whole = table[["dy", "dx"]].round().astype("Int64").add_suffix("_px")
     return pd.concat([table[["gsd"]], whole, table.drop(columns="gsd")], axis=1)
 
@@ -67,7 +67,7 @@ def warn_if_misregistered(windows: Sequence[Window], bands: Mapping[int, Sequenc
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Pair:
+class Pair:
     """Bands on one grid beside the 10 m bands of the same ground.
 
     Attributes
@@ -85,8 +85,8 @@ class _Pair:
     ratio: int
 
 
-def _observed_pair(window: Window, gsd: int) -> _Pair:
-    return _Pair(
+def _observed_pair(window: Window, gsd: int) -> Pair:
+    return Pair(
         bands=window.reflectance[gsd],
         seen=window.seen[gsd],
         fine=_box_means(window.reflectance[10], gsd // 10),
@@ -95,14 +95,14 @@ def _observed_pair(window: Window, gsd: int) -> _Pair:
     )
 
 
-def _is_clouded(window: Window) -> bool:
+def is_clouded(window: Window) -> bool:
     """Whether the first 10 m band, averaged to 20 m, is shifted against the others."""
     even = window.crop_to_multiple(2)
     if even is None or len(even.seen[10]) < 2:
         return False
     fine, seen = even.reflectance[10], even.seen[10]
     first = _box_means(fine[:1], 2)[:, ::2, ::2]
-    pair = _Pair(bands=first, seen=even.seen_at(20, {10: [0]})[None], fine=_box_means(fine[1:], 2), fine_seen=seen[1:], ratio=2)
+    pair = Pair(bands=first, seen=even.seen_at(20, {10: [0]})[None], fine=_box_means(fine[1:], 2), fine_seen=seen[1:], ratio=2)
     (shift,) = _shifts([pair], 1, reach=2, most=MOST_PIXELS // 4)
     return shift.r2 >= PARALLAX_R2 and not max(abs(shift.dy), abs(shift.dx)) <= PARALLAX  # NaN: farther than the reach
 
@@ -123,7 +123,9 @@ class _Shift:
     r2: float = math.nan
 
 
-def _table(pairs: Mapping[int, Sequence[_Pair]], bands: Mapping[int, Sequence[str]], *, most: int = MOST_PIXELS) -> pd.DataFrame:
+def table_of_shifts(
+    pairs: Mapping[int, Sequence[Pair]], bands: Mapping[int, Sequence[str]], *, most: int = MOST_PIXELS
+) -> pd.DataFrame:
     """One row for each of `bands`, by GSD: those of the pairs of that GSD, in their order."""
     rows = [
         {"band": band, "gsd": gsd, **asdict(shift)}
@@ -133,7 +135,7 @@ def _table(pairs: Mapping[int, Sequence[_Pair]], bands: Mapping[int, Sequence[st
     return pd.DataFrame(rows, columns=["band", "gsd", "dy", "dx", "error", "r2"]).set_index("band")
 
 
-def _shifts(pairs: Sequence[_Pair], count: int, *, reach: int = REACH, most: int = MOST_PIXELS) -> list[_Shift]:
+def _shifts(pairs: Sequence[Pair], count: int, *, reach: int = REACH, most: int = MOST_PIXELS) -> list[_Shift]:
     """The shifts, up to `reach`, of each of `count` bands, compared in all pairs together at `most` pixels."""
     if not pairs or not count:
         return [_Shift()] * count
@@ -145,7 +147,7 @@ def _shifts(pairs: Sequence[_Pair], count: int, *, reach: int = REACH, most: int
 
 
 def _explained(
-    pair: _Pair, reach: int, most: int
+    pair: Pair, reach: int, most: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.intp]]:
     """What the 10 m bands explain of each band's differences at each whole shift, (band, dy, dx), and all there is to explain,
     both as sums of squares; and how many differences that are.
@@ -183,7 +185,7 @@ def _differences(image: npt.NDArray[Any], step: int) -> npt.NDArray[Any]:
     return differences
 
 
-def _comparable(pair: _Pair, reach: int) -> list[tuple[list[int], npt.NDArray[np.intp]]]:
+def _comparable(pair: Pair, reach: int) -> list[tuple[list[int], npt.NDArray[np.intp]]]:
     """Bands, by their positions, that were seen at the same places, and the places (count, 2) whose differences can be told there
     and, in the 10 m bands, at every shift.
     """

@@ -79,7 +79,7 @@ def from_arrays(
     encoding = Encoding.default(arrays[10].dtype, scale=scale, offset=offset, nodata=nodata)
     times = _times(time, dates)
     _check_crs(crs)
-    corner = _affine(transform)
+    corner = grid_transform(transform)
     nodes = {
         node_name(gsd): make_node(
             array, BANDS_BY_GSD[gsd], encoding=encoding, transform=corner @ Affine.scale(gsd // 10), crs=crs, time=times
@@ -125,7 +125,7 @@ def _check_crs(crs: Any) -> None:
             raise InputError(f"crs={crs!r} is no CRS that pyproj knows; give an EPSG code, such as 'EPSG:32633'") from None
 
 
-def _affine(transform: Any) -> Affine:
+def grid_transform(transform: Any) -> Affine:
     try:
         affine = Affine(10, 0, 0, 0, -10, 0) if transform is None else Affine(*tuple(transform)[:6])
     except TypeError:

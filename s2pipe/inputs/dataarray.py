@@ -18,7 +18,7 @@ from s2pipe.core.cube import DIMS, check_cube, make_node
 from s2pipe.core.encoding import Encoding
 from s2pipe.core.errors import InputError
 from s2pipe.core.lattice import check_chunks
-from s2pipe.inputs.arrays import _affine
+from s2pipe.inputs.arrays import grid_transform
 from s2pipe.inputs.offsets import BASELINE_PROPERTIES, resolve_offset
 
 
@@ -89,7 +89,7 @@ def _known_bands(array: xr.DataArray) -> dict[int, str]:
 
 def _transform_of(array: xr.DataArray) -> Affine:
     if "x" not in array.coords or "y" not in array.coords:
-        return _affine(None)
+        return grid_transform(None)
     x, y = array["x"].values, array["y"].values
     if not (np.allclose(np.diff(x), 10) and np.allclose(np.diff(y), -10)):
         raise InputError("the DataArray is not on a north-up 10 m grid; stack it with resolution=10, or use s2pipe.load")

@@ -24,8 +24,9 @@ from s2pipe.jobs.kept_sharpener import check_same_fit, keep_sharpener, kept_shar
 from s2pipe.physics.sensor import as_sensor
 from s2pipe.store.location import locate
 from s2pipe.store.lock import hold, refuse_if_held
+from s2pipe.store.permission import check_place
 from s2pipe.store.writer import write_chunk
-from s2pipe.store.zarr_io import check_place, plan_writing
+from s2pipe.store.zarr_io import plan_writing
 
 if TYPE_CHECKING:
     import xarray as xr

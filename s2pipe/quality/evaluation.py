@@ -8,28 +8,20 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 import xarray as xr
-from affine import Affine
 
 from s2pipe.core import metrics
-from s2pipe.core.bands import node_name
 from s2pipe.core.checks import check_whole
-from s2pipe.core.cube import bands_by_gsd, encoding_of, make_node, nodes
-from s2pipe.core.encoding import Encoding
+from s2pipe.core.cube import bands_by_gsd
 from s2pipe.core.errors import InputError, S2PipeError
-from s2pipe.core.fill import fill_nodata
-from s2pipe.core.lattice import STEP
 from s2pipe.core.progress import Progress, progress_bar
 from s2pipe.engine.sharpening import as_method, check_fit, fit_context, fit_sample, in_precision, is_fitted, sharpen
-from s2pipe.fitting.fingerprint import fingerprint
 from s2pipe.fitting.sampling import Sample
 from s2pipe.fitting.shifts import warn_if_misregistered
 from s2pipe.inputs.dataarray import as_cube
@@ -37,6 +29,7 @@ from s2pipe.methods import METHODS, Method, Sharpener, get_method
 from s2pipe.methods.base import FitContext, TorchSharpener
 from s2pipe.physics.sensor import Protocol, Sensor, as_sensor
 from s2pipe.quality.plot import busiest_part, check_picture_path, save_evaluation
+from s2pipe.quality.reduced import Reduced, reduce_scene, with_reference
 
 log = logging.getLogger(__name__)
 
@@ -47,35 +40,6 @@ COLUMNS = (
     "method", "protocol", "gsd", "band", "sre_db", "rmse", "ssim", "uiqi", "sam_deg", "ergas", "seconds", "in_sample",
     "interpolated",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reduced:
-    """A scene one scale lower, and what the sensor saw there. What makes the estimates gets the cube only.
-
-    Attributes
-    ----------
-    cube : xarray.DataTree
-        The bands at each resolution, degraded by the ratio of `gsd`, float32 reflectance with NaN. Labels and resolutions are
-        those of the scene: what is called 10 m here is `gsd` in truth.
-    reference : ndarray, (band, y, x)
-        The observed bands of `gsd`, float32 reflectance with NaN, on the grid of the cube's 10 m node.
-    gsd : int
-        20 or 60.
-    protocol : str
-        What degraded the cube.
-    """
-
-    cube: xr.DataTree
-    reference: npt.NDArray[np.float32]
-    gsd: int
-    protocol: str
-
-    @cached_property
-    def fingerprint(self) -> npt.NDArray[np.uint64]:
-        """What tells the reference again, see `s2pipe.fitting.fingerprint`."""
-        seen = np.isfinite(self.reference)
-        return fingerprint(np.where(seen, self.reference, 0), seen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,84 +252,6 @@ def _judge(candidate: Candidate, reduced: Reduced, sample: Sample, context: FitC
     interpolated |= (scores["band"] == "all") & interpolated.any()
     scores = scores.assign(method=candidate.label, seconds=seconds, in_sample=in_sample, interpolated=interpolated)
     return Judged(label=candidate.label, scores=scores[list(COLUMNS)], estimate=estimate)
-
-
-def reduce_scene(cube: xr.DataTree, operator: Sensor, gsd: int) -> Reduced:
-    """Degrade every resolution of a scene of one date by the ratio of `gsd`, and keep its bands of `gsd` as the reference.
-
-    Raises
-    ------
-    InputError
-        If the scene has several dates, no band of `gsd`, or is too small.
-    """
-    arrays, bands = _nodes_to_judge(cube, gsd), bands_by_gsd(cube)
-    ratio = gsd // 10
-    step = STEP * ratio  # so that the coarsest band can be degraded once more
-    height, width = (arrays[10].sizes[axis] // step * step for axis in ("y", "x"))
-    if not height or not width:
-        raise InputError(
-            f"the scene has {arrays[10].sizes['y']} x {arrays[10].sizes['x']} px at 10 m; to be degraded by {ratio} "
-            f"it must have at least {step} x {step} px"
-        )
-    encoding = encoding_of(cube)
-    observed = {
-        own: encoding.decode(np.asarray(array.data[0, :, : height * 10 // own, : width * 10 // own]))
-        for own, array in arrays.items()
-    }
-    lower = {
-        node_name(own): _node(_degrade(array, operator, bands[own], ratio), bands[own], own) for own, array in observed.items()
-    }
-    return Reduced(cube=xr.DataTree.from_dict(lower), reference=observed[gsd], gsd=gsd, protocol=operator.protocol)
-
-
-def with_reference(cube: xr.DataTree, reference: npt.NDArray[Any], operator: Sensor, gsd: int) -> Reduced:
-    """A scene of one date that `operator` degraded before it came, and its bands of `gsd` as observed, in the cube's numbers.
-
-    Raises
-    ------
-    InputError
-        If the scene has several dates or no band of `gsd`, or the reference is not of these bands on the grid of the 10 m bands.
-    """
-    arrays, bands = _nodes_to_judge(cube, gsd), bands_by_gsd(cube)
-    reference = np.asarray(reference)
-    expected = (len(bands[gsd]), arrays[10].sizes["y"], arrays[10].sizes["x"])
-    if reference.shape != expected:
-        raise InputError(
-            f"reference has the shape {reference.shape}; expected {expected}, the {gsd} m bands on the grid of the 10 m bands; "
-            "change reference= or gsd="
-        )
-    encoding = encoding_of(cube)
-    if (reference.dtype.kind == "f") == encoding.is_integer:
-        raise InputError(f"reference is {reference.dtype}, and the scene holds {encoding.dtype}; give both in the same numbers")
-    lower = {node_name(own): _node(encoding.decode(np.asarray(array.data[0])), bands[own], own) for own, array in arrays.items()}
-    return Reduced(cube=xr.DataTree.from_dict(lower), reference=encoding.decode(reference), gsd=gsd, protocol=operator.protocol)
-
-
-def _nodes_to_judge(cube: xr.DataTree, gsd: int) -> dict[int, xr.DataArray]:
-    """The nodes of a scene of one date that has bands of `gsd`."""
-    if check_whole("gsd", gsd, least=10) not in (20, 60):
-        raise InputError(f"gsd={gsd!r} must be 20 or 60")
-    arrays = nodes(cube)
-    if gsd not in arrays:
-        raise InputError(f"the data have no {gsd} m bands to judge; they have {', '.join(map(node_name, arrays))}")
-    if (dates := arrays[10].sizes["time"]) > 1:
-        raise InputError(f"the data have {dates} dates; evaluate one at a time, such as data.isel(time=[0])")
-    return arrays
-
-
-def _degrade(reflectance: npt.NDArray[np.float32], operator: Sensor, bands: Sequence[str], ratio: int) -> npt.NDArray[np.float32]:
-    """What `operator` sees; NaN where any pixel of a block is."""
-    filled = fill_nodata(reflectance, reach=max(reflectance.shape))
-    degraded: npt.NDArray[np.float32] = operator.degrade(torch.from_numpy(np.ascontiguousarray(filled)), bands, ratio).numpy()
-    count, height, width = degraded.shape
-    unseen = np.isnan(reflectance).reshape(count, height, ratio, width, ratio).any(axis=(2, 4))
-    degraded[unseen] = np.nan
-    return degraded
-
-
-def _node(array: npt.NDArray[np.float32], bands: Sequence[str], gsd: int) -> xr.Dataset:
-    encoding = Encoding.default(array.dtype, scale=None, offset=0.0, nodata=None)
-    return make_node(array[None], bands, encoding=encoding, transform=Affine(gsd, 0, 0, 0, -gsd, 0))
 
 
 def _candidates(methods: Sequence[Any], fit_options: Mapping[str, Any], left_out: dict[str, str]) -> list[Candidate]:

@@ -15,7 +15,7 @@ from s2pipe.core.cube import bands_by_gsd, check_cube, nodes
 from s2pipe.core.errors import InputError
 from s2pipe.core.lattice import STEP, round_up
 from s2pipe.fitting.sampling import Window, sample_windows
-from s2pipe.fitting.shifts import MOST_PIXELS, SAME_SHIFT, _is_clouded, _Pair, _table, shifts_of
+from s2pipe.fitting.shifts import MOST_PIXELS, SAME_SHIFT, Pair, is_clouded, shifts_of, table_of_shifts
 from s2pipe.inputs.dataarray import as_cube
 from s2pipe.quality.consistency import sample_sharpened
 
@@ -178,13 +178,13 @@ def check_geometry(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | None 
     position = {band: i for i, band in enumerate(sample.bands[10])}
     fine = [position[band] for band in native[10]]
     observed = [_with_10_m_bands(window, fine) for window in sample.windows]
-    clear = [window for window, own in zip(sample.windows, observed, strict=True) if not _is_clouded(own)]
+    clear = [window for window, own in zip(sample.windows, observed, strict=True) if not is_clouded(own)]
     pairs = {
         gsd: [_sharpened_pair(window, [position[band] for band in bands], fine, gsd) for window in clear]
         for gsd, bands in sharpened.items()
     }
     # Blurred neighbours are alike: more of them are needed, and their number does not tell the error.
-    table = _table(pairs, sharpened, most=4 * MOST_PIXELS).drop(columns="error")
+    table = table_of_shifts(pairs, sharpened, most=4 * MOST_PIXELS).drop(columns="error")
     if data is None:
         return table
     own_shift = shifts_of(observed, native)[["dy", "dx"]].reindex(table.index)
@@ -192,12 +192,12 @@ def check_geometry(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | None 
     return pd.concat([table, own_shift.add_prefix("observed_"), relative.add_prefix("relative_")], axis=1)
 
 
-def _sharpened_pair(window: Window, bands: list[int], fine: list[int], gsd: int) -> _Pair:
+def _sharpened_pair(window: Window, bands: list[int], fine: list[int], gsd: int) -> Pair:
     """The sharpened `bands` of a window's 10 m node beside its `fine` ones, by their positions, blurred alike."""
     sigma = gsd / 20  # half the GSD in 10 m pixels
     blurred = ndimage.gaussian_filter(window.reflectance[10], (0, sigma, sigma))
     seen = window.seen[10]  # what was filled shows beyond, but as wide in both, and moves nothing
-    return _Pair(bands=blurred[bands], seen=seen[bands], fine=blurred[fine], fine_seen=seen[fine], ratio=1)
+    return Pair(bands=blurred[bands], seen=seen[bands], fine=blurred[fine], fine_seen=seen[fine], ratio=1)
 
 
 def _with_10_m_bands(window: Window, positions: list[int]) -> Window:

@@ -10,7 +10,7 @@ import logging
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,6 +30,7 @@ from zarr.storage import LocalStore
 
 from s2pipe.core.bands import GSDS, node_name
 from s2pipe.core.errors import StoreError
+from s2pipe.store.differences import COMPLETE, STARTED, VERSION, WRITTEN, differences_between, made_by
 from s2pipe.store.layout import VARIABLE
 from s2pipe.store.ledger import Index, Ledger
 from s2pipe.store.location import OWN_GROUP, Place, open_node, store_errors
@@ -37,11 +38,6 @@ from s2pipe.store.lock import NAME as LOCK
 from s2pipe.store.lock import check_held, refuse_if_held
 
 log = logging.getLogger(__name__)
-
-COMPLETE = "s2pipe_complete"
-VERSION = "s2pipe_version"
-WRITTEN = "s2pipe_written"
-STARTED = "started"
 
 LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.partial$")
 """How the names of files end that zarr was writing to a local store when it was killed."""
@@ -192,7 +188,7 @@ def go_on(place: Place, datasets: Mapping[str, xr.Dataset], *, refit: bool, keep
     differences = [
         f"{name}: {difference}" if name else difference
         for name, dataset in datasets.items()
-        for difference in _differences(stored[name], dataset, ledgers[name], refit=refit)
+        for difference in differences_between(stored[name], dataset, ledgers[name], refit=refit)
     ]
     if differences:
         raise StoreError(
@@ -234,7 +230,7 @@ def _plan(
         if not wanted:
             continue
         run = ledger.begin_run(
-            {**_made(dataset[VARIABLE]), VERSION: version("s2pipe"), STARTED: datetime.now(UTC).isoformat(timespec="seconds")}
+            {**made_by(dataset[VARIABLE]), VERSION: version("s2pipe"), STARTED: datetime.now(UTC).isoformat(timespec="seconds")}
         )
         array: Any = zarr.open_array(store=place.store, path=node.below(VARIABLE).path, mode="r+")
         target = _Target(place=place, token=token, begun=begun, array=array, ledger=ledger)
@@ -277,11 +273,6 @@ def write_chunk(block: npt.NDArray[Any], target: _Target, chunk: Index, region: 
     return int(block.nbytes)
 
 
-def _made(array: xr.DataArray) -> dict[str, Any]:
-    """What an array states of how its numbers were made."""
-    return {str(name): value for name, value in array.attrs.items() if str(name).startswith("s2pipe_") and name != VERSION}
-
-
 # What stands in the store
 
 
@@ -314,72 +305,6 @@ def open_dataset(place: Place) -> xr.Dataset:
         place.store, group=place.path, zarr_format=3, consolidated=False, mask_and_scale=False, decode_coords="all", chunks=None
     )
     return dataset
-
-
-def _differences(stored: xr.Dataset, given: xr.Dataset, ledger: Ledger, *, refit: bool) -> Iterator[str]:
-    """What forbids to write `given` into `stored`, as the ends of a sentence."""
-    old, new = stored[VARIABLE], given[VARIABLE]
-    if list(old["band"].values) != list(new["band"].values):
-        yield f"it has bands {', '.join(old['band'].values)}, not {', '.join(new['band'].values)}"
-    elif not all(np.array_equal(old[axis].values, new[axis].values) for axis in ("y", "x")) or not _same_crs(old, new):
-        yield f"it has another grid, {_grid(old)}, not {_grid(new)}"
-    elif ledger.edges != [list(edges) for edges in (new.chunks or ())[1:]]:
-        yield f"it was written in chunks of {_chunk(ledger.edges)} px, not {_chunk([list(e) for e in (new.chunks or ())[1:]])}"
-    yield from _different_items(_not_made(old), _not_made(new))
-    if not refit:
-        last = {name: value for name, value in ledger.runs[-1].items() if name not in (VERSION, STARTED)}
-        differences = list(_different_items(last, _made(new)))
-        if differences:
-            yield "; ".join(differences) + "; refit=True (--refit) writes what is lacking by the new fit"
-    if old.dtype != new.dtype:
-        yield f"it holds {old.dtype}, not {new.dtype}"
-    yield from _differences_of_dates(old, new)
-
-
-def _not_made(array: xr.DataArray) -> dict[str, Any]:
-    return {str(name): value for name, value in array.attrs.items() if not str(name).startswith("s2pipe_")}
-
-
-def _different_items(old: Mapping[Any, Any], new: Mapping[Any, Any]) -> Iterator[str]:
-    for name in sorted({*map(str, old), *map(str, new)}):
-        if not _same(old.get(name), new.get(name)):
-            yield f"its {name} is {_plain(old.get(name))!r}, not {_plain(new.get(name))!r}"
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two values are equal, or none is a number."""
-    return bool(one == other) or (one != one and other != other)
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _differences_of_dates(old: xr.DataArray, new: xr.DataArray) -> Iterator[str]:
-    times = new["time"].values
-    names = [{str(name) for name, coord in array.coords.items() if coord.dims[:1] == ("time",)} for array in (old, new)]
-    if names[0] != names[1]:
-        yield f"its dates are described by {', '.join(sorted(names[0]))}, not {', '.join(sorted(names[1]))}"
-        return
-    both = np.intersect1d(old["time"].values, times)
-    for name in sorted(names[0]):
-        before, after = (array[name].sel(time=both).values for array in (old, new))
-        for time, is_, shall in zip(both, before.tolist(), after.tolist(), strict=True):
-            if not _same(is_, shall):
-                yield f"the {name} of {time} is {is_!r}, not {shall!r}"
-
-
-def _same_crs(old: xr.DataArray, new: xr.DataArray) -> bool:
-    return bool(old.rio.crs == new.rio.crs)
-
-
-def _grid(array: xr.DataArray) -> str:
-    corner = f"{array['x'].values[0]:.0f}, {array['y'].values[0]:.0f}"
-    return f"{array.sizes['y']} x {array.sizes['x']} px from {corner} in {array.rio.crs}"
-
-
-def _chunk(edges: Sequence[Sequence[int]]) -> str:
-    return " x ".join(str(axis[0]) for axis in edges[1:])
 
 
 def _cut_off(place: Place, dates: int) -> None:

@@ -22,12 +22,13 @@ from typer.testing import CliRunner
 
 import s2pipe
 from s2pipe.cli import app as cli
-from s2pipe.cli.app import app, marked
+from s2pipe.cli.app import app
+from s2pipe.cli.tables import marked
 from s2pipe.core.bands import BANDS
 from s2pipe.core.cube import nodes
 from s2pipe.methods import METHODS
 from s2pipe.quality import evaluation
-from s2pipe.quality.evaluation import reduce_scene
+from s2pipe.quality.reduced import reduce_scene
 from s2pipe.simulation.archive import write_scene
 from s2pipe.simulation.landscape import simulate_scene
 

@@ -17,7 +17,7 @@ from scenes import random_cube, with_chunks
 
 import s2pipe
 from s2pipe import InputError
-from s2pipe.cli.app import _cluster
+from s2pipe.cli.arguments import cluster_at
 
 WITHOUT_BFLOAT16 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 """What makes torch's library of convolutions believe that the processor has no instructions it could compute bfloat16 by."""
@@ -90,7 +90,7 @@ def test_a_job_waits_for_workers_and_says_so(tmp_path: Path, caplog: pytest.LogC
 
 def test_a_cluster_of_the_command_line_listens_on_this_machine_only() -> None:
     guessed = {"scheduler-address": "tcp://127.0.0.1:9"}  # nobody answers there
-    with dask.config.set(guessed), _cluster("local"):
+    with dask.config.set(guessed), cluster_at("local"):
         processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
         listening = [c.laddr.ip for p in processes for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
     assert len(listening) >= 3

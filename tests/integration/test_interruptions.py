@@ -112,7 +112,7 @@ def test_interrupted_by_the_user_it_ends_cleanly_and_can_go_on(
         "import interrupted, s2pipe.cli.app\n"
         "@s2pipe.cli.app.app.command()\n"
         "def interrupt(store: str):\n"
-        f"    with s2pipe.cli.app._clean_exit(), s2pipe.cli.app._cluster({scheduler!r}):\n"
+        f"    with s2pipe.cli.console.clean_exit(), s2pipe.cli.arguments.cluster_at({scheduler!r}):\n"
         "        interrupted.run(store)\n"
         "s2pipe.cli.app.app()"
     )
@@ -139,7 +139,7 @@ def test_ctrl_c_while_a_local_cluster_reads_says_no_more_than_that():
         "import time, dask, s2pipe.cli.app\n"
         "@s2pipe.cli.app.app.command()\n"
         "def interrupt():\n"
-        "    with s2pipe.cli.app._clean_exit(), s2pipe.cli.app._cluster('local'):\n"
+        "    with s2pipe.cli.console.clean_exit(), s2pipe.cli.arguments.cluster_at('local'):\n"
         "        print('ready', flush=True)\n"
         "        dask.compute([dask.delayed(time.sleep)(60 + i) for i in range(8)])\n"  # as a fit does
         "s2pipe.cli.app.app()"

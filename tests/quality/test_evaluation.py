@@ -20,7 +20,8 @@ from s2pipe.methods import METHODS, get_method
 from s2pipe.methods.classical.injection import Glp, InjectionSharpener
 from s2pipe.methods.learned.lower_scale import LowerScaleCnn, SscCnn
 from s2pipe.quality import evaluation
-from s2pipe.quality.evaluation import reduce_scene, score
+from s2pipe.quality.evaluation import score
+from s2pipe.quality.reduced import reduce_scene
 from s2pipe.simulation.landscape import simulate_scene
 
 COLUMNS = [

@@ -29,7 +29,8 @@ from s2pipe.core.encoding import Encoding
 from s2pipe.core.errors import InputError, StoreError
 from s2pipe.store.location import locate
 from s2pipe.store.lock import hold
-from s2pipe.store.zarr_io import check_store, list_chunks, list_results, open_zarr, to_zarr
+from s2pipe.store.permission import check_store
+from s2pipe.store.zarr_io import list_chunks, list_results, open_zarr, to_zarr
 
 PROVENANCE = {
     "s2pipe_version": "0.1.0",

@@ -19,7 +19,7 @@ from s2pipe.methods import get_method
 from s2pipe.methods.mtf_resnet.pretrained import SHIPPED, load_pretrained
 from s2pipe.methods.mtf_resnet.recipe import MtfResNet
 from s2pipe.networks import mtf_resnet
-from s2pipe.quality.evaluation import reduce_scene
+from s2pipe.quality.reduced import reduce_scene
 from s2pipe.simulation.landscape import simulate_scene
 
 

@@ -1,0 +1,88 @@
+"""What forbids to write something into a result: in what the two differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from s2pipe.store.layout import VARIABLE
+from s2pipe.store.ledger import Ledger
+
+COMPLETE = "s2pipe_complete"
+VERSION = "s2pipe_version"
+WRITTEN = "s2pipe_written"
+STARTED = "started"
+
+
+def made_by(array: xr.DataArray) -> dict[str, Any]:
+    """What an array states of how its numbers were made."""
+    return {str(name): value for name, value in array.attrs.items() if str(name).startswith("s2pipe_") and name != VERSION}
+
+
+def differences_between(stored: xr.Dataset, given: xr.Dataset, ledger: Ledger, *, refit: bool) -> Iterator[str]:
+    """What forbids to write `given` into `stored`, as the ends of a sentence."""
+    old, new = stored[VARIABLE], given[VARIABLE]
+    if list(old["band"].values) != list(new["band"].values):
+        yield f"it has bands {', '.join(old['band'].values)}, not {', '.join(new['band'].values)}"
+    elif not all(np.array_equal(old[axis].values, new[axis].values) for axis in ("y", "x")) or not _same_crs(old, new):
+        yield f"it has another grid, {_grid(old)}, not {_grid(new)}"
+    elif ledger.edges != [list(edges) for edges in (new.chunks or ())[1:]]:
+        yield f"it was written in chunks of {_chunk(ledger.edges)} px, not {_chunk([list(e) for e in (new.chunks or ())[1:]])}"
+    yield from _different_items(_not_made(old), _not_made(new))
+    if not refit:
+        last = {name: value for name, value in ledger.runs[-1].items() if name not in (VERSION, STARTED)}
+        differences = list(_different_items(last, made_by(new)))
+        if differences:
+            yield "; ".join(differences) + "; refit=True (--refit) writes what is lacking by the new fit"
+    if old.dtype != new.dtype:
+        yield f"it holds {old.dtype}, not {new.dtype}"
+    yield from _differences_of_dates(old, new)
+
+
+def _not_made(array: xr.DataArray) -> dict[str, Any]:
+    return {str(name): value for name, value in array.attrs.items() if not str(name).startswith("s2pipe_")}
+
+
+def _different_items(old: Mapping[Any, Any], new: Mapping[Any, Any]) -> Iterator[str]:
+    for name in sorted({*map(str, old), *map(str, new)}):
+        if not _same(old.get(name), new.get(name)):
+            yield f"its {name} is {_plain(old.get(name))!r}, not {_plain(new.get(name))!r}"
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are equal, or none is a number."""
+    return bool(one == other) or (one != one and other != other)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _differences_of_dates(old: xr.DataArray, new: xr.DataArray) -> Iterator[str]:
+    times = new["time"].values
+    names = [{str(name) for name, coord in array.coords.items() if coord.dims[:1] == ("time",)} for array in (old, new)]
+    if names[0] != names[1]:
+        yield f"its dates are described by {', '.join(sorted(names[0]))}, not {', '.join(sorted(names[1]))}"
+        return
+    both = np.intersect1d(old["time"].values, times)
+    for name in sorted(names[0]):
+        before, after = (array[name].sel(time=both).values for array in (old, new))
+        for time, is_, shall in zip(both, before.tolist(), after.tolist(), strict=True):
+            if not _same(is_, shall):
+                yield f"the {name} of {time} is {is_!r}, not {shall!r}"
+
+
+def _same_crs(old: xr.DataArray, new: xr.DataArray) -> bool:
+    return bool(old.rio.crs == new.rio.crs)
+
+
+def _grid(array: xr.DataArray) -> str:
+    corner = f"{array['x'].values[0]:.0f}, {array['y'].values[0]:.0f}"
+    return f"{array.sizes['y']} x {array.sizes['x']} px from {corner} in {array.rio.crs}"
+
+
+def _chunk(edges: Sequence[Sequence[int]]) -> str:
+    return " x ".join(str(axis[0]) for axis in edges[1:])
