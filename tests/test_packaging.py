@@ -134,6 +134,14 @@ def test_wheel_ships_types_licence_weights_and_command(tmp_path: Path) -> None:
         (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
         assert "s2pipe = s2pipe.cli.app:app" in archive.read(entry_points).decode()
     sources = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "s2pipe").rglob("*.py")}
-    assert sources | {"s2pipe/py.typed", "s2pipe/weights/mtf-resnet.safetensors", "s2pipe/weights/mtf-resnet.md"} <= names
+    assert (
+        sources
+        | {
+            "s2pipe/py.typed",
+            "s2pipe/methods/mtf_resnet/weights/mtf-resnet.safetensors",
+            "s2pipe/methods/mtf_resnet/weights/mtf-resnet.md",
+        }
+        <= names
+    )
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert all(name.startswith("s2pipe") for name in names)

@@ -25,7 +25,7 @@ with chunk_bar("33TWM_32633: chunks written", done=10, total=1000) as report:
 LOGGED = """
 import logging
 import time
-from s2pipe import cli
+from s2pipe.cli import app as cli
 from s2pipe.core.progress import chunk_bar
 
 cli.main(verbose=True)
@@ -146,7 +146,7 @@ class Notebook(nbclient.NotebookClient):
 
     def __init__(self, *cells: str) -> None:
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-        super().__init__(notebook, timeout=120, resources={"metadata": {"path": Path(__file__).parent}})
+        super().__init__(notebook, timeout=120, resources={"metadata": {"path": Path(__file__).parents[1]}})
         self.updates: list[str] = []
 
     def process_message(self, message: dict[str, Any], cell: Any, cell_index: int) -> Any:
