@@ -122,11 +122,8 @@ def _halved(edge: int) -> int:
 
 @lru_cache
 def _slots(kind: str, owner: str, count: int) -> threading.BoundedSemaphore:
-    """Lets so many blocks of an owner, see `clusters.cores`, be computed at once: one on a GPU, whose memory is one.
-
-    Other threads read and write meanwhile.
-    """
-    return threading.BoundedSemaphore(count if kind == "cpu" else 1)
+    """Lets so many blocks of an owner, see `clusters.cores`, be computed at once. Other threads read and write meanwhile."""
+    return threading.BoundedSemaphore(count)
 
 
 def _block(device: str) -> tuple[int, int]:
@@ -163,8 +160,9 @@ def _sharpen_blocks(
     halo = sharpener.halo
     height, width = (size - 2 * halo for size in r10m.shape[1:])
     sharpened = np.empty((len(sharpener.bands_out), height, width), dtype=np.float32)
-    owner, count = cores()
-    slots = _slots(torch.device(device).type, owner, count)
+    kind = torch.device(device).type
+    owner, count = cores() if kind == "cpu" else ("", 1)  # the memory of a GPU is one
+    slots = _slots(kind, owner, count)
 
     def sharpen_block(block: lattice.Block) -> None:
         with slots:
@@ -173,7 +171,7 @@ def _sharpen_blocks(
         sharpened[:, slice(*block.inner_y), slice(*block.inner_x)] = kept
 
     blocks = lattice.blocks(height, width, edges=edges, halo=halo)
-    if torch.device(device).type == "cpu":
+    if kind == "cpu":
         with single_threads(count) as pool:
             list(pool.map(sharpen_block, blocks))
     else:
