@@ -251,6 +251,7 @@ def fit(
     with clean_exit():
         import s2pipe
         from s2pipe.inputs.files import read_scene
+        from s2pipe.methods.base import TorchSharpener
 
         start = time.perf_counter()
         check_weights_path(out_file, overwrite)
@@ -275,6 +276,8 @@ def fit(
         say(f"bands:   {' '.join(sharpener.bands_out)}, of {' '.join(sharpener.bands_in)}")
         say(f"halo:    {sharpener.halo} px at 10 m")
         say(f"sensor:  {sensor}")
+        if isinstance(sharpener, TorchSharpener):
+            say(f"in:      {sharpener.precision}, where its network computes")
         say(f"{time.perf_counter() - start:.0f} s")
 
 

@@ -20,9 +20,9 @@ LEGAL = ("auto", *get_args(Precision))
 
 def check_precision(precision: Any) -> str:
     """Refuse what is no precision; returns it."""
-    if precision not in LEGAL:
+    if not isinstance(precision, str) or precision not in LEGAL:
         raise InputError(f"precision={precision!r} must be one of {', '.join(map(repr, LEGAL))}")
-    return str(precision)
+    return precision
 
 
 def choose_precision(precision: str, device: str) -> Precision:
@@ -47,7 +47,7 @@ def choose_precision(precision: str, device: str) -> Precision:
     check_precision(precision)
     kind = torch.device(device).type
     if precision == "auto":
-        precision = os.environ.get(VARIABLE, "auto")
+        precision = os.environ.get(VARIABLE) or "auto"
         if precision not in LEGAL:
             raise InputError(f"the environment variable {VARIABLE} is {precision!r}; set it to one of {', '.join(LEGAL)}")
     if precision == "auto":
@@ -88,6 +88,6 @@ def _works(kind: str) -> bool:
 def _refuse_bfloat16_unless_it_works(kind: str) -> None:
     if not _works(kind):
         raise InputError(
-            f"the {kind} of {platform.node()} cannot compute in bfloat16; give precision='float32' (--precision float32). A "
-            "store that was begun in bfloat16 takes it with refit=True (--refit), or overwrite=True (--overwrite)"
+            f"the {kind} of {platform.node()} cannot compute in bfloat16; give precision='float32' (--precision float32), "
+            "and for a store that was begun in bfloat16 also refit=True (--refit), or overwrite=True (--overwrite)"
         )

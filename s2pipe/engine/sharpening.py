@@ -20,7 +20,7 @@ from s2pipe.core.errors import InputError
 from s2pipe.core.precision import check_precision, choose_precision
 from s2pipe.core.progress import Progress, progress_bar
 from s2pipe.core.threads import fixed_threads
-from s2pipe.engine.clusters import runs_on_gpus
+from s2pipe.engine.clusters import current_client, runs_on_gpus
 from s2pipe.engine.halo import plan_axis, sharpen_chunks
 from s2pipe.engine.worker import check_device, choose_device
 from s2pipe.fitting.sampling import Sample
@@ -113,6 +113,8 @@ def sharpen(
         )
     if sharpener is not None:
         _check_sharpener(sharpener, _all_bands(cube), _coarse(wanted))
+        if isinstance(sharpener, TorchSharpener) and current_client() is None:
+            sharpener.check_runs_on(choose_device(device))
     used = {10} | {BANDS[band].gsd for band in (*wanted, *(sharpener.bands_in if sharpener else ()))}
     cube = _keep(cube, used)
     numbers = sharpen_chunks(cube, sharpener, wanted, device=device)
@@ -213,7 +215,7 @@ def fit_sample(sample: Sample, method: Method, context: FitContext) -> Sharpener
 
 def in_precision(sharpener: Sharpener, precision: str) -> Sharpener:
     """A fitted Sharpener that computes in the precision named; "auto" leaves it its own."""
-    if precision == "auto":
+    if check_precision(precision) == "auto":
         return sharpener
     if not isinstance(sharpener, TorchSharpener):
         raise InputError(f"precision={precision!r} cannot be set on a {type(sharpener).__name__}; leave it out")

@@ -19,7 +19,7 @@ from dask.utils import key_split
 from s2pipe.core.errors import ReadError, S2PipeError
 from s2pipe.core.progress import chunk_bar, progress_of
 from s2pipe.engine.clusters import current_client, warn_if_nobody_works
-from s2pipe.engine.sharpening import as_method, bands_wanted, fit_for, is_fitted, sharpen
+from s2pipe.engine.sharpening import as_method, bands_wanted, fit_for, in_precision, is_fitted, sharpen
 from s2pipe.jobs.kept_sharpener import check_same_fit, keep_sharpener, kept_sharpener
 from s2pipe.physics.sensor import as_sensor
 from s2pipe.store.location import locate
@@ -124,8 +124,8 @@ def planned(
     check_place(place, overwrite=overwrite, resume=not overwrite)
     warn_if_nobody_works()
     if is_fitted(method):
-        sharpened = sharpen(cube, method, sensor=sensor, bands=bands, device=device, precision=precision, **fit_options)
-        fitted: Sharpener | None = method
+        fitted: Sharpener | None = in_precision(method, precision)
+        sharpened = sharpen(cube, fitted or method, sensor=sensor, bands=bands, device=device, **fit_options)
     else:
         recipe, wanted = as_method(method, fit_options), bands_wanted(cube, bands)
         kept = None if overwrite or refit else kept_sharpener(place)

@@ -163,6 +163,9 @@ class TorchSharpener:
         """The same Sharpener with networks that compute in `precision`, if they can compute in another than float32."""
         return self
 
+    def check_runs_on(self, device: str) -> None:
+        """Raise InputError if it cannot compute on a device of this process."""
+
     def one_scale_lower(self, ratio: int) -> Self:
         """The same Sharpener for the scene degraded by `ratio`: what it holds in pixels of 10 m is told in larger ones."""
         return self

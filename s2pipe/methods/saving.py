@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from s2pipe.core.errors import InputError
+from s2pipe.core.precision import Precision
 from s2pipe.core.tensor_files import SUFFIX, read_tensors, write_tensors
 from s2pipe.methods import METHODS
 from s2pipe.methods.base import Sharpener, TorchSharpener
@@ -89,4 +90,6 @@ def _fields(stated: Mapping[str, Any]) -> dict[str, Any]:
     sensor = Sensor(protocol=stated["sensor"]["protocol"], mtf=tuple((band, mtf) for band, mtf in stated["sensor"]["mtf"]))
     names = {name: tuple(stated[name]) for name in ("bands_in", "bands_out", "bicubic_bands")}
     stated = {"precision": "float32", **stated}  # what an earlier version wrote states none
+    if stated["precision"] not in get_args(Precision):
+        raise KeyError(f"its precision is {stated['precision']!r}")
     return {**{name: stated[name] for name in ("method", "options", "seed", "precision", "halo")}, **names, "sensor": sensor}

@@ -1,4 +1,5 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -22,6 +23,22 @@ def test_a_fit_has_a_fixed_number_of_threads_whatever_there_was_before(before):
         assert torch.get_num_threads() == before and blas_threads() == blas
     finally:
         torch.set_num_threads(kept)
+
+
+def test_fits_and_pools_of_several_threads_leave_the_process_as_it_was():
+    before, blas, entered = torch.get_num_threads(), blas_threads(), threading.Barrier(4)
+
+    def work(context):
+        with context:
+            entered.wait(30)
+            assert blas_threads() == {1}
+
+    contexts = [threads.fixed_threads(), threads.single_threads(2), threads.fixed_threads(), threads.single_threads(2)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, contexts))
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == before
+    assert torch.get_num_threads() == before and blas_threads() == blas
 
 
 def test_single_threads_compute_with_one_and_leave_others_as_they_were():

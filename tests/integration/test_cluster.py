@@ -65,7 +65,7 @@ def test_a_worker_that_cannot_compute_in_the_precision_ends_the_job_and_the_cure
         LocalCluster(n_workers=1, dashboard_address=None, host="127.0.0.1", env=WITHOUT_BFLOAT16) as cluster,
         Client(cluster),
     ):
-        with pytest.raises(InputError, match=r"cannot compute in bfloat16; give precision='float32'.*with refit=True"):
+        with pytest.raises(InputError, match=r"cannot compute in bfloat16; give precision='float32'.*also refit=True"):
             s2pipe.sharpen_to_store(cube, store)
         s2pipe.sharpen_to_store(cube, store, precision="float32", refit=True)
     assert list(s2pipe.list_chunks(store)["precision"]) == ["bfloat16", "float32"]

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from dask.utils import key_split
 from distributed import Client
+from quick import skip_without
 from scenes import random_cube, with_chunks, with_numbers
 
 import s2pipe
@@ -82,7 +83,16 @@ def test_the_precision_of_the_weights_is_kept_and_stated(cube, tmp_path, precisi
     xr.testing.assert_identical(open_zarr(store).compute(), s2pipe.sharpen(cube, sharpener).compute())
 
 
+def test_the_precision_named_for_a_fitted_sharpener_is_kept_with_it(cube, tmp_path):
+    skip_without("bfloat16")
+    store, sharpener = tmp_path / "a.zarr", s2pipe.fit(first_date(cube), "mtf-resnet", precision="bfloat16")
+    sharpen_to_store(first_date(cube), store, method=sharpener, precision="float32")
+    sharpen_to_store(cube, store)
+    assert set(s2pipe.list_chunks(store)["precision"]) == {"float32"}
+
+
 def test_a_refit_may_be_in_another_precision(cube, tmp_path):
+    skip_without("bfloat16")
     sharpen_to_store(first_date(cube), tmp_path / "a.zarr", method="mtf-resnet", precision="float32")
     sharpen_to_store(cube, tmp_path / "a.zarr", method="mtf-resnet", precision="bfloat16", refit=True)
     assert list(s2pipe.list_chunks(tmp_path / "a.zarr")["precision"]) == ["float32", "bfloat16"]

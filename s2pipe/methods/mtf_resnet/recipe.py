@@ -18,7 +18,7 @@ from s2pipe.core.checks import check_positive, check_whole
 from s2pipe.core.errors import InputError
 from s2pipe.core.hashing import sha256_of
 from s2pipe.core.lattice import STEP
-from s2pipe.core.precision import Precision, computing_in
+from s2pipe.core.precision import Precision, choose_precision, computing_in
 from s2pipe.core.tensor_files import tensors_below
 from s2pipe.fitting.sampling import Sample, unseen_bands
 from s2pipe.fitting.training import Checkpoint, train
@@ -227,6 +227,10 @@ class MtfResNetSharpener(TorchSharpener):
     def in_precision(self, precision: Precision) -> Self:
         """See `TorchSharpener.in_precision`."""
         return replace(self, precision=precision)
+
+    def check_runs_on(self, device: str) -> None:
+        """See `TorchSharpener.check_runs_on`."""
+        choose_precision(self.precision, device)
 
     def one_scale_lower(self, ratio: int) -> Self:
         """See `TorchSharpener.one_scale_lower`."""

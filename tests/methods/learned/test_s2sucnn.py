@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from quick import skip_without
 from scenes import random_cube, with_chunks, with_numbers
 
 import s2pipe
@@ -152,6 +153,7 @@ def test_the_loss_is_the_sum_of_the_mean_absolute_errors_of_the_resolutions():
 
 
 def test_the_degradation_stays_in_float32_where_the_network_does_not():
+    skip_without("bfloat16")
     truth, cube = degraded_scene()
     assert scene_of(cube, patch=None, precision="bfloat16").loss(Truth(truth[None]), 1).item() < 1e-6
 
