@@ -31,7 +31,7 @@ from typing import Any
 from run_facts import HERE, commit, load_scene, markdown, stated
 
 RESULTS = HERE / "results" / "two_commits.json"
-ROUNDS = 5
+ROUNDS = 3
 JOB, CHUNK, SCENE = 3660, 1830, 756
 WORK = ("job", "one chunk", "training")
 
