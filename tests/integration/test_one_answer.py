@@ -87,8 +87,8 @@ import s2pipe
 from quick import quick_options
 from scenes import random_cube
 
-cube = random_cube(192, 192)
-for method, steps in (("glp", None), ("atprk", None), ("ssss", None), ("mtf-resnet", 3), ("ssc-cnn", 3), ("s2sucnn", 3)):
+cube = random_cube(168, 168)
+for method, steps in (("glp", None), ("atprk", None), ("mtf-resnet", 2), ("ssc-cnn", 2), ("s2sucnn", 2)):
     options = quick_options(method) | ({"steps": steps} if steps else {})
     print(method, s2pipe.fit(cube, method, progress=lambda *_: None, **options).weights_sha256)
 """
@@ -97,7 +97,7 @@ for method, steps in (("glp", None), ("atprk", None), ("ssss", None), ("mtf-resn
 @pytest.mark.slow
 def test_a_fit_finds_the_same_weights_each_time(precision: str) -> None:
     found = set()
-    for beside, count in ((False, 1), (False, 4), (True, 2)):
+    for beside, count in ((False, 1), (True, 4)):
         with other_work() if beside else nullcontext():
             done = subprocess.run(
                 [sys.executable, "-c", FITS],
