@@ -28,9 +28,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from run_facts import HERE, commit, load_scene, markdown, stated
+# What measures a commit must not import what only this one has: `run_facts` is imported where both are compared.
 
-RESULTS = HERE / "results" / "two_commits.json"
+RESULTS = Path(__file__).parent / "results" / "two_commits.json"
 ROUNDS = 3
 JOB, CHUNK, SCENE = 3660, 1830, 756
 WORK = ("job", "one chunk", "training")
@@ -43,6 +43,7 @@ def quiet(*_: Any) -> None:
 def make_input(folder: Path) -> None:
     """Scenes that both commits read: COGs with their STAC item, and arrays."""
     import numpy as np
+    from run_facts import load_scene
 
     from s2pipe.simulation.archive import write_scene
     from s2pipe.simulation.landscape import enlarge_scene
@@ -95,6 +96,8 @@ def measured(checkout: Path, work: str, folder: Path) -> float:
 
 def run(other: Path) -> dict[str, Any]:
     """Measure both in turn."""
+    from run_facts import HERE, commit, stated
+
     described = subprocess.run(["git", "describe", "--always"], cwd=other, capture_output=True, text=True, check=True)
     checkouts = {"other": other, "this": HERE.parent}
     found: dict[str, dict[str, list[float]]] = {work: {name: [] for name in checkouts} for work in WORK}
@@ -111,6 +114,8 @@ def run(other: Path) -> dict[str, Any]:
 
 def render(result: dict[str, Any]) -> str:
     """The page, in Markdown."""
+    from run_facts import markdown
+
     rows = []
     for work, times in result["seconds"].items():
         ratios = [this / other for this, other in zip(times["this"], times["other"], strict=True)]
