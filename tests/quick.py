@@ -40,6 +40,10 @@ def quick_options(method: str) -> dict[str, Any]:
     return _dsen2_weights() if method == "dsen2" else QUICK.get(method, {})
 
 
+WITHOUT_BFLOAT16 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+"""What makes torch's library of convolutions believe that the processor has no instructions it could compute bfloat16 by."""
+
+
 def available_precisions() -> list[str]:
     """Those that this machine can compute in."""
     found = []

@@ -113,7 +113,8 @@ def sharpen(
         )
     if sharpener is not None:
         _check_sharpener(sharpener, _all_bands(cube), _coarse(wanted))
-        if isinstance(sharpener, TorchSharpener) and current_client() is None:
+        if device in ("auto", "cpu") and isinstance(sharpener, TorchSharpener) and current_client() is None:
+            # a device that is named may be that of another process, which says so itself
             sharpener.check_runs_on(choose_device(device))
     used = {10} | {BANDS[band].gsd for band in (*wanted, *(sharpener.bands_in if sharpener else ()))}
     cube = _keep(cube, used)

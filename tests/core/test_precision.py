@@ -5,15 +5,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from quick import skip_without
+from quick import WITHOUT_BFLOAT16, skip_without
 from scenes import random_cube
 
 import s2pipe
 from s2pipe import InputError
 from s2pipe.core.precision import check_precision, choose_precision, computing_in
-
-WITHOUT_BFLOAT16 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
-"""What makes torch's library of convolutions believe that the processor has no instructions it could compute bfloat16 by."""
 
 
 def test_other_precisions_are_refused(monkeypatch):

@@ -12,15 +12,12 @@ import pytest
 import xarray as xr
 from counting import CountingSharpener, SlowCountingSharpener, seen
 from distributed import Client, LocalCluster
-from quick import skip_without
+from quick import WITHOUT_BFLOAT16, skip_without
 from scenes import random_cube, with_chunks
 
 import s2pipe
 from s2pipe import InputError
 from s2pipe.cli.arguments import cluster_at
-
-WITHOUT_BFLOAT16 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
-"""What makes torch's library of convolutions believe that the processor has no instructions it could compute bfloat16 by."""
 
 
 @pytest.fixture(scope="module")
