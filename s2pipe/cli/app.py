@@ -29,7 +29,7 @@ from s2pipe.cli.arguments import (
     parse_bands,
     store_size,
 )
-from s2pipe.cli.console import clean_exit, counted, err, out, say
+from s2pipe.cli.console import Commands, counted, err, out, say
 from s2pipe.cli.options import (
     DATETIME_HELP,
     Bbox,
@@ -54,6 +54,7 @@ from s2pipe.cli.tables import frame_table, items_table, print_installation, prin
 # Whatever takes long to import (torch, dask, rasterio) is imported in the commands that use it: `--help` must be quick.
 
 app = typer.Typer(
+    cls=Commands,
     help="All Sentinel-2 bands at 10 m: from a STAC search to a sharpened Zarr store.",
     no_args_is_help=True,
     add_completion=False,
@@ -89,19 +90,18 @@ def search(
     ] = None,
 ) -> None:
     """List the Sentinel-2 scenes that a catalog has for an area and a time."""
-    with clean_exit():
-        from s2pipe.inputs.search import search as search_catalog
+    from s2pipe.inputs.search import search as search_catalog
 
-        items = search_catalog(
-            catalog, bbox=bbox, datetime=datetime, collection=collection, max_cloud_cover=max_cloud_cover, limit=limit
-        )
-        out.print(items_table(items))
-        if out_file:
-            try:
-                items.save_object(str(out_file))
-            except OSError as error:
-                raise InputError(f"--out {out_file} cannot be written: {error.strerror}") from None
-            say(f"{counted(len(items), 'item')} written to {out_file}")
+    items = search_catalog(
+        catalog, bbox=bbox, datetime=datetime, collection=collection, max_cloud_cover=max_cloud_cover, limit=limit
+    )
+    out.print(items_table(items))
+    if out_file:
+        try:
+            items.save_object(str(out_file))
+        except OSError as error:
+            raise InputError(f"--out {out_file} cannot be written: {error.strerror}") from None
+        say(f"{counted(len(items), 'item')} written to {out_file}")
 
 
 @app.command()
@@ -155,72 +155,69 @@ def sharpen(
 
     What a group has already is kept: run it again after an interruption, or for later dates, which are added.
     """
-    with clean_exit():
-        import s2pipe
-        from s2pipe.core.precision import check_precision
-        from s2pipe.engine.clusters import TLS_OPTIONS, tls_security
-        from s2pipe.engine.worker import check_device
-        from s2pipe.inputs.load import check_chunk_edge, check_loader
-        from s2pipe.inputs.offsets import check_offset
-        from s2pipe.inputs.search import signer_of
-        from s2pipe.store.permission import check_store
+    import s2pipe
+    from s2pipe.core.precision import check_precision
+    from s2pipe.engine.clusters import TLS_OPTIONS, tls_security
+    from s2pipe.engine.worker import check_device
+    from s2pipe.inputs.load import check_chunk_edge, check_loader
+    from s2pipe.inputs.offsets import check_offset
+    from s2pipe.inputs.search import signer_of
+    from s2pipe.store.permission import check_store
 
-        start = time.perf_counter()
-        if overwrite and refit:
-            raise InputError("--overwrite fits anew anyway; leave out --refit")
-        fit_options = options_given(steps=steps, weights=weights)
-        chosen = method_or_weights(method, **fit_options)
-        if not isinstance(chosen, str) and (refused := options_given(steps=steps, weights=weights, seed=seed)):
-            raise InputError(
-                f"{method} is fitted already: leave out {' and '.join(f'--{name}' for name in refused)}, or fit anew"
-            )
-        wanted = parse_bands(bands)
-        check_device(device)
-        check_precision(precision)
-        check_chunk_edge(chunks)
-        check_loader(loader)
-        if offset is not None:
-            check_offset(offset)
-        security = tls_security(tls_ca_file, tls_cert, tls_key)
-        if security is not None and scheduler in (None, "local"):
-            raise InputError(f"{TLS_OPTIONS} are for a scheduler elsewhere: give --scheduler tls://host:8786 too")
-        sign = signer_of(catalog)
-        items = s2pipe.search(catalog, bbox=bbox, datetime=datetime, collection=collection, max_cloud_cover=max_cloud_cover)
-        groups = s2pipe.group_items(items)
-        for group in groups:
-            check_store(store, group=group, overwrite=overwrite, resume=not overwrite)
-        load = partial(
-            s2pipe.load,
-            bbox=bbox,
-            bands=bands_to_load(wanted, chosen),
-            chunks=chunks,
-            loader=loader,
-            offset=offset,
-            sign=sign,
+    start = time.perf_counter()
+    if overwrite and refit:
+        raise InputError("--overwrite fits anew anyway; leave out --refit")
+    fit_options = options_given(steps=steps, weights=weights)
+    chosen = method_or_weights(method, **fit_options)
+    if not isinstance(chosen, str) and (refused := options_given(steps=steps, weights=weights, seed=seed)):
+        raise InputError(f"{method} is fitted already: leave out {' and '.join(f'--{name}' for name in refused)}, or fit anew")
+    wanted = parse_bands(bands)
+    check_device(device)
+    check_precision(precision)
+    check_chunk_edge(chunks)
+    check_loader(loader)
+    if offset is not None:
+        check_offset(offset)
+    security = tls_security(tls_ca_file, tls_cert, tls_key)
+    if security is not None and scheduler in (None, "local"):
+        raise InputError(f"{TLS_OPTIONS} are for a scheduler elsewhere: give --scheduler tls://host:8786 too")
+    sign = signer_of(catalog)
+    items = s2pipe.search(catalog, bbox=bbox, datetime=datetime, collection=collection, max_cloud_cover=max_cloud_cover)
+    groups = s2pipe.group_items(items)
+    for group in groups:
+        check_store(store, group=group, overwrite=overwrite, resume=not overwrite)
+    load = partial(
+        s2pipe.load,
+        bbox=bbox,
+        bands=bands_to_load(wanted, chosen),
+        chunks=chunks,
+        loader=loader,
+        offset=offset,
+        sign=sign,
+    )
+
+    def load_and_tell(group: str) -> xr.DataTree:
+        cube = load(groups[group])
+        err.print(f"[bold]{group}[/]: {extent_of(cube)}", highlight=False)
+        return cube
+
+    with cluster_at(scheduler, security), chunks_told():
+        s2pipe.sharpen_tiles(
+            {group: partial(load_and_tell, group) for group in groups},
+            store,
+            at_once=at_once,
+            method=chosen,
+            bands=wanted,
+            device=device,
+            precision=precision,
+            seed=seed or 0,
+            overwrite=overwrite,
+            refit=refit,
+            shards=not unsharded,
+            **fit_options,
         )
-
-        def load_and_tell(group: str) -> xr.DataTree:
-            cube = load(groups[group])
-            err.print(f"[bold]{group}[/]: {extent_of(cube)}", highlight=False)
-            return cube
-
-        with cluster_at(scheduler, security), chunks_told():
-            s2pipe.sharpen_tiles(
-                {group: partial(load_and_tell, group) for group in groups},
-                store,
-                at_once=at_once,
-                method=chosen,
-                bands=wanted,
-                device=device,
-                precision=precision,
-                seed=seed or 0,
-                overwrite=overwrite,
-                refit=refit,
-                shards=not unsharded,
-                **fit_options,
-            )
-        say(f"{redact(store)}: {', '.join(groups)}")
-        say(f"{store_size(store)}{time.perf_counter() - start:.0f} s")
+    say(f"{redact(store)}: {', '.join(groups)}")
+    say(f"{store_size(store)}{time.perf_counter() - start:.0f} s")
 
 
 @app.command()
@@ -248,37 +245,36 @@ def fit(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
     """Fit a method on a scene, and write the weights to a file for `sharpen` and `evaluate`."""
-    with clean_exit():
-        import s2pipe
-        from s2pipe.inputs.files import read_scene
-        from s2pipe.methods.base import TorchSharpener
+    import s2pipe
+    from s2pipe.inputs.files import read_scene
+    from s2pipe.methods.base import TorchSharpener
 
-        start = time.perf_counter()
-        check_weights_path(out_file, overwrite)
-        cube = read_scene(scene, scale=scale, offset=offset).cube
-        if repair:
-            cube = s2pipe.repair_registration(cube)
-        if checkpoint is not None:
-            make_checkpoint_folder(checkpoint)
-        sharpener = s2pipe.fit(
-            cube,
-            method,
-            sensor=s2pipe.Sensor.named(sensor),
-            seed=seed,
-            device=device,
-            precision=precision,
-            checkpoint=checkpoint,
-            **options_given(steps=steps, weights=weights, weights_20m=weights_20m, weights_60m=weights_60m),
-        )
-        s2pipe.save_sharpener(sharpener, out_file)
-        say(f"weights: {out_file}")
-        say(f"method:  {method}")
-        say(f"bands:   {' '.join(sharpener.bands_out)}, of {' '.join(sharpener.bands_in)}")
-        say(f"halo:    {sharpener.halo} px at 10 m")
-        say(f"sensor:  {sensor}")
-        if isinstance(sharpener, TorchSharpener):
-            say(f"in:      {sharpener.precision}, where its network computes")
-        say(f"{time.perf_counter() - start:.0f} s")
+    start = time.perf_counter()
+    check_weights_path(out_file, overwrite)
+    cube = read_scene(scene, scale=scale, offset=offset).cube
+    if repair:
+        cube = s2pipe.repair_registration(cube)
+    if checkpoint is not None:
+        make_checkpoint_folder(checkpoint)
+    sharpener = s2pipe.fit(
+        cube,
+        method,
+        sensor=s2pipe.Sensor.named(sensor),
+        seed=seed,
+        device=device,
+        precision=precision,
+        checkpoint=checkpoint,
+        **options_given(steps=steps, weights=weights, weights_20m=weights_20m, weights_60m=weights_60m),
+    )
+    s2pipe.save_sharpener(sharpener, out_file)
+    say(f"weights: {out_file}")
+    say(f"method:  {method}")
+    say(f"bands:   {' '.join(sharpener.bands_out)}, of {' '.join(sharpener.bands_in)}")
+    say(f"halo:    {sharpener.halo} px at 10 m")
+    say(f"sensor:  {sensor}")
+    if isinstance(sharpener, TorchSharpener):
+        say(f"in:      {sharpener.precision}, where its network computes")
+    say(f"{time.perf_counter() - start:.0f} s")
 
 
 @app.command()
@@ -320,34 +316,33 @@ def evaluate(
 
     A file of the papers that is degraded already, and holds its reference, is judged by that.
     """
-    with clean_exit():
-        import s2pipe
-        from s2pipe.inputs.files import read_scene
+    import s2pipe
+    from s2pipe.inputs.files import read_scene
 
-        methods = [name_or_weights(given) for given in method]
-        read = read_scene(scene, scale=scale, offset=offset)
-        if repair and read.reference is not None:
-            raise InputError("--repair would crop the scene, but not its own reference; leave it out")
-        scores = s2pipe.evaluate(
-            s2pipe.repair_registration(read.cube) if repair else read.cube,
-            methods,
-            protocol=protocol,  # type: ignore[arg-type]  # evaluate refuses others
-            gsd=gsd,
-            crop=crop,
-            sensor=None if sensor is None else s2pipe.Sensor.named(sensor),
-            reference=read.reference,
-            seed=seed,
-            device=device,
-            precision=precision,
-            plot=plot,
-            **options_given(steps=steps, weights=weights, weights_20m=weights_20m, weights_60m=weights_60m),
-        )
-        if as_json:
-            typer.echo(scores.to_json(orient="records"))
-        else:
-            print_scores(scores, title=what_was_judged(read, protocol=protocol, gsd=gsd, told=sensor))
-            if plot is not None:
-                say(f"picture: {plot}")
+    methods = [name_or_weights(given) for given in method]
+    read = read_scene(scene, scale=scale, offset=offset)
+    if repair and read.reference is not None:
+        raise InputError("--repair would crop the scene, but not its own reference; leave it out")
+    scores = s2pipe.evaluate(
+        s2pipe.repair_registration(read.cube) if repair else read.cube,
+        methods,
+        protocol=protocol,  # type: ignore[arg-type]  # evaluate refuses others
+        gsd=gsd,
+        crop=crop,
+        sensor=None if sensor is None else s2pipe.Sensor.named(sensor),
+        reference=read.reference,
+        seed=seed,
+        device=device,
+        precision=precision,
+        plot=plot,
+        **options_given(steps=steps, weights=weights, weights_20m=weights_20m, weights_60m=weights_60m),
+    )
+    if as_json:
+        typer.echo(scores.to_json(orient="records"))
+    else:
+        print_scores(scores, title=what_was_judged(read, protocol=protocol, gsd=gsd, told=sensor))
+        if plot is not None:
+            say(f"picture: {plot}")
 
 
 @app.command()
@@ -355,11 +350,10 @@ def info(
     store: Annotated[str | None, typer.Argument(help="Tell what this Zarr store holds instead.")] = None,
 ) -> None:
     """Tell about this installation, its methods and the bands; or about a store that s2pipe wrote."""
-    with clean_exit():
-        if store is None:
-            print_installation()
-        else:
-            print_store(store)
+    if store is None:
+        print_installation()
+    else:
+        print_store(store)
 
 
 @app.command()
@@ -372,24 +366,23 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Of the scene and of the training.")] = 0,
 ) -> None:
     """Sharpen a simulated scene from catalog to store, offline, and compare the methods with its known truth."""
-    with clean_exit():
-        from s2pipe.methods.learned.lower_scale import SscCnn
-        from s2pipe.simulation.demo import run_demo
+    from s2pipe.methods.learned.lower_scale import SscCnn
+    from s2pipe.simulation.demo import run_demo
 
-        start = time.perf_counter()
-        result = run_demo(folder, size=size, steps=steps, seed=seed, console=out)
-        table = frame_table(result.sre.rename_axis("band").reset_index(), title="SRE in dB against truth")
-        for column in table.columns[1:]:
-            column.justify = "right"
-        table.rows[-1].style = "bold"
-        out.print(table)
-        say(f"ssc-cnn: {steps} training steps for each network; the paper trains {SscCnn.steps}")
-        say(f"Zarr store: {result.store}")
-        say(f"picture:    {result.picture}")
-        say(f"{time.perf_counter() - start:.0f} s")
-        mean = result.sre.loc["mean"]
-        if mean["ssc-cnn"] <= mean["bicubic"]:
-            raise S2PipeError("ssc-cnn is no better than bicubic: train longer (--steps), or this installation does not work")
-        default = mean.pop("mtf-resnet")
-        if default <= mean.max():
-            raise S2PipeError(f"mtf-resnet is no better than {mean.idxmax()}: this installation does not work")
+    start = time.perf_counter()
+    result = run_demo(folder, size=size, steps=steps, seed=seed, console=out)
+    table = frame_table(result.sre.rename_axis("band").reset_index(), title="SRE in dB against truth")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.rows[-1].style = "bold"
+    out.print(table)
+    say(f"ssc-cnn: {steps} training steps for each network; the paper trains {SscCnn.steps}")
+    say(f"Zarr store: {result.store}")
+    say(f"picture:    {result.picture}")
+    say(f"{time.perf_counter() - start:.0f} s")
+    mean = result.sre.loc["mean"]
+    if mean["ssc-cnn"] <= mean["bicubic"]:
+        raise S2PipeError("ssc-cnn is no better than bicubic: train longer (--steps), or this installation does not work")
+    default = mean.pop("mtf-resnet")
+    if default <= mean.max():
+        raise S2PipeError(f"mtf-resnet is no better than {mean.idxmax()}: this installation does not work")

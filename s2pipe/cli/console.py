@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from s2pipe.core.errors import InputError, S2PipeError
 from s2pipe.core.progress import stderr_console
-
-if TYPE_CHECKING:
-    pass
 
 out = Console()
 err = stderr_console()
@@ -26,16 +24,36 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def clean_exit() -> Iterator[None]:
-    """Turn s2pipe's own errors into one line on stderr and an exit code: 2 for bad input, 1 for the rest."""
+def clean_exit(flags: Callable[[], Mapping[str, str]] = dict) -> Iterator[None]:
+    """Turn s2pipe's own errors into one line on stderr and an exit code: 2 for bad input, 1 for the rest.
+
+    `flags` tells the options by which arguments of the library are given; the line names those that the error is about.
+    """
     try:
         yield
     except S2PipeError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        options = flags()
+        named = ", ".join(options[argument] for argument in error.arguments if argument in options)
+        told = f"{error} ({named})" if named else str(error)
+        err.print(f"[bold red]error:[/] {escape(told)}", highlight=False, soft_wrap=True)
         raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
     except KeyboardInterrupt:
         err.print("interrupted")
         raise typer.Exit(130) from None
+
+
+class Commands(TyperGroup):
+    """Commands that end as `clean_exit` says."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was typed, whose parameters are called as the arguments of the library that they give."""
+
+        def flags() -> dict[str, str]:
+            typed = self.commands[ctx.invoked_subcommand].params
+            return {str(parameter.name): parameter.opts[0] for parameter in typed if parameter.param_type_name == "option"}
+
+        with clean_exit(flags):
+            return super().invoke(ctx)
 
 
 def counted(number: int, noun: str) -> str:

@@ -4,11 +4,27 @@ import re
 
 
 class S2PipeError(Exception):
-    """Base class of every error s2pipe raises on purpose."""
+    """Base class of every error s2pipe raises on purpose.
+
+    Parameters
+    ----------
+    message : str
+    argument : str or tuple of str, optional
+        The arguments of the call that the message is about, as Python names them: ``"chunks"``.
+
+    Attributes
+    ----------
+    arguments : tuple of str
+        Empty where it is about none.
+    """
+
+    def __init__(self, message: str = "", *, argument: str | tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.arguments = (argument,) if isinstance(argument, str) else argument
 
 
 class InputError(S2PipeError, ValueError):
-    """An argument, an option or the data itself is not usable; the message says which and what is legal."""
+    """An argument, an option or the data itself is not usable; the message says which and what is accepted."""
 
 
 class CatalogError(S2PipeError):

@@ -1,8 +1,10 @@
-"""What error texts leave out."""
+"""What error texts leave out, and what errors know of themselves."""
+
+import pickle
 
 import pytest
 
-from s2pipe.core.errors import redact
+from s2pipe.core.errors import CatalogError, InputError, ReadError, S2PipeError, StoreError, redact
 
 
 @pytest.mark.parametrize(
@@ -20,3 +22,12 @@ from s2pipe.core.errors import redact
 )
 def test_urls_lose_queries_users_and_passwords(text: str, redacted: str) -> None:
     assert redact(text) == redacted
+
+
+@pytest.mark.parametrize("kind", [S2PipeError, InputError, CatalogError, ReadError, StoreError])
+@pytest.mark.parametrize(("argument", "arguments"), [("chunks", ("chunks",)), (("overwrite", "refit"),) * 2, ((), ())])
+def test_an_error_names_its_arguments_also_when_it_comes_from_another_process(
+    kind: type[S2PipeError], argument: str | tuple[str, ...], arguments: tuple[str, ...]
+) -> None:
+    error = pickle.loads(pickle.dumps(kind("chunks=7 is no multiple of 6", argument=argument)))
+    assert (type(error), str(error), error.arguments) == (kind, "chunks=7 is no multiple of 6", arguments)
