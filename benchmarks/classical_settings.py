@@ -22,6 +22,7 @@ from scipy import optimize
 
 import s2pipe
 from s2pipe import Sensor
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods import Method, Sharpener
 from s2pipe.methods.classical.s2sharp import S2sharp, S2sharpSharpener
 from s2pipe.methods.classical.ssss import ONE_DN, Ssss
@@ -42,7 +43,7 @@ SEARCHES = 60
 
 def rows() -> Iterator[tuple[str, str, str, float]]:
     """Method, what it is told, its setting, and the figure."""
-    reduced = reduce_scene(load_scene("iceland-raw"), Sensor.named("corner"), 20)
+    reduced = reduce_scene(as_cube(load_scene("iceland-raw")), Sensor.named("corner"), 20)
     centre, corner = Sensor.named("centre"), Sensor.named("corner")
 
     def sre(method: Method | Sharpener, told: Sensor) -> float:

@@ -22,6 +22,7 @@ from run_facts import HERE, REFERENCE, commit, load_scene, markdown, stated
 
 import s2pipe
 from s2pipe import Sensor
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods import METHODS, Method
 from s2pipe.methods.classical.ressr import ResSr
 from s2pipe.methods.classical.s2sharp import S2sharp
@@ -89,7 +90,7 @@ def measure(scene: str, protocol: str, told: str, methods: Mapping[str, str | Me
 def measure_chunks(scene: str, method: str) -> dict[str, Any]:
     """Mean SRE from one fit, under centre: the scene as one chunk, and in four."""
     sensor = Sensor.named("centre")
-    reduced = reduce_scene(load_scene(scene), sensor, 20)
+    reduced = reduce_scene(as_cube(load_scene(scene)), sensor, 20)
     sharpener = s2pipe.fit(reduced.cube, method, sensor=sensor, progress=lambda *_: None)
     in_four = reduced.cube.map_over_datasets(
         lambda node: node.chunk({axis: node.sizes[axis] // 2 for axis in "yx"}) if node.sizes else node

@@ -32,6 +32,7 @@ from s2pipe.core.bands import BANDS, bands_at
 from s2pipe.core.metrics import sre
 from s2pipe.fitting.sampling import Sample
 from s2pipe.fitting.training import train
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods.base import FitContext
 from s2pipe.methods.classical.pan import mixture
 from s2pipe.methods.mtf_resnet.examples import Example
@@ -191,7 +192,7 @@ def mistaken(scene: str) -> list[dict[str, Any]]:
 def ceiling(scene: str, protocol: Protocol) -> dict[str, Any]:
     """How good the network is on the right half of a scene once it has learnt from the truth in the left half."""
     sensor = Sensor.named(protocol)
-    reduced = reduce_scene(load_scene(scene), sensor, 20)
+    reduced = reduce_scene(as_cube(load_scene(scene)), sensor, 20)
     sample = Sample.of(reduced.cube, seed=0)
     (window,) = sample.windows
     example = Example.of(window, reduced.reference, sample.bands, COARSE, sensor)
@@ -216,7 +217,7 @@ def ceiling(scene: str, protocol: Protocol) -> dict[str, Any]:
 
 def ceiling_60m(scene: str) -> dict[str, Any]:
     """How good the 60 m bands are with the mixture of finer bands that fits the truth best, projected onto the observation."""
-    reduced = reduce_scene(load_scene(scene), Sensor(), 60)
+    reduced = reduce_scene(as_cube(load_scene(scene)), Sensor(), 60)
     sharpener = s2pipe.fit(reduced.cube, method_for(scene), progress=lambda *_: None)
     (window,) = Sample.of(reduced.cube, seed=0).windows
     finer, truth = sharpener.finer_bands(window.reflectance), torch.from_numpy(reduced.reference)

@@ -26,6 +26,7 @@ from torch import Tensor
 from s2pipe import Sensor
 from s2pipe.core.bands import BANDS
 from s2pipe.fitting.sampling import Sample
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods.mtf_resnet.inputs import COARSE, RATIO
 
 RESULTS = HERE / "results" / "platform_mtf.json"
@@ -60,7 +61,7 @@ def unexplained(mtf: float, band: str, pieces: list[tuple[Tensor, Tensor]]) -> f
 
 
 def measure(scene: str) -> list[dict[str, Any]]:
-    sample = Sample.of(load_scene(scene), seed=0)
+    sample = Sample.of(as_cube(load_scene(scene)), seed=0)
     windows = [part for window in sample.windows if (part := window.crop_to_multiple(12)) is not None]
     rows = []
     for band in COARSE:

@@ -34,10 +34,10 @@ from run_facts import DATA, HERE, REFERENCE, commit, load_scene, stated
 
 import s2pipe
 from s2pipe import Sensor
-from s2pipe.core.cube import bands_by_gsd, encoding_of, nodes
 from s2pipe.engine.sharpening import fit_context, fit_sample
 from s2pipe.fitting.sampling import Sample
 from s2pipe.fitting.training import HELD_OUT_EVERY
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.inputs.files import read_scene
 from s2pipe.methods import Method, Sharpener, get_method
 from s2pipe.methods.learned.lower_scale import LowerScaleCnn, LowerScaleSharpener, patch_places
@@ -98,17 +98,17 @@ def in_sample_on_scene(scene: str, protocol: str, method: Method, checkpoint: Pa
     """The papers' way: trained on the very pair it is scored on."""
     cube, sensor = load_scene(scene), Sensor.named(protocol)
     start = time.perf_counter()
-    sample = replace(Sample.of(cube, seed=0), gsds=(20,))
+    sample = replace(Sample.of(as_cube(cube), seed=0), gsds=(20,))
     sharpener = fitted(sample, method, sensor, checkpoint)
     seconds = time.perf_counter() - start
-    table = score(reduce_scene(cube, sensor, 20), [sharpener], sensor=sensor)
+    table = score(reduce_scene(as_cube(cube), sensor, 20), [sharpener], sensor=sensor)
     return rows_of(table, seconds=seconds, steps=method.steps)
 
 
 def honest_on_scene(scene: str, protocol: str, method: Method, checkpoint: Path) -> list[dict[str, Any]]:
     """Trained one scale lower than it is scored on, as on a scene whose reference nobody has."""
     sensor = Sensor.named(protocol)
-    reduced = reduce_scene(load_scene(scene), sensor, 20)
+    reduced = reduce_scene(as_cube(load_scene(scene)), sensor, 20)
     start = time.perf_counter()
     sample = replace(Sample.of(reduced.cube, seed=0), gsds=(20,))
     sharpener = fitted(sample, method, sensor, checkpoint)
@@ -119,7 +119,7 @@ def honest_on_scene(scene: str, protocol: str, method: Method, checkpoint: Path)
 def s2sucnn_curve(scene: str, protocol: str, method: S2sucnn, checkpoint: Path) -> list[dict[str, Any]]:
     """The whole schedule, looked at every so many steps: the last step, and the best one seen with the reference."""
     sensor = Sensor.named(protocol)
-    reduced = reduce_scene(load_scene(scene), sensor, 20)
+    reduced = reduce_scene(as_cube(load_scene(scene)), sensor, 20)
     sample = replace(Sample.of(reduced.cube, seed=0), gsds=(20,))
     rows = []
     for table, facts in curve(reduced, sample, method, sensor, checkpoint):
@@ -173,8 +173,8 @@ def state_in(path: Path, sharpener: S2sucnnSharpener) -> tuple[S2sucnnSharpener,
 
 def load_pair(name: str) -> tuple[Reduced, dict[int, np.ndarray]]:
     scene = read_scene(DATA / PAIRS[name])
-    encoding = encoding_of(scene.cube)
-    lower = {gsd: encoding.decode(np.asarray(array.data[0])) for gsd, array in nodes(scene.cube).items() if gsd <= 20}
+    encoding = as_cube(scene.cube).encoding
+    lower = {gsd: encoding.decode(np.asarray(array.data[0])) for gsd, array in as_cube(scene.cube).arrays.items() if gsd <= 20}
     cube = s2pipe.from_arrays(lower[10], lower[20])
     return Reduced(cube=cube, reference=encoding.decode(scene.reference), gsd=20, protocol="box"), lower
 
@@ -190,7 +190,7 @@ def in_sample_on_pair(name: str, method: LowerScaleCnn, checkpoint: Path) -> lis
         20,
         fit_context(sensor=PAIRS_SENSOR, seed=0, device="auto", precision="auto", progress=told, checkpoint=checkpoint),
     )
-    bands = bands_by_gsd(reduced.cube)
+    bands = reduced.cube.bands
     sharpener = LowerScaleSharpener(
         method=method.name, options={}, seed=0, sensor=PAIRS_SENSOR, bands_in=bands[10] + bands[20], bands_out=bands[20],
         halo=method.halo((20,), PAIRS_SENSOR), networks={20: network},
@@ -218,7 +218,7 @@ def within_budget(scene: str, protocol: str, name: str, checkpoint: Path) -> lis
     """
     shutil.rmtree(checkpoint)
     sensor = Sensor.named(protocol)
-    reduced = reduce_scene(load_scene(scene), sensor, 20)
+    reduced = reduce_scene(as_cube(load_scene(scene)), sensor, 20)
     sample = replace(Sample.of(reduced.cube, seed=0), gsds=(20,))
     rows: list[dict[str, Any]] = []
     used, steps, sharpener = 0.0, 0, None
@@ -241,7 +241,7 @@ def within_budget(scene: str, protocol: str, name: str, checkpoint: Path) -> lis
 def untrained(scene: str, protocol: str, checkpoint: Path) -> list[dict[str, Any]]:
     """The methods that need no training, for comparison."""
     sensor = Sensor.named(protocol)
-    reduced = reduce_scene(load_scene(scene), sensor, 20)
+    reduced = reduce_scene(as_cube(load_scene(scene)), sensor, 20)
     return rows_of(score(reduced, [get_method("bicubic"), get_method("glp")], sensor=sensor))
 
 

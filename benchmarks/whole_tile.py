@@ -52,8 +52,8 @@ from run_facts import HERE, commit, looking_on, markdown, stated
 from tile_input import TILE, TILE_NAME, Job, end_with_parent, jobs, measure_and_render, served, write_input
 
 import s2pipe
-from s2pipe.core.cube import encoding_of, nodes
 from s2pipe.engine import worker
+from s2pipe.inputs.dataarray import as_cube
 
 RESULTS = HERE / "results" / "whole_tile.json"
 
@@ -72,9 +72,9 @@ def network_alone(job: Job) -> dict[str, float]:
     cube = job.cube()
     sharpener = s2pipe.fit(cube, METHOD)
     padded = []
-    for gsd, array in nodes(cube).items():
+    for gsd, array in as_cube(cube).arrays.items():
         edge, width = job.chunk * 10 // gsd, sharpener.halo * 10 // gsd
-        chunk = encoding_of(cube).decode(array.isel(time=0, y=slice(edge), x=slice(edge)).values)
+        chunk = as_cube(cube).encoding.decode(array.isel(time=0, y=slice(edge), x=slice(edge)).values)
         padded.append(np.pad(np.nan_to_num(chunk), [(0, 0), (width, width), (width, width)], mode="symmetric"))
 
     def sharpen(_: int) -> None:

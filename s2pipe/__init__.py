@@ -11,8 +11,11 @@ from s2pipe import accessor as accessor  # registers .s2
 from s2pipe.core.errors import CatalogError, InputError, ReadError, S2PipeError, StoreError
 
 if TYPE_CHECKING:
-    from s2pipe.engine.sharpening import fit, sharpen
+    from s2pipe.core.options import options
+    from s2pipe.engine.fit import fit
+    from s2pipe.engine.sharpening import sharpen
     from s2pipe.inputs.arrays import from_arrays
+    from s2pipe.inputs.files import read_scene
     from s2pipe.inputs.load import load
     from s2pipe.inputs.search import group_items, search
     from s2pipe.jobs.job import sharpen_to_store
@@ -46,6 +49,8 @@ __all__ = [
     "load",
     "load_sharpener",
     "open_zarr",
+    "options",
+    "read_scene",
     "repair_registration",
     "save_sharpener",
     "search",
@@ -61,13 +66,15 @@ _HOME = {
     "check_geometry": "quality.registration",
     "check_registration": "quality.registration",
     "evaluate": "quality.evaluation",
-    "fit": "engine.sharpening",
+    "fit": "engine.fit",
     "from_arrays": "inputs.arrays",
     "group_items": "inputs.search",
     "list_chunks": "store.zarr_io",
     "list_methods": "methods",
     "load": "inputs.load",
     "load_sharpener": "methods.saving",
+    "options": "core.options",
+    "read_scene": "inputs.files",
     "open_zarr": "store.zarr_io",
     "repair_registration": "quality.registration",
     "save_sharpener": "methods.saving",

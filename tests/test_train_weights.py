@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from s2pipe.fitting.sampling import Sample
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.inputs.files import read_scene
 from s2pipe.methods.mtf_resnet.pretrained import load_pretrained
 
@@ -32,9 +33,8 @@ def test_it_trains_without_what_is_left_out_and_follows_the_seed(data_dir, tmp_p
     assert found.stated["scenes"] == list(SEEN) and found.stated["steps"] == 3
     weights = [one.network.leave.weight for one in (found, same, different)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
-    usa, iceland = (
-        Sample.of(read_scene(data_dir / "papers" / f"{name}.mat").cube, seed=0).fingerprint() for name in ("usa", "iceland")
-    )
+    cubes = [as_cube(read_scene(data_dir / "papers" / f"{name}.mat").cube) for name in ("usa", "iceland")]
+    usa, iceland = (Sample.of(cube, seed=0).fingerprint() for cube in cubes)
     assert np.isin(found.fingerprint, usa).any() and not np.isin(found.fingerprint, iceland).any()
 
 

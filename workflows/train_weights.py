@@ -20,13 +20,13 @@ from torch import Tensor, nn
 import s2pipe
 from s2pipe import Sensor
 from s2pipe.core.bands import BANDS
-from s2pipe.core.cube import encoding_of, nodes
 from s2pipe.core.hashing import sha256_of
 from s2pipe.core.precision import LEGAL, choose_precision
 from s2pipe.core.progress import progress_bar
 from s2pipe.fitting.fingerprint import fingerprint
 from s2pipe.fitting.sampling import Sample, Window
 from s2pipe.fitting.training import Checkpoint, seeded, train
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.inputs.files import read_scene
 from s2pipe.methods.mtf_resnet.examples import Example, lowered
 from s2pipe.methods.mtf_resnet.inputs import COARSE
@@ -93,14 +93,14 @@ def examples_from(path: Path, *, repair: bool, random: np.random.Generator) -> t
     """Examples of a scene, and its windows."""
     scene = read_scene(path)
     cube = s2pipe.repair_registration(scene.cube) if repair else scene.cube
-    sample = Sample.of(cube, seed=0)
+    sample = Sample.of(as_cube(cube), seed=0)
     windows, bands = sample.windows, {gsd: sample.bands[gsd] for gsd in (10, 20)}
     if scene.reference is not None:  # it came degraded by box
-        truth = encoding_of(cube).decode(scene.reference)
+        truth = as_cube(cube).encoding.decode(scene.reference)
         example = Example.of(windows[0], truth, bands, COARSE, Sensor.named("box"))
         return [(example, SENSORS["box"] * len(example.corners) ** 0.5)], windows
     found = examples_of(windows, bands, random)
-    if min(nodes(cube)[20].shape[2:]) >= LARGE:
+    if min(as_cube(cube).arrays[20].shape[2:]) >= LARGE:
         parts = [part for window in windows if (part := window.crop_to_multiple(12)) is not None]
         smaller = [lowered(part, bands, COARSE, Sensor()) for part in parts]
         found += [(example, weight / 2) for example, weight in examples_of(smaller, bands, random)]
@@ -128,7 +128,7 @@ def main() -> None:
         for place in SCENES[name]:
             found, windows = examples_from(options.data / place, repair=name in MISREGISTERED, random=random)
             examples += [(example, weight) for example, weight in found if weight]
-            fingerprints += [fingerprint(window.reflectance[20], window.seen[20]) for window in windows]
+            fingerprints += [fingerprint(window.reflectance[20], window.valid[20]) for window in windows]
     weights = np.array([weight for _, weight in examples])
     with seeded(options.seed):
         network = new_network()

@@ -59,14 +59,14 @@ def items_table(items: pystac.ItemCollection) -> Table:
 
 
 def what_was_judged(scene: SceneFile, *, protocol: str, gsd: int, told: str | None) -> str:
-    from s2pipe.core.cube import encoding_of
+    from s2pipe.inputs.dataarray import as_cube
 
     if scene.reference is None:
         degraded, reference = "degraded by", "what was observed"
     else:
         degraded, reference = "degraded in the file already, supposedly by", "the file's own reference"
     otherwise = "" if told in (None, protocol) else f"; the methods are told {told}"
-    encoding = encoding_of(scene.cube)
+    encoding = as_cube(scene.cube).encoding
     return (
         f"{redact(scene.name)}, protocol {protocol}, gsd {gsd}: all bands are {degraded} {DEGRADED_BY[protocol]}{otherwise}; "
         f"the {gsd} m bands, sharpened back, are held against {reference}; "

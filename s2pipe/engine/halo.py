@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import dask
 import dask.array as da
@@ -15,13 +15,17 @@ import xarray as xr
 from dask.tokenize import tokenize
 
 from s2pipe.core import lattice
-from s2pipe.core.bands import GSDS, bands_at
-from s2pipe.core.cube import bands_by_gsd, encoding_of, nodes
+from s2pipe.core.bands import bands_at
+from s2pipe.core.cube import Cube
 from s2pipe.core.encoding import SATURATED_DN, Encoding
 from s2pipe.core.errors import S2PipeError
 from s2pipe.core.fill import fill_nodata
+from s2pipe.core.options import Options, options
+from s2pipe.core.pixels import Pixels
 from s2pipe.engine import clusters, worker
 from s2pipe.methods.base import Sharpener
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,8 @@ class Task:
         Overlap in 10 m pixels on the sides that have a neighbour: the Sharpener's halo, and as much again to fill
         nodata in that halo from.
     device : str
+    options : Options
+        Of the process that plans.
     """
 
     gsds: tuple[int, ...]
@@ -53,15 +59,16 @@ class Task:
     grid: tuple[int, int]
     depth: int
     device: str
+    options: Options
 
 
-def sharpen_chunks(cube: xr.DataTree, sharpener: Sharpener | None, bands_out: Sequence[str], *, device: str) -> da.Array:
+def sharpen_chunks(cube: Cube, sharpener: Sharpener | None, bands_out: Sequence[str], *, device: str) -> da.Array:
     """Sharpen a cube chunk by chunk, lazily.
 
     Parameters
     ----------
-    cube : xarray.DataTree
-        Holds the Sharpener's bands and the 10 m bands asked for. The chunks of its 10 m node decide.
+    cube : Cube
+        Holds the Sharpener's bands and the 10 m bands asked for. The chunks of its 10 m bands decide.
     sharpener : Sharpener or None
         None copies 10 m bands only.
     bands_out : sequence of str
@@ -80,24 +87,24 @@ def sharpen_chunks(cube: xr.DataTree, sharpener: Sharpener | None, bands_out: Se
         If a chunk is no multiple of 6 px or thinner than the halo, or the device is CUDA and no worker of the cluster has it.
     """
     halo = sharpener.halo if sharpener else 0
-    arrays = nodes(cube)
-    asked = [plan_axis(arrays[10], axis, halo) for axis in ("y", "x")]
+    given = [plan_axis(cube.fine, axis, halo) for axis in ("y", "x")]
     on_gpu_workers = sharpener is not None and clusters.runs_on_gpus(device)
     on_gpu = on_gpu_workers or (clusters.current_client() is None and worker.finds_gpu(device))
     # A GPU is idle most of the time that it is given small chunks, and works on their halos for the rest.
-    edge = max(worker.BLOCK["cuda"]) if on_gpu else 0
-    chunks = [lattice.join_small_chunks(axis, edge=edge) for axis in asked]
+    edge = max(options.cuda_block) if on_gpu else 0
+    chunks = [lattice.join_small_chunks(axis, edge=edge) for axis in given]
     depth = 2 * halo
     task = Task(
-        gsds=tuple(arrays),
-        bands=tuple(bands_by_gsd(cube).values()),
+        gsds=tuple(cube.arrays),
+        bands=tuple(cube.bands.values()),
         bands_out=tuple(bands_out),
-        encoding=encoding_of(cube),
+        encoding=cube.encoding,
         grid=(len(chunks[0]), len(chunks[1])),
         depth=depth,
         device=device,
+        options=replace(options),
     )
-    overlapped = [_overlap(array, chunks, gsd // 10, depth) for gsd, array in arrays.items()]
+    overlapped = [_overlap(array, chunks, gsd // 10, depth) for gsd, array in cube.arrays.items()]
     # One key of the graph, which every chunk's task names: weights and settings reach a worker once, however many chunks it does.
     token = tokenize(sharpener, task)
     shared = dask.delayed((sharpener, task), name=f"sharpener-{token}", traverse=False)
@@ -111,7 +118,7 @@ def sharpen_chunks(cube: xr.DataTree, sharpener: Sharpener | None, bands_out: Se
             dtype=task.encoding.dtype,
             meta=np.empty((0, 0, 0, 0), dtype=task.encoding.dtype),
         )
-    result: da.Array = sharpened.rechunk((*sharpened.chunks[:2], *asked))
+    result: da.Array = sharpened.rechunk((*sharpened.chunks[:2], *given))
     return result
 
 
@@ -143,15 +150,15 @@ def _sharpen_chunk(
     core = {gsd: array[(slice(None), *edges.core(array.shape, gsd // 10))] for gsd, array in numbers.items()}
     out = np.full((len(task.bands_out), *core[10].shape[1:]), task.encoding.nodata, dtype=task.encoding.dtype)
     copied = dict(zip(task.bands[0], core[10], strict=True))
-    asked = [band for band in task.bands_out if band not in copied]
+    made = [band for band in task.bands_out if band not in copied]
     fine = ~task.encoding.is_nodata(core[10]).any(axis=0)
-    unseen = _on_fine_grid(core, task, asked, task.encoding.is_nodata)
-    # a coarse band's result is valid where its own pixel and all 10 m bands were seen
-    valid = {band: fine & ~unseen[band] for band in asked}
+    nodata = _on_fine_grid(core, task, made, task.encoding.is_nodata)
+    # a coarse band's result is valid where its own pixel and all 10 m bands are
+    valid = {band: fine & ~nodata[band] for band in made}
     sharpened = None
-    if sharpener is not None and any(valid[band].any() for band in asked):
+    if sharpener is not None and any(valid[band].any() for band in made):
         sharpened = _sharpen_numbers(numbers, sharpener, task, edges)
-        saturated = _on_fine_grid(core, task, asked, task.encoding.is_saturated)
+        saturated = _on_fine_grid(core, task, made, task.encoding.is_saturated)
     for i, band in enumerate(task.bands_out):
         if band in copied:
             out[i] = copied[band]
@@ -180,17 +187,17 @@ def _sharpen_numbers(
     numbers: dict[int, npt.NDArray[Any]], sharpener: Sharpener, task: Task, edges: Edges
 ) -> npt.NDArray[np.float32]:
     """Reflectance of the Sharpener's bands over the chunk: decoded, filled, padded by the halo, sharpened."""
-    padded: dict[int, npt.NDArray[np.float32] | None] = dict.fromkeys(GSDS)
+    reflectance, valid = {}, {}
     for gsd, bands in zip(task.gsds, task.bands, strict=True):
         wanted = bands_at(sharpener.bands_in, gsd)
         if wanted or gsd == 10:
             rows = [bands.index(band) for band in wanted] if wanted else list(range(len(bands)))
-            ratio = gsd // 10
-            filled = fill_nodata(task.encoding.decode(numbers[gsd][rows]), reach=sharpener.halo // ratio)
-            padded[gsd] = edges.pad(filled, halo=sharpener.halo, ratio=ratio)
-    fine = padded[10]
-    assert fine is not None  # every cube has 10 m bands
-    sharpened = worker.sharpen_padded(sharpener, fine, padded[20], padded[60], device=task.device)
+            decoded, ratio = task.encoding.decode(numbers[gsd][rows]), gsd // 10
+            filled = fill_nodata(decoded, reach=sharpener.halo // ratio)
+            reflectance[gsd] = edges.pad(filled, halo=sharpener.halo, ratio=ratio)
+            valid[gsd] = edges.pad(np.isfinite(decoded), halo=sharpener.halo, ratio=ratio)
+    pixels = Pixels(reflectance=reflectance, valid=valid)
+    sharpened = worker.this_worker().sharpen(sharpener, pixels, device=task.device, options=task.options)
     if not np.isfinite(sharpened).all():
         raise S2PipeError(f"the {type(sharpener).__name__} gave results that are not finite; fit it anew")
     return sharpened
@@ -219,7 +226,7 @@ class Edges:
         )
         return rows, columns
 
-    def pad(self, block: npt.NDArray[np.float32], *, halo: int, ratio: int) -> npt.NDArray[np.float32]:
+    def pad(self, block: npt.NDArray[Number], *, halo: int, ratio: int) -> npt.NDArray[Number]:
         """The block with just `halo` 10 m pixels around its core, mirrored where the scene ends."""
         widths = [(halo // ratio * first, halo // ratio * last) for first, last in (self.y, self.x)]
         kept = block[(slice(None), *self.core(block.shape, ratio, halo=halo))]

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import xarray as xr
 
 from s2pipe.core import lattice
-from s2pipe.core.cube import bands_by_gsd, encoding_of, nodes
-from s2pipe.core.encoding import Encoding
+from s2pipe.core.cube import Cube
 from s2pipe.core.errors import InputError
 from s2pipe.core.fill import fill_nodata
+from s2pipe.core.pixels import Pixels
 from s2pipe.fitting.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
@@ -33,59 +33,38 @@ BRIGHTEST = 2.0
 """Median reflectance above which the numbers cannot be reflectance: fresh snow and clouds stay below 1.5."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """A piece of the scene in memory, at every resolution it has.
+class Window(Pixels):
+    """A piece of the scene in memory."""
 
-    Attributes
-    ----------
-    reflectance : dict of int to ndarray, (band, y, x)
-        By GSD; float32, finite: what was not seen is filled.
-    seen : dict of int to ndarray, (band, y, x)
-        By GSD; where each band was seen.
-    """
-
-    reflectance: dict[int, npt.NDArray[np.float32]]
-    seen: dict[int, npt.NDArray[np.bool_]]
-
-    def seen_at(self, gsd: int, needed: Mapping[int, Sequence[int]]) -> npt.NDArray[np.bool_]:
-        """Where, on the grid of `gsd`, the bands `needed` (positions by their GSD) were seen all over the pixel, (y, x)."""
-        height, width = self.seen[10].shape[1:]
-        everything: Any = np.ones((height, width), dtype=bool)
+    def valid_at(self, gsd: int, needed: Mapping[int, Sequence[int]]) -> npt.NDArray[np.bool_]:
+        """Where, on the grid of `gsd`, the bands `needed` (positions by their GSD) are valid all over the pixel, (y, x)."""
+        height, width = self.valid[10].shape[1:]
+        everywhere = np.ones((height, width), dtype=bool)
         for own, positions in needed.items():
-            seen = self.seen[own][list(positions)].all(axis=0)
-            everything &= seen.repeat(own // 10, axis=0).repeat(own // 10, axis=1)
+            valid = np.logical_and.reduce(self.valid[own][list(positions)])
+            np.logical_and(everywhere, valid.repeat(own // 10, axis=0).repeat(own // 10, axis=1), out=everywhere)
         ratio = gsd // 10
-        result: npt.NDArray[np.bool_] = everything.reshape(height // ratio, ratio, width // ratio, ratio).all(axis=(1, 3))
+        result: npt.NDArray[np.bool_] = np.logical_and.reduce(
+            everywhere.reshape(height // ratio, ratio, width // ratio, ratio), axis=(1, 3)
+        )
         return result
 
     def crop_to_multiple(self, step: int) -> Window | None:
         """The largest upper-left part whose sides are multiples of `step` 10 m pixels; None where there is none."""
-        height, width = (size // step * step for size in self.seen[10].shape[1:])
+        height, width = (size // step * step for size in self.valid[10].shape[1:])
         if not height or not width:
             return None
-        return self._cut(slice(height), slice(width))
+        return self.cut(slice(height), slice(width))
 
     def clearest_part(self, edge: int, needed: Mapping[int, Sequence[int]]) -> Window:
-        """The part, at most `edge` 10 m pixels a side, in which the bands `needed` (see `seen_at`) were seen in most pixels."""
-        seen = self.seen_at(10, needed)
-        height, width = (min(edge, size) for size in seen.shape)
-        sums = np.pad(seen.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+        """The part, at most `edge` 10 m pixels a side, in which the bands `needed` (see `valid_at`) are valid in most pixels."""
+        valid = self.valid_at(10, needed)
+        height, width = (min(edge, size) for size in valid.shape)
+        sums = np.pad(valid.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
         down = sums[height:] - sums[:-height]
         counts = (down[:, width:] - down[:, :-width])[:: lattice.STEP, :: lattice.STEP]
         top, left = (int(place) * lattice.STEP for place in np.unravel_index(counts.argmax(), counts.shape))
-        return self._cut(slice(top, top + height), slice(left, left + width))
-
-    def _cut(self, rows: slice, columns: slice) -> Window:
-        """These 10 m pixels, which lie on the lattice."""
-        kept = {
-            gsd: (slice(None), *(slice((part.start or 0) * 10 // gsd, part.stop * 10 // gsd) for part in (rows, columns)))
-            for gsd in self.seen
-        }
-        return Window(
-            reflectance={gsd: array[kept[gsd]] for gsd, array in self.reflectance.items()},
-            seen={gsd: array[kept[gsd]] for gsd, array in self.seen.items()},
-        )
+        return self.cut(slice(top, top + height), slice(left, left + width))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +86,9 @@ class Sample:
     gsds: tuple[int, ...]
 
     @classmethod
-    def of(cls, cube: xr.DataTree, *, seed: int) -> Sample:
+    def of(cls, cube: Cube, *, seed: int) -> Sample:
         """Of a scene of which all coarse bands are to be sharpened, see `sample_windows`."""
-        bands = bands_by_gsd(cube)
-        return cls(bands=bands, windows=sample_windows(cube, seed=seed), gsds=tuple(gsd for gsd in bands if gsd > 10))
+        return cls(bands=cube.bands, windows=sample_windows(cube, seed=seed), gsds=tuple(gsd for gsd in cube.bands if gsd > 10))
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -130,12 +108,12 @@ class Sample:
     def fingerprint(self) -> npt.NDArray[np.uint64]:
         """What tells the scene again, see `fingerprint`."""
         parts = [
-            fingerprint(window.reflectance[gsd], window.seen[gsd]) for window in self.windows for gsd in self.bands if gsd > 10
+            fingerprint(window.reflectance[gsd], window.valid[gsd]) for window in self.windows for gsd in self.bands if gsd > 10
         ]
         return np.unique(np.concatenate(parts))
 
 
-def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:
+def sample_windows(cube: Cube, *, seed: int) -> list[Window]:
     """Read up to `MAX_WINDOWS` windows, spread at random over the ground and the dates of a cube.
 
     Candidates are looked at in their coarsest bands only, until enough with imagery are found; nothing else is read, unless the
@@ -143,7 +121,7 @@ def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:
 
     Parameters
     ----------
-    cube : xarray.DataTree
+    cube : Cube
     seed : int
         The same seed reads the same windows, however the cube is chunked.
 
@@ -156,11 +134,10 @@ def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:
     InputError
         If all bands hold nodata only.
     """
-    places = list(_window_places(nodes(cube)[10]))
+    places = list(_window_places(cube.fine))
     np.random.default_rng(seed).shuffle(places)
-    coarsest_first = sorted(nodes(cube), reverse=True)
-    # a finer resolution is looked at where nothing was seen in a coarser one
-    chosen = next((chosen for gsd in coarsest_first if (chosen := _choose_places(nodes(cube)[gsd], gsd, places))), [])
+    # a finer resolution is looked at where nothing is valid in a coarser one
+    chosen = next((chosen for gsd in sorted(cube.arrays, reverse=True) if (chosen := _choose_places(cube, gsd, places))), [])
     if not chosen:
         raise InputError("the data hold nodata only; choose another date, or a bbox with imagery")
     windows = _read_windows(cube, chosen)
@@ -173,12 +150,12 @@ def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:
     return windows
 
 
-def _choose_places(array: xr.DataArray, gsd: int, places: Sequence[Place]) -> list[Place]:
-    """The first places that were seen in an array well enough; where there are none, those that were seen in it best."""
+def _choose_places(cube: Cube, gsd: int, places: Sequence[Place]) -> list[Place]:
+    """The first places of which enough is valid at one resolution; where there are none, those of which most is."""
     found: list[tuple[float, Place]] = []
     for start in range(0, len(places), MAX_WINDOWS):
         batch = places[start : start + MAX_WINDOWS]
-        found += zip(_shares_seen(array, gsd, batch), batch, strict=True)
+        found += zip(_valid_shares(cube, gsd, batch), batch, strict=True)
         if sum(share >= MIN_VALID for share, _ in found) >= MAX_WINDOWS:
             break
     full = [place for share, place in found if share >= MIN_VALID]
@@ -213,21 +190,19 @@ def _spans(chunks: Sequence[int]) -> Iterator[slice]:
         start += chunk
 
 
-def _shares_seen(array: xr.DataArray, gsd: int, places: Sequence[Place]) -> list[float]:
-    """Share of pixels of each place of which some band of an array was seen."""
-    encoding = Encoding.from_attrs(array.dtype, array.attrs)
-    parts = [_cut(array, place, gsd) for place in places]
-    return [float((~encoding.is_nodata(np.asarray(numbers))).any(axis=0).mean()) for numbers in _read(parts)]
+def _valid_shares(cube: Cube, gsd: int, places: Sequence[Place]) -> list[float]:
+    """Share of pixels of each place of which some band of one resolution is not nodata."""
+    parts = [_cut(cube.arrays[gsd], place, gsd) for place in places]
+    return [float((~cube.encoding.is_nodata(np.asarray(numbers))).any(axis=0).mean()) for numbers in _read(parts)]
 
 
-def _read_windows(cube: xr.DataTree, places: Sequence[Place]) -> list[Window]:
-    encoding = encoding_of(cube)
-    parts = [{gsd: _cut(array, place, gsd) for gsd, array in nodes(cube).items()} for place in places]
-    decoded = [{gsd: encoding.decode(np.asarray(numbers)) for gsd, numbers in part.items()} for part in _read(parts)]
+def _read_windows(cube: Cube, places: Sequence[Place]) -> list[Window]:
+    parts = [{gsd: _cut(array, place, gsd) for gsd, array in cube.arrays.items()} for place in places]
+    decoded = [{gsd: cube.encoding.decode(np.asarray(numbers)) for gsd, numbers in part.items()} for part in _read(parts)]
     return [
         Window(
             reflectance={gsd: fill_nodata(array, reach=WINDOW) for gsd, array in part.items()},
-            seen={gsd: np.isfinite(array) for gsd, array in part.items()},
+            valid={gsd: np.isfinite(array) for gsd, array in part.items()},
         )
         for part in decoded
     ]
@@ -255,15 +230,15 @@ def unseen_bands(windows: Sequence[Window], names: Mapping[int, Sequence[str]]) 
         If a 10 m band was not seen at all, without which no result is valid; or none of the coarse bands.
     """
     fine = range(len(names[10]))
-    if not any(window.seen_at(10, {10: fine}).any() for window in windows):
-        dead = [band for i, band in enumerate(names[10]) if not any(window.seen[10][i].any() for window in windows)]
+    if not any(window.valid_at(10, {10: fine}).any() for window in windows):
+        dead = [band for i, band in enumerate(names[10]) if not any(window.valid[10][i].any() for window in windows)]
         named = f"10 m bands {', '.join(dead)} hold" if dead else "no pixel was seen in all 10 m bands: they hold"
         raise InputError(f"{named} nodata only, without which no result is valid; leave them out, or choose another date or bbox")
     unseen = tuple(
         band
         for gsd, bands in names.items()
         for i, band in enumerate(bands)
-        if gsd > 10 and not any(window.seen_at(gsd, {10: fine, gsd: [i]}).any() for window in windows)
+        if gsd > 10 and not any(window.valid_at(gsd, {10: fine, gsd: [i]}).any() for window in windows)
     )
     if len(unseen) == sum(len(bands) for gsd, bands in names.items() if gsd > 10):
         raise InputError(f"bands {', '.join(unseen)} hold nodata only; choose another date, or a bbox with imagery")

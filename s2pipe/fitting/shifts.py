@@ -88,9 +88,9 @@ class Pair:
 def _observed_pair(window: Window, gsd: int) -> Pair:
     return Pair(
         bands=window.reflectance[gsd],
-        seen=window.seen[gsd],
+        seen=window.valid[gsd],
         fine=_box_means(window.reflectance[10], gsd // 10),
-        fine_seen=window.seen[10],
+        fine_seen=window.valid[10],
         ratio=gsd // 10,
     )
 
@@ -98,11 +98,11 @@ def _observed_pair(window: Window, gsd: int) -> Pair:
 def is_clouded(window: Window) -> bool:
     """Whether the first 10 m band, averaged to 20 m, is shifted against the others."""
     even = window.crop_to_multiple(2)
-    if even is None or len(even.seen[10]) < 2:
+    if even is None or len(even.valid[10]) < 2:
         return False
-    fine, seen = even.reflectance[10], even.seen[10]
+    fine, seen = even.reflectance[10], even.valid[10]
     first = _box_means(fine[:1], 2)[:, ::2, ::2]
-    pair = Pair(bands=first, seen=even.seen_at(20, {10: [0]})[None], fine=_box_means(fine[1:], 2), fine_seen=seen[1:], ratio=2)
+    pair = Pair(bands=first, seen=even.valid_at(20, {10: [0]})[None], fine=_box_means(fine[1:], 2), fine_seen=seen[1:], ratio=2)
     (shift,) = _shifts([pair], 1, reach=2, most=MOST_PIXELS // 4)
     return shift.r2 >= PARALLAX_R2 and not max(abs(shift.dy), abs(shift.dx)) <= PARALLAX  # NaN: farther than the reach
 

@@ -11,7 +11,7 @@ import xarray as xr
 from affine import Affine
 
 from s2pipe.core.bands import BANDS_BY_GSD, GSDS, node_name
-from s2pipe.core.cube import check_cube, make_node
+from s2pipe.core.cube import Cube, make_node
 from s2pipe.core.encoding import Encoding
 from s2pipe.core.errors import InputError
 
@@ -81,12 +81,12 @@ def from_arrays(
     _check_crs(crs)
     corner = grid_transform(transform)
     nodes = {
-        node_name(gsd): make_node(
+        gsd: make_node(
             array, BANDS_BY_GSD[gsd], encoding=encoding, transform=corner @ Affine.scale(gsd // 10), crs=crs, time=times
         )
         for gsd, array in arrays.items()
     }
-    return check_cube(xr.DataTree.from_dict(nodes))
+    return Cube.checked(nodes, encoding).to_tree()
 
 
 def _with_time(array: Any, gsd: int) -> Any:

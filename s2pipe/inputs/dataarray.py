@@ -13,8 +13,8 @@ import pystac
 import xarray as xr
 from affine import Affine
 
-from s2pipe.core.bands import BAND_BY_KEY, BANDS, BANDS_BY_GSD, GSDS, node_name
-from s2pipe.core.cube import DIMS, check_cube, make_node
+from s2pipe.core.bands import BAND_BY_KEY, BANDS, BANDS_BY_GSD, GSDS
+from s2pipe.core.cube import DIMS, Cube, make_node
 from s2pipe.core.encoding import Encoding
 from s2pipe.core.errors import InputError
 from s2pipe.core.lattice import check_chunks
@@ -22,16 +22,18 @@ from s2pipe.inputs.arrays import grid_transform
 from s2pipe.inputs.offsets import BASELINE_PROPERTIES, resolve_offset
 
 
-def as_cube(data: xr.DataTree | xr.DataArray) -> xr.DataTree:
-    """The cube of `data`: itself, checked, or the one recovered from a DataArray on one 10 m grid.
+def as_cube(data: xr.DataTree | xr.DataArray | Cube) -> Cube:
+    """The cube of `data`: that of a tree, checked, or the one recovered from a DataArray on one 10 m grid.
 
     Raises
     ------
     InputError
         If `data` is neither, or is not usable as a cube; the message says what to change.
     """
+    if isinstance(data, Cube):
+        return data
     if isinstance(data, xr.DataTree):
-        return check_cube(data)
+        return Cube.of_tree(data)
     if isinstance(data, xr.DataArray):
         return _from_dataarray(data)
     raise InputError(
@@ -39,7 +41,7 @@ def as_cube(data: xr.DataTree | xr.DataArray) -> xr.DataTree:
     )
 
 
-def _from_dataarray(array: xr.DataArray) -> xr.DataTree:
+def _from_dataarray(array: xr.DataArray) -> Cube:
     """The cube behind one 10 m DataArray whose 20 m and 60 m bands were repeated (nearest) to 10 m."""
     if not {"band", "y", "x"} <= set(array.dims) <= set(DIMS):
         raise InputError(f"the DataArray has dims {array.dims}; expected (time, band, y, x) or (band, y, x)")
@@ -57,7 +59,7 @@ def _from_dataarray(array: xr.DataArray) -> xr.DataTree:
         bands = [band for band in BANDS_BY_GSD[gsd] if band in positions]
         if bands:
             data = array.data[:, [positions[band] for band in bands]]
-            built[node_name(gsd)] = make_node(
+            built[gsd] = make_node(
                 data if gsd == 10 else _reduce_blocks(data, gsd // 10, bands),
                 bands,
                 encoding=encoding,
@@ -66,9 +68,9 @@ def _from_dataarray(array: xr.DataArray) -> xr.DataTree:
                 time=array["time"].values if "time" in array.coords else None,
                 per_date=_per_date_of(array),
             )
-    if node_name(10) not in built:
+    if 10 not in built:
         raise InputError("the DataArray has no 10 m band; add at least one of B02, B03, B04, B08")
-    return check_cube(xr.DataTree.from_dict(built))
+    return Cube.checked(built, encoding)
 
 
 def _known_bands(array: xr.DataArray) -> dict[int, str]:

@@ -26,7 +26,7 @@ from rasterio.transform import array_bounds
 from rasterio.windows import Window
 
 from s2pipe.core.bands import BANDS, BANDS_BY_GSD, GSDS, bands_at, node_name
-from s2pipe.core.cube import check_cube, make_node
+from s2pipe.core.cube import Cube, make_node
 from s2pipe.core.encoding import Encoding
 from s2pipe.core.errors import InputError, ReadError, StoreError, redact
 from s2pipe.core.lattice import DEFAULT_CHUNK, STEP, regular_chunks
@@ -175,8 +175,8 @@ def _read_folder(folder: Path, scale: float | None, offset: float) -> xr.DataTre
         if bands := bands_at((band for band in BANDS if band in files), gsd):
             first = files[bands[0]]
             array = da.stack([_lazy_pixels(files[band]) for band in bands])[None]
-            built[node_name(gsd)] = make_node(array, bands, encoding=first.encoding, transform=first.transform, crs=first.crs)
-    return check_cube(xr.DataTree.from_dict(built))
+            built[gsd] = make_node(array, bands, encoding=first.encoding, transform=first.transform, crs=first.crs)
+    return Cube.checked(built).to_tree()
 
 
 def _band_in_name(name: str) -> str | None:
@@ -391,4 +391,5 @@ def _read_store(store: str, group: str) -> xr.DataTree:
     found = open_zarr(store, within[0] if within else group)
     if isinstance(found, xr.DataArray):
         raise InputError("this is a sharpened result, all bands at 10 m; give a cube of the native resolutions")
-    return check_cube(found)
+    Cube.of_tree(found)
+    return found

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pystac
 import xarray as xr
 
-from s2pipe.core.bands import BANDS, GSDS, bands_at, node_name
+from s2pipe.core.bands import BANDS, GSDS, bands_at
 from s2pipe.core.checks import check_whole
-from s2pipe.core.cube import check_bands, check_cube, make_node
+from s2pipe.core.cube import Cube, check_bands, make_node
 from s2pipe.core.encoding import PRESENT_ENCODING
 from s2pipe.core.errors import InputError
 from s2pipe.core.lattice import DEFAULT_CHUNK, STEP
@@ -87,8 +87,8 @@ def load(
     for gsd in GSDS:
         if members := bands_at(names, gsd):
             raw = read(scenes, members, grid, gsd, chunks * 10 // gsd, sign)
-            nodes[node_name(gsd)] = _node(_to_present(raw, scenes), members, scenes, grid, gsd)
-    return check_cube(xr.DataTree.from_dict(nodes))
+            nodes[gsd] = _node(_to_present(raw, scenes), members, scenes, grid, gsd)
+    return Cube.checked(nodes, PRESENT_ENCODING).to_tree()
 
 
 def check_chunk_edge(chunks: int) -> int:
@@ -122,7 +122,7 @@ def _shift_date(dn: npt.NDArray[np.uint16], offset: npt.NDArray[np.float64]) -> 
     return shifted
 
 
-def _node(array: Any, members: Sequence[str], scenes: Sequence[Scene], grid: Grid, gsd: int) -> xr.Dataset:
+def _node(array: Any, members: Sequence[str], scenes: Sequence[Scene], grid: Grid, gsd: int) -> xr.DataArray:
     times = [np.datetime64(scene.time.replace(tzinfo=None), "ns") for scene in scenes]
     return make_node(
         array,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,10 @@ from dask.utils import key_split
 from s2pipe.core.errors import ReadError, S2PipeError
 from s2pipe.core.progress import chunk_bar, progress_of
 from s2pipe.engine.clusters import current_client, warn_if_nobody_works
-from s2pipe.engine.sharpening import as_method, bands_wanted, fit_for, in_precision, is_fitted, sharpen
+from s2pipe.engine.fit import DEFAULT_METHOD, FitArguments, fit_for
+from s2pipe.engine.sharpening import bands_wanted, sharpen_cube
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.jobs.kept_sharpener import check_same_fit, keep_sharpener, kept_sharpener
-from s2pipe.physics.sensor import as_sensor
 from s2pipe.store.location import locate
 from s2pipe.store.lock import hold, refuse_if_held
 from s2pipe.store.permission import check_place
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from s2pipe.methods import Method, Sharpener
     from s2pipe.physics.sensor import Sensor
-    from s2pipe.store.location import StoreLike
+    from s2pipe.store.location import Place, StoreLike
     from s2pipe.store.writer import Plan
 
 log = logging.getLogger(__name__)
@@ -43,109 +45,116 @@ Report = Callable[[int], object]
 """Called with the bytes of a chunk when it is written."""
 
 
-def sharpen_to_store(
-    cube: xr.DataTree,
-    store: StoreLike,
-    *,
-    method: str | Method | Sharpener = "mtf-resnet",
-    group: str | None = None,
-    sensor: Sensor | None = None,
-    bands: Sequence[str] | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    seed: int = 0,
-    overwrite: bool = False,
-    refit: bool = False,
-    shards: bool = True,
-    **fit_options: Any,
-) -> None:
-    """Sharpen all of a cube by a method, fitted on it first, or by a Sharpener, and write it, showing progress on stderr.
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is to be made of a cube, or of each of many; see `sharpen_to_store`."""
 
-    What the group of the store has already is kept: an interrupted job goes on where it stood, and dates that the group lacks are
-    added to it. The fitted weights stand in the group, and are used again.
+    arguments: FitArguments
+    bands: Sequence[str] | None
+    overwrite: bool
+    refit: bool
+    shards: bool
+
+    @classmethod
+    def of(
+        cls,
+        method: str | Method | Sharpener,
+        *,
+        sensor: Sensor | None = None,
+        bands: Sequence[str] | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        seed: int | None = None,
+        overwrite: bool = False,
+        refit: bool = False,
+        shards: bool = True,
+        **fit_options: Any,
+    ) -> Job:
+        """The job of the arguments of `sharpen_to_store`."""
+        arguments = FitArguments(method=method, sensor=sensor, device=device, precision=precision, seed=seed, options=fit_options)
+        return cls(arguments=arguments, bands=bands, overwrite=overwrite, refit=refit, shards=shards)
+
+
+def sharpen_to_store(
+    data: xr.DataTree | xr.DataArray,
+    store: StoreLike,
+    method: str | Method | Sharpener = DEFAULT_METHOD,
+    *,
+    group: str | None = None,
+    **options: Any,
+) -> None:
+    """Sharpen a scene by a method, fitted on it first, or by a Sharpener, and write all of it, showing progress on stderr.
+
+    What the group of the store has already is kept: an interrupted job is resumed, and dates that the group lacks are added to
+    it. The fitted weights stand in the group, and are used again.
 
     Parameters
     ----------
-    cube : xarray.DataTree
-    store, group, overwrite, shards
+    data : xarray.DataTree or xarray.DataArray
+        As for `sharpen`.
+    store : str, os.PathLike, zarr.abc.store.Store or obstore store
         As for `to_zarr`.
-    method, sensor, bands, device, precision, seed, **fit_options
-        As for `sharpen`; the precision that the group was begun in is kept, and another one refused.
+    method : str, Method or Sharpener
+        As for `sharpen`.
+    group : str, optional
+        Group within the store; its root if not given.
+    overwrite : bool
+        Replace what s2pipe wrote to this group before.
     refit : bool
         Write what the group lacks by a new fit, which may be of another method or other options; else such a one is refused.
+    shards : bool
+        False writes plain chunks, for readers that know no shards.
+    sensor, bands, device, precision, seed, **options
+        As for `sharpen`; the precision that the group was begun in is kept, and another one refused.
 
     Raises
     ------
     S2PipeError
         What `sharpen` and `to_zarr` raise.
+
+    Examples
+    --------
+    >>> s2pipe.sharpen_to_store(cube, "sharp.zarr", "glp", bands=["B05", "B11"])  # doctest: +SKIP
     """
-    client = current_client()
-    with (
-        cluster_failures(),
-        planned(
-            cube,
-            store,
-            method=method,
-            group=group,
-            sensor=sensor,
-            bands=bands,
-            device=device,
-            precision=precision,
-            seed=seed,
-            overwrite=overwrite,
-            refit=refit,
-            shards=shards,
-            **fit_options,
-        ) as plan,
-    ):
+    client, job = current_client(), Job.of(method, **options)
+    with cluster_failures(), planned(data, store, job, group=group) as plan:
         write(plan, client)
 
 
 @contextmanager
-def planned(
-    cube: xr.DataTree,
-    store: StoreLike,
-    *,
-    method: str | Method | Sharpener = "mtf-resnet",
-    group: str | None = None,
-    sensor: Sensor | None = None,
-    bands: Sequence[str] | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    seed: int = 0,
-    overwrite: bool = False,
-    refit: bool = False,
-    shards: bool = True,
-    **fit_options: Any,
-) -> Iterator[Plan]:
-    """Fit, and plan what the store lacks, which is locked while the block runs; arguments as of `sharpen_to_store`."""
+def planned(data: xr.DataTree | xr.DataArray, store: StoreLike, job: Job, *, group: str | None) -> Iterator[Plan]:
+    """Fit, and plan what the store lacks, which is locked while the block runs."""
     place = locate(store, group)
     refuse_if_held(place)
-    check_place(place, overwrite=overwrite, resume=not overwrite)
+    check_place(place, overwrite=job.overwrite, resume=not job.overwrite)
     warn_if_nobody_works()
-    if is_fitted(method):
-        fitted: Sharpener | None = in_precision(method, precision)
-        sharpened = sharpen(cube, fitted or method, sensor=sensor, bands=bands, device=device, **fit_options)
-    else:
-        recipe, wanted = as_method(method, fit_options), bands_wanted(cube, bands)
-        kept = None if overwrite or refit else kept_sharpener(place)
-        if kept is not None:
-            check_same_fit(place, kept, recipe, sensor=as_sensor(sensor), seed=seed, precision=precision, bands=wanted)
-            log.info("using the weights that %s keeps", place)
+    cube = as_cube(data)
+    bands = bands_wanted(cube, job.bands)
+    sharpener = job.arguments.fitted() or _kept(place, job, bands)
+    if sharpener is None:
         with progress_of(group):
-            fitted = kept or fit_for(cube, wanted, recipe, sensor=sensor, seed=seed, device=device, precision=precision)
-        sharpened = sharpen(cube, fitted or recipe, sensor=sensor, bands=bands, device=device)
+            sharpener = fit_for(cube, bands, job.arguments)
+    sharpened = sharpen_cube(cube, bands, sharpener, device=job.arguments.device)
     with hold(place) as token:
         yield plan_writing(
             sharpened,
             place,
-            overwrite=overwrite,
-            resume=not overwrite,
-            refit=refit,
-            shards=shards,
-            keep=partial(keep_sharpener, sharpener=fitted),
+            overwrite=job.overwrite,
+            resume=not job.overwrite,
+            refit=job.refit,
+            shards=job.shards,
+            keep=partial(keep_sharpener, sharpener=sharpener),
             token=token,
         )
+
+
+def _kept(place: Place, job: Job, bands: Sequence[str]) -> Sharpener | None:
+    """The Sharpener that the store keeps, if it is to be used again; StoreError where it is not of this job."""
+    kept = None if job.overwrite or job.refit else kept_sharpener(place)
+    if kept is not None:
+        check_same_fit(place, kept, job.arguments, bands=bands)
+        log.info("using the weights that %s keeps", place)
+    return kept
 
 
 def write(plan: Plan, client: Client | None) -> None:

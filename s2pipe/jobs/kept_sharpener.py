@@ -15,10 +15,11 @@ import zarr
 from s2pipe.core.bands import BANDS
 from s2pipe.core.errors import InputError, StoreError
 from s2pipe.core.tensor_files import SUFFIX
-from s2pipe.methods import METHODS, Method, Sharpener
+from s2pipe.engine.fit import FitArguments
+from s2pipe.methods import METHODS, Sharpener
 from s2pipe.methods.base import TorchSharpener, stated_options
 from s2pipe.methods.saving import load_sharpener, save_sharpener
-from s2pipe.physics.sensor import Sensor
+from s2pipe.physics.sensor import as_sensor
 from s2pipe.store.ledger import Ledger
 from s2pipe.store.location import OWN_GROUP, Place, store_errors
 
@@ -47,7 +48,7 @@ def keep_sharpener(place: Place, sharpener: Sharpener | None) -> None:
         group.create_array(name, data=content, chunks=content.shape, dimension_names=("byte",), attributes=about, overwrite=True)
 
 
-def kept_sharpener(place: Place) -> Sharpener | None:
+def kept_sharpener(place: Place) -> TorchSharpener | None:
     """The Sharpener of the last run that began to write the result at `place`; None where none is kept."""
     with store_errors(place, "read"):
         ledger = Ledger.open(place)
@@ -68,14 +69,11 @@ def kept_sharpener(place: Place) -> Sharpener | None:
             return None
 
 
-def check_same_fit(
-    place: Place, kept: Sharpener, method: Method, *, sensor: Sensor, seed: int, precision: str, bands: Sequence[str]
-) -> None:
-    """StoreError where a fit by this method would not be what made `kept`, or that does not make one of these `bands`."""
-    assert isinstance(kept, TorchSharpener)  # no other is kept
-    name = getattr(method, "name", type(method).__name__)  # a recipe from elsewhere needs none
+def check_same_fit(place: Place, kept: TorchSharpener, arguments: FitArguments, *, bands: Sequence[str]) -> None:
+    """StoreError where a fit of these arguments would not be what made `kept`, or that does not make one of these `bands`."""
+    method, sensor, precision = arguments.recipe(), as_sensor(arguments.sensor), arguments.precision
     options: dict[str, Any] = stated_options(method) if is_dataclass(method) else {}
-    asked = {"method": name, "sensor": sensor.protocol, "mtf": sensor.mtf, "seed": seed, **options}
+    asked = {"method": method.name, "sensor": sensor.protocol, "mtf": sensor.mtf, "seed": arguments.seed or 0, **options}
     had = {"method": kept.method, "sensor": kept.sensor.protocol, "mtf": kept.sensor.mtf, "seed": kept.seed, **kept.options}
     if precision != "auto" and METHODS[kept.method].bfloat16:
         asked["precision"], had["precision"] = precision, kept.precision

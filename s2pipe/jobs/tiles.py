@@ -11,12 +11,14 @@ from s2pipe.core.checks import check_whole
 from s2pipe.core.errors import InputError, S2PipeError, redact
 from s2pipe.core.progress import progress_bar
 from s2pipe.engine.clusters import current_client
-from s2pipe.jobs.job import Submitted, cluster_failures, planned, sharpen_to_store
+from s2pipe.engine.fit import DEFAULT_METHOD
+from s2pipe.jobs.job import Job, Submitted, cluster_failures, planned, write
 
 if TYPE_CHECKING:
     import xarray as xr
     from distributed import Client, Future
 
+    from s2pipe.methods import Method, Sharpener
     from s2pipe.store.location import StoreLike
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,14 @@ NAMED_AT_MOST = 10
 """Cubes that failed, in an error."""
 
 
-def sharpen_tiles(cubes: Mapping[str, MakeCube], store: StoreLike, *, at_once: int = 2, **options: Any) -> None:
+def sharpen_tiles(
+    cubes: Mapping[str, MakeCube],
+    store: StoreLike,
+    method: str | Method | Sharpener = DEFAULT_METHOD,
+    *,
+    at_once: int = 2,
+    **options: Any,
+) -> None:
     """Sharpen many cubes, such as those of all tiles of a country, each into a group of its own of one store.
 
     On a dask cluster some of them are at work at once: each is fitted in this process, one after another, and the cluster has two
@@ -42,7 +51,10 @@ def sharpen_tiles(cubes: Mapping[str, MakeCube], store: StoreLike, *, at_once: i
     cubes : mapping of str to callable
         By the name of the group: what makes the cube, without arguments. For items of a search it is
         ``{tile: partial(s2pipe.load, found) for tile, found in s2pipe.group_items(items).items()}``.
-    store : str, path or zarr store
+    store : str, os.PathLike, zarr.abc.store.Store or obstore store
+        As for `to_zarr`.
+    method : str, Method or Sharpener
+        As for `sharpen`.
     at_once : int
         Cubes at work at once on a cluster, at least 1.
     **options
@@ -56,11 +68,12 @@ def sharpen_tiles(cubes: Mapping[str, MakeCube], store: StoreLike, *, at_once: i
     """
     check_whole("at_once", at_once, least=1)
     _check_names(cubes, options)
+    job, client = Job.of(method, **options), current_client()
     if len(cubes) == 1:
         ((group, make_cube),) = cubes.items()
-        sharpen_to_store(make_cube(), store, group=group, **options)
+        with cluster_failures(), planned(make_cube(), store, job, group=group) as plan:
+            write(plan, client)
         return
-    client = current_client()
     with progress_bar() as report:
 
         def tell(done: int) -> None:
@@ -68,9 +81,9 @@ def sharpen_tiles(cubes: Mapping[str, MakeCube], store: StoreLike, *, at_once: i
 
         tell(0)
         if client is None:
-            failures = _one_by_one(cubes, store, options, tell)
+            failures = _one_by_one(cubes, store, job, tell)
         else:
-            stream = _Stream(store, options, client, tell)
+            stream = _Stream(store, job, client, tell)
             stream.run(cubes, at_once)
             failures = stream.failures
     if failures:
@@ -89,14 +102,12 @@ def _check_names(cubes: Mapping[str, MakeCube], options: Mapping[str, Any]) -> N
         raise InputError("group= names one group, and each cube has its own: name them in cubes=")
 
 
-def _one_by_one(
-    cubes: Mapping[str, MakeCube], store: StoreLike, options: Mapping[str, Any], tell: Tell
-) -> dict[str, S2PipeError]:
+def _one_by_one(cubes: Mapping[str, MakeCube], store: StoreLike, job: Job, tell: Tell) -> dict[str, S2PipeError]:
     """Sharpen one cube after another; the errors, by group."""
     failures: dict[str, S2PipeError] = {}
     for number, (group, make_cube) in enumerate(cubes.items(), start=1):
-        with _kept_to_itself(group, failures):
-            sharpen_to_store(make_cube(), store, group=group, **options)
+        with _kept_to_itself(group, failures), planned(make_cube(), store, job, group=group) as plan:
+            write(plan, None)
         tell(number)
     return failures
 
@@ -118,10 +129,10 @@ def _kept_to_itself(group: str, failures: dict[str, S2PipeError]) -> Iterator[No
 class _Stream:
     """Cubes that are sharpened on a cluster, some at a time."""
 
-    def __init__(self, store: StoreLike, options: Mapping[str, Any], client: Client, tell: Tell) -> None:
+    def __init__(self, store: StoreLike, job: Job, client: Client, tell: Tell) -> None:
         from distributed import as_completed
 
-        self.store, self.options, self.client, self.tell = store, options, client, tell
+        self.store, self.job, self.client, self.tell = store, job, client, tell
         self.failures: dict[str, S2PipeError] = {}
         self.running: dict[str, tuple[Submitted, ExitStack]] = {}
         self._completed = as_completed()
@@ -145,7 +156,7 @@ class _Stream:
 
     def _begin(self, group: str, make_cube: MakeCube, *, held: ExitStack) -> None:
         try:
-            plan = held.enter_context(planned(make_cube(), self.store, group=group, **self.options))
+            plan = held.enter_context(planned(make_cube(), self.store, self.job, group=group))
             submitted = held.enter_context(Submitted(plan, self.client))
             self._watch(group, submitted.begin())
         except Exception:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from s2pipe.core.bands import GSDS, bands_at
 from s2pipe.core.hashing import sha256_of
 from s2pipe.core.lattice import round_up
+from s2pipe.core.pixels import Pixels
 from s2pipe.core.precision import Precision
 from s2pipe.core.progress import Progress
 from s2pipe.fitting.sampling import Sample
@@ -53,8 +54,18 @@ class FitContext:
     checkpoint: Path | None = None
 
 
+@runtime_checkable
 class Method(Protocol):
-    """A recipe: knows how to make a Sharpener for a scene."""
+    """A recipe: knows how to make a Sharpener for a scene.
+
+    Attributes
+    ----------
+    name : str
+        What tables and errors call it.
+    """
+
+    @property
+    def name(self) -> str: ...
 
     def halo(self, gsds: Collection[int], sensor: Sensor) -> int:
         """Halo of the Sharpener it will make for bands of these resolutions, in 10 m pixels."""
@@ -67,18 +78,26 @@ class Method(Protocol):
 
 @runtime_checkable
 class Sharpener(Protocol):
-    """Weights fixed: called many times, on any worker.
+    """Weights fixed: called many times, on any worker, to which it travels by pickle.
 
     Attributes
     ----------
+    method : str
+        Name of the method that made it.
     sensor : Sensor
         What it was fitted for.
     bands_in, bands_out : tuple of str
         Bands it needs, and those it sharpens, in the order of its output.
+    bicubic_bands : tuple of str
+        Those of `bands_out` that are interpolated because nothing could be fitted for them.
     halo : int
         10 m pixels, a multiple of 6, that an output pixel depends on in each direction.
+    fingerprint : ndarray of uint64
+        Of the scene it was fitted on, `s2pipe.fitting.fingerprint`; empty where nothing of it was used.
     """
 
+    @property
+    def method(self) -> str: ...
     @property
     def sensor(self) -> Sensor: ...
     @property
@@ -86,14 +105,56 @@ class Sharpener(Protocol):
     @property
     def bands_out(self) -> tuple[str, ...]: ...
     @property
+    def bicubic_bands(self) -> tuple[str, ...]: ...
+    @property
     def halo(self) -> int: ...
+    @property
+    def fingerprint(self) -> npt.NDArray[np.uint64]: ...
 
-    def __call__(self, r10m: Array, r20m: Array | None, r60m: Array | None) -> Array:
-        """Sharpened `bands_out`, (band, y, x) at 10 m, from (band, y, x) arrays that hold the `bands_in` of each resolution.
+    def __call__(self, pixels: Pixels) -> Array:
+        """Sharpened `bands_out`, (band, y, x) at 10 m.
 
-        All float32 reflectance and finite; None for a resolution of which no band is in `bands_in`.
+        `pixels` hold the `bands_in` of each resolution, and none at a resolution of which there is no band in `bands_in`; but the
+        10 m bands are always there.
         """
         ...
+
+    def to(self, device: str) -> Sharpener:
+        """The same computing on a torch device of this process."""
+        ...
+
+    def in_precision(self, precision: Precision) -> Sharpener:
+        """The same with networks that compute in `precision`, if it has any that can compute in another than float32."""
+        ...
+
+    def check_runs_on(self, device: str) -> None:
+        """Raise InputError if it cannot compute on a device of this process."""
+        ...
+
+    def one_scale_lower(self, ratio: int) -> Sharpener:
+        """The same for the scene degraded by `ratio`: what it holds in pixels of 10 m is told in larger ones."""
+        ...
+
+    def provenance(self) -> dict[str, object]:
+        """What a result should say of how it was made: by name, strings, numbers, and lists and dicts of these."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorPixels:
+    """`Pixels` as tensors of one device."""
+
+    reflectance: Mapping[int, Tensor]
+    valid: Mapping[int, Tensor]
+
+    @classmethod
+    def on(cls, device: str, pixels: Pixels) -> TensorPixels:
+        """These pixels on a device."""
+
+        def moved(arrays: Mapping[int, npt.NDArray[np.generic]]) -> dict[int, Tensor]:
+            return {gsd: torch.from_numpy(np.ascontiguousarray(array)).to(device) for gsd, array in arrays.items()}
+
+        return cls(reflectance=moved(pixels.reflectance), valid=moved(pixels.valid))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -129,7 +190,7 @@ class TorchSharpener:
     fingerprint: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, dtype=np.uint64), repr=False)
     device: str = "cpu"
 
-    def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
+    def forward(self, pixels: TensorPixels) -> Tensor:
         """`__call__` on tensors of `device`."""
         raise NotImplementedError
 
@@ -145,14 +206,10 @@ class TorchSharpener:
         """
         raise NotImplementedError
 
-    def __call__(self, r10m: Array, r20m: Array | None, r60m: Array | None) -> Array:
+    def __call__(self, pixels: Pixels) -> Array:
         """See `Sharpener`."""
         with torch.inference_mode():
-            tensors = [
-                None if a is None else torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in (r10m, r20m, r60m)
-            ]
-            assert tensors[0] is not None
-            sharpened: Array = self.forward(tensors[0], tensors[1], tensors[2]).cpu().numpy()
+            sharpened: Array = self.forward(TensorPixels.on(self.device, pixels)).cpu().numpy()
         return sharpened
 
     def to(self, device: str) -> Self:
@@ -175,9 +232,9 @@ class TorchSharpener:
         """Hash of `weights`, the same wherever it is computed."""
         return sha256_of({name: tensor.detach().cpu().numpy() for name, tensor in self.weights().items()})
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         """What a store should say of how its pixels were made."""
-        stated: dict[str, Any] = {
+        stated: dict[str, object] = {
             "method": self.method,
             "options": self.options,
             "sensor": self.sensor.protocol,

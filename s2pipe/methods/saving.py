@@ -54,7 +54,7 @@ def save_sharpener(sharpener: Sharpener, path: str | Path) -> None:
     write_tensors(path, tensors, stated, kind=KIND)
 
 
-def load_sharpener(path: str | Path) -> Sharpener:
+def load_sharpener(path: str | Path) -> TorchSharpener:
     """The Sharpener that `save_sharpener` wrote.
 
     Parameters

@@ -12,9 +12,9 @@ import torch
 import xarray as xr
 from scipy import ndimage
 
-from s2pipe.core.bands import BANDS, bands_at, node_name
+from s2pipe.core.bands import BANDS, bands_at
 from s2pipe.core.checks import check_whole
-from s2pipe.core.cube import DIMS, band_names, check_bands, nodes
+from s2pipe.core.cube import DIMS, Cube, band_names, check_bands
 from s2pipe.core.encoding import Encoding
 from s2pipe.core.errors import InputError
 from s2pipe.fitting.sampling import Sample, Window
@@ -83,7 +83,7 @@ def _residuals(
     """Of degraded minus observed, for each band: how many pixels, their sum and the sum of their squares."""
     ratio = gsd // 10
     degraded = sensor.degrade(torch.from_numpy(window.reflectance[10][sharpened]), bands, ratio).numpy()
-    usable = window.seen[gsd][observed] & _seen_around(window.seen[10][sharpened], ratio, sensor.reach(ratio))
+    usable = window.valid[gsd][observed] & _seen_around(window.valid[10][sharpened], ratio, sensor.reach(ratio))
     residual = np.where(usable, degraded.astype(np.float64) - window.reflectance[gsd][observed], 0.0)
     return usable.sum(axis=(1, 2)), residual.sum(axis=(1, 2)), (residual**2).sum(axis=(1, 2))
 
@@ -123,7 +123,7 @@ def sample_sharpened(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | Non
     if not isinstance(sharp, xr.DataArray) or sharp.dims != DIMS or "band" not in sharp.coords:
         raise InputError(f"sharp is no DataArray with the dims {DIMS} and named bands; give what s2pipe.sharpen returned")
     bands = check_bands(band_names(sharp))
-    observed = {} if data is None else nodes(as_cube(data))
+    observed = {} if data is None else as_cube(data).arrays
     if observed:
         _check_same_grid(sharp, observed[10])
     has_fine = bool(bands_at(bands, 10))
@@ -135,9 +135,8 @@ def sample_sharpened(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | Non
     if not has_fine:
         sharp = xr.concat([observed[10], sharp], "band", coords="minimal", compat="override", combine_attrs="override")
         sharp = sharp.transpose(*DIMS)
-    finest = {node_name(10): sharp.to_dataset(name="reflectance")}
-    coarser = {node_name(gsd): array.to_dataset() for gsd, array in observed.items() if gsd > 10}
-    return Sample.of(xr.DataTree.from_dict(finest | coarser), seed=seed)
+    coarser = {gsd: array for gsd, array in observed.items() if gsd > 10}
+    return Sample.of(Cube({10: sharp, **coarser}, Encoding.from_attrs(sharp.dtype, sharp.attrs)), seed=seed)
 
 
 def _check_same_grid(sharp: xr.DataArray, fine: xr.DataArray) -> None:

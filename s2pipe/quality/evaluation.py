@@ -18,15 +18,15 @@ import xarray as xr
 
 from s2pipe.core import metrics
 from s2pipe.core.checks import check_whole
-from s2pipe.core.cube import bands_by_gsd
 from s2pipe.core.errors import InputError, S2PipeError
 from s2pipe.core.progress import Progress, progress_bar
-from s2pipe.engine.sharpening import as_method, check_fit, fit_context, fit_sample, in_precision, is_fitted, sharpen
+from s2pipe.engine.fit import FitArguments, as_method, check_fit, fit_sample, in_precision, is_fitted
+from s2pipe.engine.sharpening import sharpen_cube
 from s2pipe.fitting.sampling import Sample
 from s2pipe.fitting.shifts import warn_if_misregistered
 from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods import METHODS, Method, Sharpener, get_method
-from s2pipe.methods.base import FitContext, TorchSharpener
+from s2pipe.methods.base import FitContext
 from s2pipe.physics.sensor import Protocol, Sensor, as_sensor
 from s2pipe.quality.plot import busiest_part, check_picture_path, save_evaluation
 from s2pipe.quality.reduced import Reduced, reduce_scene, with_reference
@@ -151,7 +151,7 @@ def evaluate(
     cube = as_cube(data)
     operator = Sensor.named(protocol)
     told = as_sensor(sensor, default=operator)
-    context = fit_context(sensor=told, seed=seed, device=device, precision=precision, progress=progress)
+    context = FitArguments(sensor=told, seed=seed, device=device, precision=precision, progress=progress).context()
     left_out: dict[str, str] = {}
     given = list(methods) if isinstance(methods, (list, tuple)) else [methods]
     candidates = [_in_precision(candidate, precision) for candidate in _candidates(given, fit_options, left_out)]
@@ -186,7 +186,7 @@ def score(
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """The table of `evaluate` for a scene that is reduced already."""
-    context = fit_context(sensor=sensor, seed=seed, device=device, precision=precision, progress=progress)
+    context = FitArguments(sensor=sensor, seed=seed, device=device, precision=precision, progress=progress).context()
     candidates = _numbered([_in_precision(Candidate(label=_label(method), method=method), precision) for method in methods])
     judged = judge(reduced, candidates, context, crop=crop, device=device, left_out={})
     return pd.concat([result.scores for result in judged], ignore_index=True)
@@ -239,16 +239,13 @@ def _leaving_out(label: str, left_out: dict[str, str], *, unless: bool) -> Itera
 def _judge(candidate: Candidate, reduced: Reduced, sample: Sample, context: FitContext, *, crop: int, device: str) -> Judged:
     start = time.perf_counter()
     method = candidate.method
-    if isinstance(method, Sharpener):
-        sharpener = method.one_scale_lower(reduced.gsd // 10) if isinstance(method, TorchSharpener) else method
-    else:
-        sharpener = fit_sample(sample, method, context)
+    given = method.one_scale_lower(reduced.gsd // 10) if is_fitted(method) else None
+    sharpener = given or fit_sample(sample, as_method(method, {}), context)
     estimate = _judged_bands(reduced, sharpener, device).compute().values[0]
     seconds = time.perf_counter() - start
-    seen = getattr(sharpener, "fingerprint", ())
-    in_sample = len(seen) > 0 and bool(np.isin(seen, reduced.fingerprint).any())
+    in_sample = bool(np.isin(sharpener.fingerprint, reduced.fingerprint).any())
     scores = compare(reduced, estimate, crop=crop)
-    interpolated = scores["band"].isin(getattr(sharpener, "bicubic_bands", ()))
+    interpolated = scores["band"].isin(sharpener.bicubic_bands)
     interpolated |= (scores["band"] == "all") & interpolated.any()
     scores = scores.assign(method=candidate.label, seconds=seconds, in_sample=in_sample, interpolated=interpolated)
     return Judged(label=candidate.label, scores=scores[list(COLUMNS)], estimate=estimate)
@@ -312,8 +309,7 @@ def _check_method(method: Any, reduced: Reduced, sensor: Sensor, device: str) ->
 
 def _judged_bands(reduced: Reduced, sharpener: Sharpener, device: str) -> xr.DataArray:
     """The estimate (time, band, y, x) of the reference, lazily."""
-    bands = bands_by_gsd(reduced.cube)[reduced.gsd]
-    return sharpen(reduced.cube, sharpener, sensor=sharpener.sensor, bands=bands, device=device)
+    return sharpen_cube(reduced.cube, reduced.cube.bands[reduced.gsd], sharpener, device=device)
 
 
 def compare(reduced: Reduced, estimate: npt.NDArray[np.float32], *, crop: int) -> pd.DataFrame:
@@ -321,7 +317,7 @@ def compare(reduced: Reduced, estimate: npt.NDArray[np.float32], *, crop: int) -
     inner = (slice(None), *(slice(crop, size - crop) for size in estimate.shape[1:]))
     reference, estimate = reduced.reference[inner], estimate[inner]
     valid = np.isfinite(reference) & np.isfinite(estimate)
-    names = bands_by_gsd(reduced.cube)[reduced.gsd]
+    names = reduced.cube.bands[reduced.gsd]
     if not valid.all(axis=0).any():
         dead = ", ".join(name for name, pixels in zip(names, valid, strict=True) if not pixels.any())
         raise InputError(
@@ -357,16 +353,13 @@ def _band_row(
 
 def _image(reduced: Reduced, pixels: npt.NDArray[np.float32]) -> xr.DataArray:
     """Pixels (band, y, x) on the grid of the reference, with their bands' names and their places."""
-    bands = list(bands_by_gsd(reduced.cube)[reduced.gsd])
+    bands = list(reduced.cube.bands[reduced.gsd])
     _, height, width = pixels.shape
     return xr.DataArray(pixels, dims=("band", "y", "x"), coords={"band": bands, "y": range(height), "x": range(width)})
 
 
 def _label(method: Method | Sharpener) -> str:
-    """The name of the method, or that of its class where it has none in the table."""
-    if isinstance(method, Sharpener):
-        return str(getattr(method, "method", type(method).__name__))
-    return str(getattr(method, "name", type(method).__name__))
+    return method.method if is_fitted(method) else as_method(method, {}).name
 
 
 def _numbered(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import xarray as xr
 from affine import Affine
 
 from s2pipe.core.bands import node_name
 from s2pipe.core.checks import check_whole
-from s2pipe.core.cube import bands_by_gsd, encoding_of, make_node, nodes
+from s2pipe.core.cube import Cube, make_node
 from s2pipe.core.encoding import Encoding
 from s2pipe.core.errors import InputError
 from s2pipe.core.fill import fill_nodata
@@ -30,7 +29,7 @@ class Reduced:
 
     Attributes
     ----------
-    cube : xarray.DataTree
+    cube : Cube
         The bands at each resolution, degraded by the ratio of `gsd`, float32 reflectance with NaN. Labels and resolutions are
         those of the scene: what is called 10 m here is `gsd` in truth.
     reference : ndarray, (band, y, x)
@@ -41,19 +40,19 @@ class Reduced:
         What degraded the cube.
     """
 
-    cube: xr.DataTree
+    cube: Cube
     reference: npt.NDArray[np.float32]
     gsd: int
     protocol: str
 
     @cached_property
     def fingerprint(self) -> npt.NDArray[np.uint64]:
-        """What tells the reference again, see `s2pipe.fitting.fingerprint`."""
+        """What identifies the reference, see `s2pipe.fitting.fingerprint`."""
         seen = np.isfinite(self.reference)
         return fingerprint(np.where(seen, self.reference, 0), seen)
 
 
-def reduce_scene(cube: xr.DataTree, operator: Sensor, gsd: int) -> Reduced:
+def reduce_scene(cube: Cube, operator: Sensor, gsd: int) -> Reduced:
     """Degrade every resolution of a scene of one date by the ratio of `gsd`, and keep its bands of `gsd` as the reference.
 
     Raises
@@ -61,7 +60,8 @@ def reduce_scene(cube: xr.DataTree, operator: Sensor, gsd: int) -> Reduced:
     InputError
         If the scene has several dates, no band of `gsd`, or is too small.
     """
-    arrays, bands = _nodes_to_judge(cube, gsd), bands_by_gsd(cube)
+    _check_judgeable(cube, gsd)
+    arrays, bands = cube.arrays, cube.bands
     ratio = gsd // 10
     step = STEP * ratio  # so that the coarsest band can be degraded once more
     height, width = (arrays[10].sizes[axis] // step * step for axis in ("y", "x"))
@@ -70,18 +70,15 @@ def reduce_scene(cube: xr.DataTree, operator: Sensor, gsd: int) -> Reduced:
             f"the scene has {arrays[10].sizes['y']} x {arrays[10].sizes['x']} px at 10 m; to be degraded by {ratio} "
             f"it must have at least {step} x {step} px"
         )
-    encoding = encoding_of(cube)
     observed = {
-        own: encoding.decode(np.asarray(array.data[0, :, : height * 10 // own, : width * 10 // own]))
+        own: cube.encoding.decode(np.asarray(array.data[0, :, : height * 10 // own, : width * 10 // own]))
         for own, array in arrays.items()
     }
-    lower = {
-        node_name(own): _node(_degrade(array, operator, bands[own], ratio), bands[own], own) for own, array in observed.items()
-    }
-    return Reduced(cube=xr.DataTree.from_dict(lower), reference=observed[gsd], gsd=gsd, protocol=operator.protocol)
+    lower = {own: _degrade(array, operator, bands[own], ratio) for own, array in observed.items()}
+    return Reduced(cube=_cube(lower, bands), reference=observed[gsd], gsd=gsd, protocol=operator.protocol)
 
 
-def with_reference(cube: xr.DataTree, reference: npt.NDArray[Any], operator: Sensor, gsd: int) -> Reduced:
+def with_reference(cube: Cube, reference: npt.NDArray[Any], operator: Sensor, gsd: int) -> Reduced:
     """A scene of one date that `operator` degraded before it came, and its bands of `gsd` as observed, in the cube's numbers.
 
     Raises
@@ -89,7 +86,8 @@ def with_reference(cube: xr.DataTree, reference: npt.NDArray[Any], operator: Sen
     InputError
         If the scene has several dates or no band of `gsd`, or the reference is not of these bands on the grid of the 10 m bands.
     """
-    arrays, bands = _nodes_to_judge(cube, gsd), bands_by_gsd(cube)
+    _check_judgeable(cube, gsd)
+    arrays, bands = cube.arrays, cube.bands
     reference = np.asarray(reference)
     expected = (len(bands[gsd]), arrays[10].sizes["y"], arrays[10].sizes["x"])
     if reference.shape != expected:
@@ -97,23 +95,21 @@ def with_reference(cube: xr.DataTree, reference: npt.NDArray[Any], operator: Sen
             f"reference has the shape {reference.shape}; expected {expected}, the {gsd} m bands on the grid of the 10 m bands; "
             "change reference= or gsd="
         )
-    encoding = encoding_of(cube)
+    encoding = cube.encoding
     if (reference.dtype.kind == "f") == encoding.is_integer:
         raise InputError(f"reference is {reference.dtype}, and the scene holds {encoding.dtype}; give both in the same numbers")
-    lower = {node_name(own): _node(encoding.decode(np.asarray(array.data[0])), bands[own], own) for own, array in arrays.items()}
-    return Reduced(cube=xr.DataTree.from_dict(lower), reference=encoding.decode(reference), gsd=gsd, protocol=operator.protocol)
+    lower = {own: encoding.decode(np.asarray(array.data[0])) for own, array in arrays.items()}
+    return Reduced(cube=_cube(lower, bands), reference=encoding.decode(reference), gsd=gsd, protocol=operator.protocol)
 
 
-def _nodes_to_judge(cube: xr.DataTree, gsd: int) -> dict[int, xr.DataArray]:
-    """The nodes of a scene of one date that has bands of `gsd`."""
+def _check_judgeable(cube: Cube, gsd: int) -> None:
+    """Refuse what is no scene of one date with bands of `gsd`."""
     if check_whole("gsd", gsd, least=10) not in (20, 60):
         raise InputError(f"gsd={gsd!r} must be 20 or 60")
-    arrays = nodes(cube)
-    if gsd not in arrays:
-        raise InputError(f"the data have no {gsd} m bands to judge; they have {', '.join(map(node_name, arrays))}")
-    if (dates := arrays[10].sizes["time"]) > 1:
+    if gsd not in cube.arrays:
+        raise InputError(f"the data have no {gsd} m bands to judge; they have {', '.join(map(node_name, cube.arrays))}")
+    if (dates := cube.fine.sizes["time"]) > 1:
         raise InputError(f"the data have {dates} dates; evaluate one at a time, such as data.isel(time=[0])")
-    return arrays
 
 
 def _degrade(reflectance: npt.NDArray[np.float32], operator: Sensor, bands: Sequence[str], ratio: int) -> npt.NDArray[np.float32]:
@@ -126,6 +122,11 @@ def _degrade(reflectance: npt.NDArray[np.float32], operator: Sensor, bands: Sequ
     return degraded
 
 
-def _node(array: npt.NDArray[np.float32], bands: Sequence[str], gsd: int) -> xr.Dataset:
-    encoding = Encoding.default(array.dtype, scale=None, offset=0.0, nodata=None)
-    return make_node(array[None], bands, encoding=encoding, transform=Affine(gsd, 0, 0, 0, -gsd, 0))
+def _cube(reflectance: Mapping[int, npt.NDArray[np.float32]], bands: Mapping[int, Sequence[str]]) -> Cube:
+    """The cube of one date of reflectance (band, y, x), by GSD, with NaN."""
+    encoding = Encoding.default(np.float32)
+    arrays = {
+        gsd: make_node(array[None], bands[gsd], encoding=encoding, transform=Affine(gsd, 0, 0, 0, -gsd, 0))
+        for gsd, array in reflectance.items()
+    }
+    return Cube.checked(arrays, encoding)

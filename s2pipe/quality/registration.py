@@ -9,9 +9,9 @@ import pandas as pd
 import xarray as xr
 from scipy import ndimage
 
-from s2pipe.core.bands import bands_at, node_name
+from s2pipe.core.bands import bands_at
 from s2pipe.core.checks import check_whole
-from s2pipe.core.cube import bands_by_gsd, check_cube, nodes
+from s2pipe.core.cube import Cube
 from s2pipe.core.errors import InputError
 from s2pipe.core.lattice import STEP, round_up
 from s2pipe.fitting.sampling import Window, sample_windows
@@ -50,8 +50,11 @@ def check_registration(data: xr.DataTree | xr.DataArray, *, seed: int = 0) -> pd
     InputError
         If the data are not usable, or hold nodata only.
     """
-    cube = as_cube(data)
-    return shifts_of(sample_windows(cube, seed=check_whole("seed", seed, least=0)), bands_by_gsd(cube))
+    return _shifts_in(as_cube(data), seed)
+
+
+def _shifts_in(cube: Cube, seed: int) -> pd.DataFrame:
+    return shifts_of(sample_windows(cube, seed=check_whole("seed", seed, least=0)), cube.bands)
 
 
 def repair_registration(data: xr.DataTree | xr.DataArray) -> xr.DataTree:
@@ -77,18 +80,17 @@ def repair_registration(data: xr.DataTree | xr.DataArray) -> xr.DataTree:
         resolutions, shifted so, do not tile each other; or if too little is left.
     """
     cube = as_cube(data)
-    shifts = _common_shifts(check_registration(cube))
+    shifts = _common_shifts(_shifts_in(cube, seed=0))
     if not any(any(shift) for shift in shifts.values()):
         log.info("nothing is cropped: no resolution is shifted by a whole pixel, and a fraction of one stays as it is")
-        return cube
-    arrays = nodes(cube)
+        return data if isinstance(data, xr.DataTree) else cube.to_tree()
     rows, columns = (
-        _aligned_spans({gsd: array.sizes[axis] for gsd, array in arrays.items()}, {gsd: shifts[gsd][i] for gsd in shifts})
+        _aligned_spans({gsd: array.sizes[axis] for gsd, array in cube.arrays.items()}, {gsd: shifts[gsd][i] for gsd in shifts})
         for i, axis in enumerate(("y", "x"))
     )
-    cropped = {gsd: array.isel(y=rows[gsd], x=columns[gsd]) for gsd, array in arrays.items()}
-    placed = {node_name(gsd): _place(array, cropped[10], gsd // 10).to_dataset() for gsd, array in cropped.items()}
-    return check_cube(xr.DataTree.from_dict(placed))
+    cropped = {gsd: array.isel(y=rows[gsd], x=columns[gsd]) for gsd, array in cube.arrays.items()}
+    placed = {gsd: _place(array, cropped[10], gsd // 10) for gsd, array in cropped.items()}
+    return Cube.checked(placed, cube.encoding).to_tree()
 
 
 def _common_shifts(table: pd.DataFrame) -> dict[int, tuple[int, int]]:
@@ -196,7 +198,7 @@ def _sharpened_pair(window: Window, bands: list[int], fine: list[int], gsd: int)
     """The sharpened `bands` of a window's 10 m node beside its `fine` ones, by their positions, blurred alike."""
     sigma = gsd / 20  # half the GSD in 10 m pixels
     blurred = ndimage.gaussian_filter(window.reflectance[10], (0, sigma, sigma))
-    seen = window.seen[10]  # what was filled shows beyond, but as wide in both, and moves nothing
+    seen = window.valid[10]  # what was filled shows beyond, but as wide in both, and moves nothing
     return Pair(bands=blurred[bands], seen=seen[bands], fine=blurred[fine], fine_seen=seen[fine], ratio=1)
 
 
@@ -204,5 +206,5 @@ def _with_10_m_bands(window: Window, positions: list[int]) -> Window:
     """The window with only the bands at these positions at 10 m."""
     return Window(
         reflectance={**window.reflectance, 10: window.reflectance[10][positions]},
-        seen={**window.seen, 10: window.seen[10][positions]},
+        valid={**window.valid, 10: window.valid[10][positions]},
     )

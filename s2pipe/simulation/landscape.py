@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage, spatial, special
 
 from s2pipe.core.bands import BANDS, BANDS_BY_GSD, GSDS
-from s2pipe.core.cube import bands_by_gsd, check_bands, encoding_of, nodes
+from s2pipe.core.cube import check_bands
 from s2pipe.core.encoding import PRESENT_ENCODING, SATURATED_DN
 from s2pipe.core.errors import InputError
 from s2pipe.core.lattice import STEP
@@ -168,8 +168,9 @@ def enlarge_scene(cube: xr.DataTree, size: int = 10980, *, seed: int = 0) -> Obs
     """
     if size < STEP or size % STEP:
         raise InputError(f"size={size}: give a multiple of {STEP} px")
-    arrays, encoding = nodes(as_cube(cube)), encoding_of(cube)
-    check_bands(BANDS, [band for bands in bands_by_gsd(cube).values() for band in bands])
+    crop_from = as_cube(cube)
+    arrays, encoding = crop_from.arrays, crop_from.encoding
+    check_bands(BANDS, crop_from.all_bands)
     rng = np.random.default_rng(seed)
     spots = rng.uniform(0.85, 1.15, (2 + size // 180,) * 2).astype(np.float32)
     brightness = ndimage.zoom(spots, size / STEP / len(spots), order=1, grid_mode=True, mode="nearest")  # of 60 m pixels

@@ -25,7 +25,7 @@ from s2pipe.cli import app as cli
 from s2pipe.cli.app import app
 from s2pipe.cli.tables import marked
 from s2pipe.core.bands import BANDS
-from s2pipe.core.cube import nodes
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods import METHODS
 from s2pipe.quality import evaluation
 from s2pipe.quality.reduced import reduce_scene
@@ -614,8 +614,8 @@ def test_weights_of_another_scene_are_not_in_sample(weights, tmp_path):
 
 
 def test_a_scene_that_brings_its_reference_is_judged_by_it(npz, cube, tmp_path):
-    reduced = reduce_scene(cube, s2pipe.Sensor.named("box"), 20)
-    lower = {band: node.sel(band=band).values[0] for node in nodes(reduced.cube).values() for band in node["band"].values}
+    reduced = reduce_scene(as_cube(cube), s2pipe.Sensor.named("box"), 20)
+    lower = {band: node.sel(band=band).values[0] for node in reduced.cube.arrays.values() for band in node["band"].values}
     cells = np.empty(len(BANDS), dtype=object)
     cells[:] = [lower[band] for band in BANDS]
     pair = tmp_path / "pair.mat"

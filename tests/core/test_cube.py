@@ -8,14 +8,14 @@ from scenes import as_one_array, random_arrays, random_cube
 import s2pipe
 from s2pipe import InputError
 from s2pipe.core.bands import BANDS, BANDS_BY_GSD
-from s2pipe.core.cube import check_bands, check_cube, encoding_of, nodes
+from s2pipe.core.cube import check_bands
 from s2pipe.inputs.dataarray import as_cube
 
 
 def test_from_arrays_labels_every_pixel_and_keeps_the_numbers():
     arrays = random_arrays(24, 36, dates=2)
     cube = random_cube(24, 36, dates=2)
-    for (gsd, array), given in zip(nodes(cube).items(), arrays, strict=True):
+    for (gsd, array), given in zip(as_cube(cube).arrays.items(), arrays, strict=True):
         np.testing.assert_array_equal(array.values, given)
         assert tuple(array["band"].values) == BANDS_BY_GSD[gsd]
         assert array["x"].values[0] == 300000 + gsd / 2 and array["y"].values[0] == 4000020 - gsd / 2
@@ -29,7 +29,7 @@ def test_from_arrays_labels_every_pixel_and_keeps_the_numbers():
 )
 def test_defaults_of_integers_and_floats(dtype, scale, nodata):
     cube = s2pipe.from_arrays(np.ones((4, 12, 12), dtype), np.ones((6, 6, 6), dtype))
-    encoding = encoding_of(cube)
+    encoding = as_cube(cube).encoding
     assert (encoding.dtype, encoding.scale, encoding.offset) == (np.dtype(dtype), scale, 0)
     np.testing.assert_equal(encoding.nodata, nodata)
 
@@ -87,17 +87,17 @@ def test_other_things_than_cubes_are_refused():
     with pytest.raises(InputError, match="got a Dataset"):
         as_cube(cube["r10m"].to_dataset())
     with pytest.raises(InputError, match="no node r10m"):
-        check_cube(xr.DataTree.from_dict({"r20m": cube["r20m"].to_dataset()}))
+        as_cube(xr.DataTree.from_dict({"r20m": cube["r20m"].to_dataset()}))
     swapped = cube["r20m"].to_dataset().isel(band=[1, 0, 2, 3, 4, 5])
     with pytest.raises(InputError, match="in this order"):
-        check_cube(xr.DataTree.from_dict({"r10m": cube["r10m"].to_dataset(), "r20m": swapped}))
+        as_cube(xr.DataTree.from_dict({"r10m": cube["r10m"].to_dataset(), "r20m": swapped}))
     moved = cube["r20m"].to_dataset().assign_coords(x=cube["r20m"]["x"].values + 10)
     with pytest.raises(InputError, match="same ground"):
-        check_cube(xr.DataTree.from_dict({"r10m": cube["r10m"].to_dataset(), "r20m": moved}))
+        as_cube(xr.DataTree.from_dict({"r10m": cube["r10m"].to_dataset(), "r20m": moved}))
     other = cube["r20m"].to_dataset(inherit=False)
     other["reflectance"] = other["reflectance"].assign_attrs(add_offset=0.0)
     with pytest.raises(InputError, match="one encoding"):
-        check_cube(xr.DataTree.from_dict({"r10m": cube["r10m"].to_dataset(), "r20m": other}))
+        as_cube(xr.DataTree.from_dict({"r10m": cube["r10m"].to_dataset(), "r20m": other}))
 
 
 def test_bands_are_put_in_order_and_all_bad_ones_named():
@@ -112,16 +112,16 @@ def test_bands_are_put_in_order_and_all_bad_ones_named():
 def test_a_10_m_dataarray_gives_back_the_cube_it_came_from():
     cube = random_cube(60, 72, dates=2)
     recovered = as_cube(as_one_array(cube))
-    for gsd, array in nodes(cube).items():
-        xr.testing.assert_equal(nodes(recovered)[gsd].drop_vars("spatial_ref"), array.drop_vars("spatial_ref"))
-        assert nodes(recovered)[gsd].rio.crs == array.rio.crs
+    for gsd, array in as_cube(cube).arrays.items():
+        xr.testing.assert_equal(as_cube(recovered).arrays[gsd].drop_vars("spatial_ref"), array.drop_vars("spatial_ref"))
+        assert as_cube(recovered).arrays[gsd].rio.crs == array.rio.crs
 
 
 def test_a_10_m_dataarray_may_use_catalog_names_any_band_order_and_no_time():
     cube = random_cube(60, 72)
     array = as_one_array(cube).isel(band=[3, 0, 9, 11]).isel(time=0)
     array = array.assign_coords(band=["nir", "B02_10m", "swir22", "nir09"])
-    recovered = nodes(as_cube(array))
+    recovered = as_cube(array).arrays
     assert [list(recovered[gsd]["band"].values) for gsd in (10, 20, 60)] == [["B02", "B08"], ["B12"], ["B09"]]
     for gsd, array in recovered.items():
         np.testing.assert_array_equal(array, cube[f"r{gsd}m"]["reflectance"].sel(band=array["band"]))
@@ -177,7 +177,7 @@ def test_a_stacked_dataarray_says_by_its_baseline_what_its_dn_mean(coords, offse
     del array.attrs["add_offset"]
     one = array.assign_coords(coords)
     per_date = array.assign_coords({name: ("time", np.array([value] * 2)) for name, value in coords.items()})
-    assert encoding_of(as_cube(one)).offset == encoding_of(as_cube(per_date)).offset == offset
+    assert as_cube(one).encoding.offset == as_cube(per_date).encoding.offset == offset
 
 
 def test_a_stacked_dataarray_of_mixed_or_unknown_baselines_is_refused():
@@ -197,7 +197,7 @@ def test_attributes_left_over_from_dn_are_refused_on_floats():
     )  # as arithmetic keeps them where xarray is told, or its default is, to
     with pytest.raises(InputError, match=r"_FillValue=0.*data\.drop_attrs"):
         as_cube(reflectance)
-    assert encoding_of(as_cube(reflectance.drop_attrs())).scale == 1
+    assert as_cube(reflectance.drop_attrs()).encoding.scale == 1
 
 
 @pytest.mark.parametrize("kind", ["numpy", "dask"])

@@ -1,9 +1,12 @@
+from dataclasses import dataclass
+
 import dask
 import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
 from dask.tokenize import tokenize
+from fakes import FakeSharpener
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quick import DISTINCT, SCENE_SOLVERS, quick_options, skip_without
@@ -11,9 +14,8 @@ from scenes import random_cube, with_chunks, with_numbers
 from scipy import ndimage
 
 import s2pipe
-from s2pipe import InputError, S2PipeError, Sensor
+from s2pipe import InputError, S2PipeError, options
 from s2pipe.core.bands import BANDS
-from s2pipe.engine import worker
 from s2pipe.simulation.landscape import simulate_scene
 
 METHODS = {name: quick_options(name) for name in DISTINCT if name not in ("s2sharp", "ssss")}
@@ -71,20 +73,23 @@ def test_chunked_equals_unchunked(data, seed, holes, block, cube, local_sharpene
     y, x = (data.draw(st.integers(smallest, size // 6)) * 6 for size in SIZE)
     whole = s2pipe.sharpen(with_chunks(scene, *SIZE), sharpener).compute()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(worker.BLOCK, "cpu", (block, block))
+        patch.setattr(options, "cpu_block", (block, block))
         chunked = s2pipe.sharpen(with_chunks(scene, y, x), sharpener).compute()
     np.testing.assert_array_equal(chunked == 0, whole == 0)
     difference = np.abs(chunked.astype(int) - whole.astype(int))
     assert difference.max() <= 1
 
 
-class MeanOverTheHalo:
-    """A fake Sharpener that depends on all its halo: the mean of B11 over it."""
+@dataclass
+class MeanOverTheHalo(FakeSharpener):
+    """Depends on all its halo: the mean of B11 over it."""
 
-    sensor, bands_in, bands_out, halo = Sensor(), ("B02", "B05", "B11"), ("B05", "B11"), 12
+    bands_in: tuple[str, ...] = ("B02", "B05", "B11")
+    bands_out: tuple[str, ...] = ("B05", "B11")
+    halo: int = 12
 
-    def __call__(self, r10m, r20m, r60m):
-        mean = ndimage.uniform_filter(r20m[1], 2 * self.halo // 2 + 1, mode="constant")
+    def __call__(self, pixels):
+        mean = ndimage.uniform_filter(pixels.reflectance[20][1], 2 * self.halo // 2 + 1, mode="constant")
         return np.stack([mean, mean]).repeat(2, axis=1).repeat(2, axis=2)
 
 
@@ -102,8 +107,8 @@ def test_what_nodata_is_filled_with_does_not_depend_on_the_chunks(seed, cube):
 
 
 class NotFinite(MeanOverTheHalo):
-    def __call__(self, r10m, r20m, r60m):
-        return np.full((2, *r10m.shape[1:]), np.nan, np.float32)
+    def __call__(self, pixels):
+        return np.full((2, *pixels.reflectance[10].shape[1:]), np.nan, np.float32)
 
 
 def test_a_sharpener_that_gives_no_numbers_is_refused(cube):
@@ -118,9 +123,9 @@ def test_a_ragged_end_thinner_than_the_halo_joins_its_neighbour(cube, sharpener)
 
 
 def test_a_scene_smaller_than_the_halo_is_one_chunk():
-    for method, options in METHODS.items():
+    for method, own in METHODS.items():
         small = random_cube(60, 36)
-        sharpener = s2pipe.fit(random_cube(120, 120), method, progress=lambda *_: None, **options)
+        sharpener = s2pipe.fit(random_cube(120, 120), method, progress=lambda *_: None, **own)
         result = s2pipe.sharpen(small, sharpener)
         assert result.chunks[2:] == ((60,), (36,))
         assert (result.compute() > 0).all()
@@ -254,7 +259,7 @@ def test_small_chunks_are_joined_for_a_gpu_and_come_out_as_they_were(monkeypatch
     cube = with_chunks(random_cube(*size, dates=2), chunk, chunk)
     bands = ["B02", "B05", "B11"]
     expected = s2pipe.sharpen(cube, MeanOverTheHalo(), bands=bands)
-    monkeypatch.setitem(worker.BLOCK, "cuda", (120, 120))
+    monkeypatch.setattr(options, "cuda_block", (120, 120))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     joined = s2pipe.sharpen(cube, MeanOverTheHalo(), bands=bands)
     assert joined.chunks == expected.chunks

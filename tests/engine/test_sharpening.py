@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from fakes import FakeSharpener
 from quick import DISTINCT, quick_options
 from scenes import as_one_array, random_arrays, random_cube, with_chunks, with_numbers
 from scipy import ndimage
@@ -110,12 +111,10 @@ def test_a_10_m_dataarray_and_the_accessor_give_what_the_cube_gives(cube):
 
 
 def test_a_method_given_as_a_recipe_and_a_foreign_sharpener(cube):
-    class Doubled:
-        sensor, bands_in, bands_out, halo = Sensor(), ("B02", "B05"), ("B05",), 6
-
-        def __call__(self, r10m, r20m, r60m):
-            assert r10m.shape[0] == r20m.shape[0] == 1 and r60m is None
-            return 2 * r20m.repeat(2, axis=1).repeat(2, axis=2)
+    class Doubled(FakeSharpener):
+        def __call__(self, pixels):
+            assert [array.shape[0] for array in pixels.reflectance.values()] == [1, 1]
+            return 2 * super().__call__(pixels)
 
     xr.testing.assert_identical(s2pipe.sharpen(cube, Glp()).compute(), s2pipe.sharpen(cube, "glp").compute())
     result = s2pipe.sharpen(with_chunks(cube, 60, 60), Doubled(), bands=["B05"]).compute()

@@ -22,23 +22,24 @@ from s2pipe.fitting.sampling import (
     sample_windows,
     unseen_bands,
 )
+from s2pipe.inputs.dataarray import as_cube
 
 
 def test_windows_hold_reflectance_of_the_same_ground_at_every_resolution():
     cube = random_cube(120, 96)
-    (window,) = sample_windows(cube, seed=0)
+    (window,) = sample_windows(as_cube(cube), seed=0)
     for gsd, array in window.reflectance.items():
         numbers = cube[f"r{gsd}m"]["reflectance"].values[0]
         np.testing.assert_allclose(array, numbers * 1e-4 - 0.1, atol=1e-6)
-        assert window.seen[gsd].all()
+        assert window.valid[gsd].all()
 
 
 def test_windows_follow_the_seed_and_not_the_chunks():
     cube = random_cube(780, 96, dates=6)
     whole, small = with_chunks(cube, 780, 96), with_chunks(cube, 60, 30)
-    first, again, other = (sample_windows(c, seed=seed) for c, seed in ((whole, 1), (small, 1), (whole, 2)))
+    first, again, other = (sample_windows(as_cube(c), seed=seed) for c, seed in ((whole, 1), (small, 1), (whole, 2)))
     assert len(first) == MAX_WINDOWS < 2 * 6
-    assert {window.seen[10].shape for window in first} == {(4, 756, 96)}
+    assert {window.valid[10].shape for window in first} == {(4, 756, 96)}
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.reflectance[10], b.reflectance[10])
     assert any(not np.array_equal(a.reflectance[10], b.reflectance[10]) for a, b in zip(first, other, strict=True))
@@ -58,7 +59,7 @@ def test_no_more_is_read_than_the_windows():
         da.full((40, n, 1512 // r, 1512 // r), 3000, chunks=(1, n, 756 // r, 756 // r), dtype="uint16")
         for n, r in ((6, 2), (2, 6))
     ]
-    assert len(sample_windows(s2pipe.from_arrays(numbers, *coarse), seed=0)) == MAX_WINDOWS
+    assert len(sample_windows(as_cube(s2pipe.from_arrays(numbers, *coarse)), seed=0)) == MAX_WINDOWS
     assert len(set(read)) == len(read) == MAX_WINDOWS
     assert WINDOW == 756
 
@@ -78,8 +79,8 @@ def test_the_only_imagery_is_found_wherever_it_lies():
         array[:-1] = 0
     sparse = with_numbers(cube, **numbers)
     for seed in range(5):
-        (window,) = sample_windows(sparse, seed=seed)
-        assert all(seen.all() for seen in window.seen.values())
+        (window,) = sample_windows(as_cube(sparse), seed=seed)
+        assert all(seen.all() for seen in window.valid.values())
 
 
 def test_windows_with_imagery_are_preferred_and_nodata_only_is_refused():
@@ -88,23 +89,23 @@ def test_windows_with_imagery_are_preferred_and_nodata_only_is_refused():
     for array in numbers.values():
         array[0] = 0
         array[1, :, : array.shape[2] * 7 // 8] = 0
-    assert len(sample_windows(with_numbers(cube, **numbers), seed=0)) == 1
+    assert len(sample_windows(as_cube(with_numbers(cube, **numbers)), seed=0)) == 1
     for array in numbers.values():
         array[2] = 0
-    assert len(sample_windows(with_numbers(cube, **numbers), seed=0)) == 1
+    assert len(sample_windows(as_cube(with_numbers(cube, **numbers)), seed=0)) == 1
     for array in numbers.values():
         array[:] = 0
     with pytest.raises(InputError, match="nodata only"):
-        sample_windows(with_numbers(cube, **numbers), seed=0)
+        sample_windows(as_cube(with_numbers(cube, **numbers)), seed=0)
 
 
 def test_seen_at_asks_the_bands_that_are_needed():
     seen = {gsd: np.ones((2, 60 * 10 // gsd, 36 * 10 // gsd), bool) for gsd in (10, 20, 60)}
     seen[10][0, 0, 35] = seen[20][1, 29, 0] = seen[60][:] = False
-    window = Window(reflectance={}, seen=seen)
-    assert np.argwhere(~window.seen_at(20, {10: [0, 1], 20: [0, 1]})).tolist() == [[0, 17], [29, 0]]
-    assert np.argwhere(~window.seen_at(60, {10: [0, 1], 20: [0]})).tolist() == [[0, 5]]
-    assert window.seen_at(10, {10: [1]}).all()
+    window = Window(reflectance={}, valid=seen)
+    assert np.argwhere(~window.valid_at(20, {10: [0, 1], 20: [0, 1]})).tolist() == [[0, 17], [29, 0]]
+    assert np.argwhere(~window.valid_at(60, {10: [0, 1], 20: [0]})).tolist() == [[0, 5]]
+    assert window.valid_at(10, {10: [1]}).all()
 
 
 def blank(cube, **bands):
@@ -118,12 +119,12 @@ def blank(cube, **bands):
 def test_bands_that_were_never_seen_are_named(caplog):
     cube = random_cube(96, 96)
     names = {gsd: BANDS_BY_GSD[gsd] for gsd in (10, 20, 60)}
-    assert unseen_bands(sample_windows(blank(cube, r20m=[2], r60m=[1]), seed=0), names) == ("B07", "B09")
+    assert unseen_bands(sample_windows(as_cube(blank(cube, r20m=[2], r60m=[1])), seed=0), names) == ("B07", "B09")
     assert "B07, B09 hold nodata only" in caplog.text
     with pytest.raises(InputError, match="10 m bands B03 hold nodata only"):
-        unseen_bands(sample_windows(blank(cube, r10m=[1]), seed=0), names)
+        unseen_bands(sample_windows(as_cube(blank(cube, r10m=[1])), seed=0), names)
     without_fine = blank(cube, r20m=slice(None))
-    windows = sample_windows(without_fine, seed=0)
+    windows = sample_windows(as_cube(without_fine), seed=0)
     with pytest.raises(InputError, match=r"bands B05, B06, B07, B8A, B11, B12 hold nodata only"):
         unseen_bands(windows, {10: names[10], 20: names[20]})
 
@@ -139,23 +140,23 @@ def test_patches_are_cut_where_everything_is_usable():
 
 def test_dn_given_as_floats_are_noticed(caplog):
     arrays = [cube_array.astype("float32") for cube_array in random_arrays(96, 96)]
-    sample_windows(s2pipe.from_arrays(*arrays, scale=1e-4), seed=0)
+    sample_windows(as_cube(s2pipe.from_arrays(*arrays, scale=1e-4)), seed=0)
     assert not caplog.text
-    sample_windows(s2pipe.from_arrays(*arrays), seed=0)
+    sample_windows(as_cube(s2pipe.from_arrays(*arrays)), seed=0)
     assert "DN seem to have been given as reflectance" in caplog.text
 
 
 def test_a_sample_tells_what_is_to_be_sharpened():
-    sample = Sample.of(random_cube(96, 96), seed=0)
+    sample = Sample.of(as_cube(random_cube(96, 96)), seed=0)
     assert sample.bands == BANDS_BY_GSD and sample.gsds == (20, 60)
     assert sample.targets == BANDS_BY_GSD[20] + BANDS_BY_GSD[60]
     assert replace(sample, gsds=(60,)).targets == BANDS_BY_GSD[60]
-    (window,), (expected,) = sample.windows, sample_windows(random_cube(96, 96), seed=0)
+    (window,), (expected,) = sample.windows, sample_windows(as_cube(random_cube(96, 96)), seed=0)
     np.testing.assert_array_equal(window.reflectance[20], expected.reflectance[20])
 
 
 def test_only_targets_count_as_unseen():
-    sample = Sample.of(blank(random_cube(96, 96), r20m=[2], r60m=[1]), seed=0)
+    sample = Sample.of(as_cube(blank(random_cube(96, 96), r20m=[2], r60m=[1])), seed=0)
     assert sample.unseen_targets() == ("B07", "B09")
     assert replace(sample, gsds=(20,)).unseen_targets() == ("B07",)
 
@@ -215,10 +216,10 @@ def test_squares_with_unseen_pixels_are_left_out():
 
 def test_the_fingerprint_of_a_sample_is_that_of_its_coarse_bands():
     cube = random_cube(96, 96)
-    hashes = Sample.of(cube, seed=0).fingerprint()
+    hashes = Sample.of(as_cube(cube), seed=0).fingerprint()
     other = random_cube(96, 96, seed=1)
     changed = {name: with_numbers(cube, **{name: other[name]["reflectance"].values}) for name in cube.children}
-    of_changed = {name: Sample.of(one, seed=0).fingerprint() for name, one in changed.items()}
+    of_changed = {name: Sample.of(as_cube(one), seed=0).fingerprint() for name, one in changed.items()}
     np.testing.assert_array_equal(of_changed["r10m"], hashes)
     assert 0 < np.isin(of_changed["r20m"], hashes).sum() < np.isin(of_changed["r60m"], hashes).sum() < len(hashes)
 
@@ -231,7 +232,7 @@ def test_a_fingerprint_does_not_follow_how_reflectance_is_stored():
         s2pipe.from_arrays(*[(array * 1e-4 - 0.1).astype(np.float32) for array in arrays]),
         with_chunks(s2pipe.from_arrays(*[array * 1e-4 - 0.1 for array in arrays]), 48, 48),
     ]
-    first, *others = (Sample.of(cube, seed=0).fingerprint() for cube in stored)
+    first, *others = (Sample.of(as_cube(cube), seed=0).fingerprint() for cube in stored)
     assert len(first) > 50
     for other in others:
         np.testing.assert_array_equal(other, first)
@@ -239,7 +240,8 @@ def test_a_fingerprint_does_not_follow_how_reflectance_is_stored():
 
 def test_a_fingerprint_does_not_follow_a_mistaken_offset():
     arrays = random_arrays(120, 96)
-    right, mistaken = (Sample.of(s2pipe.from_arrays(*arrays, offset=offset), seed=0).fingerprint() for offset in (-0.1, 0.0))
+    cubes = [as_cube(s2pipe.from_arrays(*arrays, offset=offset)) for offset in (-0.1, 0.0)]
+    right, mistaken = (Sample.of(cube, seed=0).fingerprint() for cube in cubes)
     np.testing.assert_array_equal(right, mistaken)
 
 
@@ -247,9 +249,9 @@ def test_the_clearest_part_of_a_window_is_found():
     seen = {gsd: np.zeros((count, 720 // gsd, 1200 // gsd), dtype=bool) for gsd, count in ((10, 4), (20, 6))}
     for gsd, mask in seen.items():
         mask[:, 240 // gsd : 600 // gsd, 600 // gsd : 960 // gsd] = True
-    window = Window(reflectance={gsd: mask.astype(np.float32) for gsd, mask in seen.items()}, seen=seen)
+    window = Window(reflectance={gsd: mask.astype(np.float32) for gsd, mask in seen.items()}, valid=seen)
     part = window.clearest_part(36, {10: range(4), 20: range(6)})
-    assert part.seen[10].shape == (4, 36, 36) and part.seen[20].shape == (6, 18, 18)
-    assert part.seen[10].all() and part.reflectance[20].all()
+    assert part.valid[10].shape == (4, 36, 36) and part.valid[20].shape == (6, 18, 18)
+    assert part.valid[10].all() and part.reflectance[20].all()
     whole = window.clearest_part(90, {10: range(4)})
-    assert whole.seen[10].shape == (4, 72, 90)
+    assert whole.valid[10].shape == (4, 72, 90)

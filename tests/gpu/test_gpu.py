@@ -26,9 +26,7 @@ def cube() -> xr.DataTree:
 @pytest.fixture(autouse=True)
 def forget_devices():
     yield
-    worker._placed.clear()
-    worker._largest_block.clear()
-    worker._too_small.clear()
+    worker.this_worker.cache_clear()
     torch.cuda.set_per_process_memory_fraction(1.0)
     torch.cuda.empty_cache()
 

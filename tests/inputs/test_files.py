@@ -18,8 +18,8 @@ from scenes import random_arrays, random_cube
 import s2pipe
 from s2pipe import InputError, ReadError
 from s2pipe.core.bands import BANDS, BANDS_BY_GSD, GSDS
-from s2pipe.core.cube import bands_by_gsd, encoding_of, nodes
 from s2pipe.core.lattice import check_chunks
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.inputs.files import read_scene
 
 CORNER = (300000, 4000020)
@@ -95,7 +95,7 @@ def ssc_cnn_layout(r10m, r20m, r60m, reference=None):
 
 
 def numbers(scene):
-    return [array.values[0] for array in nodes(scene.cube).values()]
+    return [array.values[0] for array in as_cube(scene.cube).arrays.values()]
 
 
 def assert_all_equal(found, expected):
@@ -115,7 +115,8 @@ def test_a_folder_of_geotiffs_is_the_cube_of_its_arrays(tmp_path):
     xr.testing.assert_identical(scene.cube.load(), expected)
     assert scene.name == "T33_crop.v1" and scene.reference is None
     assert all(
-        array.rio.transform() == expected[f"r{gsd}m"]["reflectance"].rio.transform() for gsd, array in nodes(scene.cube).items()
+        array.rio.transform() == expected[f"r{gsd}m"]["reflectance"].rio.transform()
+        for gsd, array in as_cube(scene.cube).arrays.items()
     )
 
 
@@ -132,13 +133,13 @@ def test_other_files_and_b10_are_ignored(tmp_path):
     write_tif(folder / "SCL_20m.tif", arrays[1][0], 20, crs="EPSG:4326")
     write_tif(folder / "RGB05_20m.tif", arrays[1][:3], 20)
     (folder / "labels_metadata.json").write_text("{}")
-    assert bands_by_gsd(read_scene(folder).cube) == BANDS_BY_GSD
+    assert as_cube(read_scene(folder).cube).bands == BANDS_BY_GSD
 
 
 def test_some_bands_of_a_folder_are_enough(tmp_path):
     arrays = arrays_of()
     scene = read_scene(write_folder(tmp_path / "scene", arrays, bands=("B03", "B08", "B09")))
-    assert bands_by_gsd(scene.cube) == {10: ("B03", "B08"), 60: ("B09",)}
+    assert as_cube(scene.cube).bands == {10: ("B03", "B08"), 60: ("B09",)}
     assert_all_equal(numbers(scene), [arrays[0][[1, 3]], arrays[2][[1]]])
 
 
@@ -146,7 +147,7 @@ def test_geotiffs_are_read_lazily_in_chunks_on_the_lattice(tmp_path):
     arrays = [np.ones((len(bands), 3690 * 10 // gsd, 12 * 10 // gsd), "uint16") for gsd, bands in BANDS_BY_GSD.items()]
     arrays = [array * np.arange(array.shape[1], dtype="uint16")[:, None] for array in arrays]
     scene = read_scene(write_folder(tmp_path / "scene", arrays, bands=("B02", "B05", "B01")))
-    fine, *coarse = nodes(scene.cube).items()
+    fine, *coarse = as_cube(scene.cube).arrays.items()
     assert fine[1].chunksizes["y"] == (1830, 1830, 30)
     check_chunks(fine[1].chunksizes["y"], halo=60, axis="y")
     for gsd, array in coarse:
@@ -160,10 +161,10 @@ def test_geotiffs_without_a_crs_make_a_cube_without_one(tmp_path):
 
 
 def test_nodata_of_geotiffs_is_kept(tmp_path):
-    assert encoding_of(read_scene(write_folder(tmp_path / "stated", arrays_of(), nodata=65535)).cube).nodata == 65535
-    assert encoding_of(read_scene(write_folder(tmp_path / "none", arrays_of())).cube).nodata == 0
+    assert as_cube(read_scene(write_folder(tmp_path / "stated", arrays_of(), nodata=65535)).cube).encoding.nodata == 65535
+    assert as_cube(read_scene(write_folder(tmp_path / "none", arrays_of())).cube).encoding.nodata == 0
     floats = write_folder(tmp_path / "floats", arrays_of(dtype="float32"), nodata=np.nan)
-    assert np.isnan(encoding_of(read_scene(floats).cube).nodata)
+    assert np.isnan(as_cube(read_scene(floats).cube).encoding.nodata)
 
 
 def coarse_only(folder, arrays):
@@ -279,7 +280,7 @@ def test_an_npz_is_the_cube_of_its_arrays(tmp_path, dtype, scale):
     arrays = arrays_of(dtype=dtype)
     scene = read_scene(write_npz(tmp_path / "scene.npz", arrays))
     xr.testing.assert_identical(scene.cube, s2pipe.from_arrays(*arrays))
-    assert (encoding_of(scene.cube).scale, encoding_of(scene.cube).offset) == (scale, 0)
+    assert (as_cube(scene.cube).encoding.scale, as_cube(scene.cube).encoding.offset) == (scale, 0)
     assert scene.name == "scene" and scene.reference is None
 
 
@@ -325,7 +326,7 @@ def test_mat_files_hold_dn_of_any_dtype(tmp_path, write, layout, dtype):
     arrays = arrays_of(dtype=dtype)
     scene = read_scene(write(tmp_path / "iceland.mat", layout(*arrays)))
     assert_all_equal(numbers(scene), arrays)
-    assert (encoding_of(scene.cube).scale, encoding_of(scene.cube).offset) == (1e-4, 0)
+    assert (as_cube(scene.cube).encoding.scale, as_cube(scene.cube).encoding.offset) == (1e-4, 0)
     assert scene.name == "iceland" and scene.cube["r10m"]["reflectance"].rio.crs is None
 
 
@@ -354,7 +355,7 @@ def test_cells_of_60_m_off_the_lattice_are_left_out_with_a_warning(tmp_path, wri
     arrays = arrays_of(dtype="float64")
     arrays[2] = np.zeros((2, 3, 6), "uint8")
     scene = read_scene(write(tmp_path / "scene.mat", ssc_cnn_layout(*arrays)))
-    assert bands_by_gsd(scene.cube) == {gsd: BANDS_BY_GSD[gsd] for gsd in (10, 20)}
+    assert as_cube(scene.cube).bands == {gsd: BANDS_BY_GSD[gsd] for gsd in (10, 20)}
     assert "B01 and B09 are of 3 x 6 and 3 x 6 px, off the lattice of the 24 x 36 px" in caplog.text
 
 
@@ -402,7 +403,7 @@ FILES = {
 @pytest.mark.parametrize("name", [*FILES, "folder"])
 def test_scale_and_offset_are_those_given(tmp_path, name):
     scene = read_scene(({"folder": write_folder} | FILES)[name](tmp_path / name, arrays_of()), scale=2e-4, offset=-0.1)
-    assert (encoding_of(scene.cube).scale, encoding_of(scene.cube).offset) == (2e-4, -0.1)
+    assert (as_cube(scene.cube).encoding.scale, as_cube(scene.cube).encoding.offset) == (2e-4, -0.1)
 
 
 def test_a_scale_of_nothing_is_refused(tmp_path):
@@ -529,7 +530,7 @@ def correlation(fine, coarse):
 def test_bands_of_a_real_scene_lie_on_each_other(data_dir, path):
     cube = read_scene(data_dir / path).cube
     assert cube["r10m"]["reflectance"].shape == (1, 4, *REAL[path])
-    assert encoding_of(cube).scale == 1e-4
+    assert as_cube(cube).encoding.scale == 1e-4
     assert correlation(band(cube, "B08"), band(cube, "B8A")) > 0.9
     if "r60m" in cube.children:
         with_b01 = {name: correlation(band(cube, name), band(cube, "B01")) for name in BANDS_BY_GSD[10]}
@@ -540,7 +541,7 @@ def test_bands_of_a_real_scene_lie_on_each_other(data_dir, path):
 def test_real_geotiffs_keep_their_place(data_dir):
     scene = read_scene(data_dir / "crops" / "majortom_L2A_T48QUE_20200223")
     assert scene.name == "majortom_L2A_T48QUE_20200223"
-    for gsd, array in nodes(scene.cube).items():
+    for gsd, array in as_cube(scene.cube).arrays.items():
         assert array.rio.crs.to_epsg() == 32648
         assert array.rio.transform()[:6] == (gsd, 0, 362640, 0, -gsd, 1987080)
 

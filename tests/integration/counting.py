@@ -5,23 +5,23 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+from fakes import FakeSharpener
 
-from s2pipe import Sensor
+from s2pipe.core.pixels import Pixels
 
 SEEN: Counter[str] = Counter()
 
 
-class CountingSharpener:
+class CountingSharpener(FakeSharpener):
     """Repeats the 20 m bands; carries weights it does not need."""
 
-    sensor, bands_in, bands_out, halo = Sensor(), ("B02", "B05"), ("B05",), 6
-
     def __init__(self) -> None:
+        super().__init__()
         self.weights = np.zeros(300_000)
 
-    def __call__(self, r10m: Any, r20m: Any, r60m: Any) -> Any:
+    def __call__(self, pixels: Pixels) -> Any:
         SEEN["called"] += 1
-        return r20m.repeat(2, axis=1).repeat(2, axis=2)
+        return super().__call__(pixels)
 
     def __setstate__(self, state: Any) -> None:
         SEEN["received"] += 1
@@ -34,9 +34,9 @@ class CountingSharpener:
 class SlowCountingSharpener(CountingSharpener):
     """Takes a tenth of a second."""
 
-    def __call__(self, r10m: Any, r20m: Any, r60m: Any) -> Any:
+    def __call__(self, pixels: Pixels) -> Any:
         time.sleep(0.1)
-        return super().__call__(r10m, r20m, r60m)
+        return super().__call__(pixels)
 
 
 def seen() -> dict[str, int]:

@@ -8,29 +8,30 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from s2pipe import Sensor
+from fakes import FakeSharpener
+
+from s2pipe.core.pixels import Pixels
 
 CALLS: Counter[str] = Counter()
 
 
-class ReportingSharpener:
+class ReportingSharpener(FakeSharpener):
     """Repeats the 20 m bands, and notes each chunk in a folder; the first process that comes to its eighth chunk stays in it.
 
     The folder holds ``calls``, a byte for each chunk, and ``inside``, the number of the process that waits.
     """
 
-    sensor, bands_in, bands_out, halo = Sensor(), ("B02", "B05"), ("B05",), 6
-
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self.folder = folder
 
-    def __call__(self, r10m: Any, r20m: Any, r60m: Any) -> Any:
+    def __call__(self, pixels: Pixels) -> Any:
         with (self.folder / "calls").open("ab") as calls:
             calls.write(b".")
         CALLS[str(self.folder)] += 1
         if CALLS[str(self.folder)] == 8:
             self._wait_once()
-        return r20m.repeat(2, axis=1).repeat(2, axis=2)
+        return super().__call__(pixels)
 
     def _wait_once(self) -> None:
         try:

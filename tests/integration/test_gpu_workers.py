@@ -10,8 +10,8 @@ from placed import TellingSharpener, ran, read
 from scenes import random_cube
 
 import s2pipe
-from s2pipe.core.cube import nodes
-from s2pipe.engine import worker
+from s2pipe import options
+from s2pipe.inputs.dataarray import as_cube
 
 WORKER = {"nthreads": 1, "host": "127.0.0.1", "dashboard": False}
 
@@ -32,7 +32,7 @@ def cluster() -> Iterator[SpecCluster]:
 def cube() -> xr.DataTree:
     """Thirty-six chunks at each of two dates, which are read by tasks that tell where."""
     parts = {}
-    for gsd, array in nodes(random_cube(360, 360, dates=2)).items():
+    for gsd, array in as_cube(random_cube(360, 360, dates=2)).arrays.items():
         array = array.chunk(time=1, y=600 // gsd, x=600 // gsd)
         parts[f"r{gsd}m"] = array.copy(data=array.data.map_blocks(read, dtype=array.dtype)).to_dataset(name="reflectance")
     return xr.DataTree.from_dict(parts)
@@ -41,7 +41,7 @@ def cube() -> xr.DataTree:
 def test_networks_run_on_gpu_workers_only_in_large_blocks_and_the_rest_anywhere(
     cluster: SpecCluster, cube: xr.DataTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(worker.BLOCK, "cuda", (120, 120))  # of as many pixels as four chunks
+    monkeypatch.setattr(options, "cuda_block", (120, 120))  # of as many pixels as four chunks
     bands = ["B02", "B05"]
     expected = s2pipe.sharpen(cube, TellingSharpener(), bands=bands).compute(scheduler="threads")
     with Client(cluster) as client:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from fakes import FakeSharpener
 from pandas.testing import assert_frame_equal
 from PIL import Image
 from quick import DISTINCT, QUICK, quick_options
@@ -14,7 +15,7 @@ import s2pipe
 from s2pipe import InputError, Sensor
 from s2pipe.core import metrics
 from s2pipe.core.bands import BANDS, BANDS_BY_GSD, bands_at, node_name
-from s2pipe.core.cube import encoding_of, nodes
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.inputs.files import read_scene
 from s2pipe.methods import METHODS, get_method
 from s2pipe.methods.classical.injection import Glp, InjectionSharpener
@@ -225,9 +226,10 @@ def test_what_the_scene_is_too_small_for_is_left_out_with_its_reason(caplog):
 
 @pytest.mark.usefixtures("few_methods")
 def test_a_method_that_gives_no_numbers_is_left_out(cube, monkeypatch):
-    monkeypatch.setattr(
-        InjectionSharpener, "forward", lambda self, r10m, *_: torch.full((len(self.bands_out), *r10m.shape[1:]), torch.nan)
-    )
+    def not_finite(self, pixels):
+        return torch.full((len(self.bands_out), *pixels.reflectance[10].shape[1:]), torch.nan)
+
+    monkeypatch.setattr(InjectionSharpener, "forward", not_finite)
     table = evaluate(cube, "all")
     assert set(table["method"]) == {"bicubic"} and "not finite" in table.attrs["left_out"]["glp"]
 
@@ -282,7 +284,7 @@ def test_the_picture_shows_what_was_compared(gsd, shown, cube, estimates, monkey
     assert where == path and scores is table and list(parts) == ["bicubic", "glp"]
     assert list(truth["band"].values) == shown
     place = [BANDS_BY_GSD[gsd].index(band) for band in shown], slice(*truth["y"].values[[0, -1]] + [0, 1])
-    reference = reduce_scene(cube, Sensor(), gsd).reference
+    reference = reduce_scene(as_cube(cube), Sensor(), gsd).reference
     for part, whole in zip((truth, *parts.values()), (reference, *estimates), strict=True):
         assert part.dtype == np.float32
         np.testing.assert_array_equal(part.values, whole[place][..., truth["x"].values])
@@ -325,21 +327,18 @@ def arrays_in(thing):
         yield from arrays_in(vars(thing))
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecordingSharpener:
+@dataclass(kw_only=True)
+class RecordingSharpener(FakeSharpener):
     """Interpolates, and keeps all that it is called with."""
 
-    sensor: Sensor
-    bands_in: tuple
-    bands_out: tuple
     handed: list
     halo: int = 12
 
-    def __call__(self, r10m, r20m, r60m):
-        self.handed.extend(arrays_in([r10m, r20m, r60m]))
-        coarse = [(gsd, array) for gsd, array in ((20, r20m), (60, r60m)) if bands_at(self.bands_out, gsd)]
+    def __call__(self, pixels):
+        self.handed.extend(arrays_in(pixels))
+        coarse = [(gsd, array) for gsd, array in pixels.reflectance.items() if gsd > 10 and bands_at(self.bands_out, gsd)]
         parts = [self.sensor.upsample(torch.from_numpy(array.copy()), gsd // 10).numpy() for gsd, array in coarse]
-        return np.concatenate(parts) + r10m.mean(axis=0)
+        return np.concatenate(parts) + pixels.reflectance[10].mean(axis=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,6 +346,7 @@ class RecordingMethod:
     """Keeps all that it is handed, and makes a Sharpener that does."""
 
     handed: list = field(default_factory=list)
+    name: str = "recording"
 
     def halo(self, *told):
         self.handed.extend(arrays_in(told))
@@ -391,7 +391,7 @@ def assert_identical(one, other):
 
 @pytest.mark.parametrize("gsd", [20, 60])
 def test_no_method_is_handed_anything_that_follows_the_reference(cube, gsd, estimates):
-    reduced = reduce_scene(holed(cube), Sensor(), gsd)
+    reduced = reduce_scene(as_cube(holed(cube)), Sensor(), gsd)
     handed = []
     for scene in (reduced, with_noise(reduced)):
         recorder = RecordingMethod()
@@ -414,7 +414,7 @@ def test_nor_when_the_scene_comes_with_its_reference(cube):
 
 @pytest.mark.parametrize("method", DISTINCT)
 def test_no_estimate_follows_the_reference(cube, method, estimates):
-    reduced = reduce_scene(cube, Sensor(), 20)
+    reduced = reduce_scene(as_cube(cube), Sensor(), 20)
     for scene in (reduced, with_noise(reduced)):
         score(scene, [get_method(method, **quick_options(method))], sensor=Sensor(), progress=quiet)
     assert_identical(*estimates)
@@ -434,7 +434,7 @@ def test_no_observed_pixel_is_handed_to_a_method(cube, gsd):
     assert len(handed) > 500
     for name in cube.children:
         numbers = cube[name]["reflectance"].values
-        for observed in (numbers, encoding_of(cube).decode(numbers)):
+        for observed in (numbers, as_cube(cube).encoding.decode(numbers)):
             assert not np.isin(neighbours(observed), handed).any()
 
 
@@ -446,14 +446,14 @@ def cut(cube, y, x):
     return xr.DataTree.from_dict(
         {
             node_name(gsd): array.isel(y=slice(y * 10 // gsd, None), x=slice(x * 10 // gsd, None)).to_dataset()
-            for gsd, array in nodes(cube).items()
+            for gsd, array in as_cube(cube).arrays.items()
         }
     )
 
 
 def shifted_by_a_pixel(cube):
     """The cube without the first pixel of each resolution, as a repair of the papers' scenes leaves it."""
-    arrays = {gsd: array.values[0] for gsd, array in nodes(cube).items()}
+    arrays = {gsd: array.values[0] for gsd, array in as_cube(cube).arrays.items()}
     coarse = min(arrays[60].shape[1:]) - 1
     kept = {gsd: array[:, 1 : 1 + coarse * 60 // gsd, 1 : 1 + coarse * 60 // gsd] for gsd, array in arrays.items()}
     return s2pipe.from_arrays(*kept.values(), offset=-0.1)
@@ -480,7 +480,7 @@ def test_that_holds_for_the_60_m_bands(simulated):
 
 
 def test_a_sharpener_of_the_degraded_scene_has_not_seen_the_reference_either(cube):
-    fitted = fit(reduce_scene(cube, Sensor(), 20).cube, "glp")
+    fitted = fit(reduce_scene(as_cube(cube), Sensor(), 20).cube, "glp")
     table = overall(evaluate(cube, [fitted, "glp"])).drop(columns="seconds")
     assert not table["in_sample"].any()
     assert table.loc["glp #1"].equals(table.loc["glp #2"])
@@ -546,7 +546,7 @@ def test_a_scene_is_cropped_right_and_bottom(gsd, edge):
 
 
 def test_a_scene_that_comes_degraded_with_its_reference_is_scored_alike(cube):
-    reduced = reduce_scene(cube, Sensor.named("box"), 20)
+    reduced = reduce_scene(as_cube(cube), Sensor.named("box"), 20)
     came, degraded = (
         evaluate(scene, ["bicubic", "glp"], protocol="box", reference=reference)
         for scene, reference in ((reduced.cube, reduced.reference), (cube, None))

@@ -16,10 +16,10 @@ from scipy import ndimage
 import s2pipe
 from s2pipe import InputError, Sensor
 from s2pipe.core.bands import BANDS, BANDS_BY_GSD
-from s2pipe.core.cube import bands_by_gsd, check_cube, nodes
 from s2pipe.core.lattice import check_chunks
 from s2pipe.fitting.sampling import MAX_WINDOWS, sample_windows
 from s2pipe.fitting.shifts import shifts_of, warn_if_misregistered
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.inputs.files import read_scene
 from s2pipe.quality.registration import _aligned_spans, check_geometry, check_registration, repair_registration
 from s2pipe.simulation.landscape import simulate_scene
@@ -81,7 +81,7 @@ def test_known_shifts_are_found_with_their_sign_and_axis(protocol, shifts, scene
 def cut(cube, rows, columns):
     """The cube with each resolution cut from these pixels on, and as many 60 m pixels less."""
     arrays = []
-    for gsd, array in nodes(cube).items():
+    for gsd, array in as_cube(cube).arrays.items():
         size = (array.shape[-1] * gsd // 60 - 2) * 60 // gsd
         arrays.append(array.values[0, :, rows[gsd] : rows[gsd] + size, columns[gsd] : columns[gsd] + size])
     return s2pipe.from_arrays(*arrays, offset=-0.1, crs="EPSG:32633", transform=(10, 0, 300000, 0, -10, 4000020))
@@ -147,7 +147,7 @@ def test_small_clear_scenes_are_not_shifted_nor_warned_of(path, data_dir, caplog
     table = check_registration(cube)
     assert (table.loc[list(BANDS_BY_GSD[20]), ["dy_px", "dx_px"]] == 0).all(axis=None)
     assert distance(table, 20, (0, 0)) < 0.25 and distance(table, 60, (0, 0)) < 0.75
-    warn_if_misregistered(sample_windows(cube, seed=0), bands_by_gsd(cube))
+    warn_if_misregistered(sample_windows(as_cube(cube), seed=0), as_cube(cube).bands)
     assert not caplog.text
     assert repair_registration(cube) is cube
 
@@ -209,14 +209,14 @@ def test_chunks_and_a_10_m_dataarray_do_not_matter(registered):
     pd.testing.assert_frame_equal(check_registration(with_chunks(registered, 60, 90)), expected)
     pd.testing.assert_frame_equal(check_registration(as_one_array(registered)), expected)
     pd.testing.assert_frame_equal(
-        shifts_of(sample_windows(registered, seed=0), bands_by_gsd(registered)), check_registration(registered, seed=0)
+        shifts_of(sample_windows(as_cube(registered), seed=0), as_cube(registered).bands), check_registration(registered, seed=0)
     )
 
 
 def test_one_warning_tells_the_shifts_and_the_cure(slipped, registered, caplog):
-    warn_if_misregistered(sample_windows(registered, seed=0), bands_by_gsd(registered))
+    warn_if_misregistered(sample_windows(as_cube(registered), seed=0), as_cube(registered).bands)
     assert not caplog.records
-    warn_if_misregistered(sample_windows(slipped, seed=0), bands_by_gsd(slipped))
+    warn_if_misregistered(sample_windows(as_cube(slipped), seed=0), as_cube(slipped).bands)
     (record,) = caplog.records
     assert record.levelname == "WARNING" and record.name == "s2pipe.fitting.shifts"
     assert "20 m by (-1.0, 1.0) and those of 60 m by (-5.0, 3.0)" in record.message
@@ -270,7 +270,7 @@ def test_the_repair_is_lazy_and_its_chunks_can_be_sharpened(slipped):
 
 def test_a_registered_cube_comes_back_as_it_is(registered):
     assert repair_registration(registered) is registered
-    check_cube(repair_registration(as_one_array(registered)))
+    as_cube(repair_registration(as_one_array(registered)))
 
 
 def test_bands_shifted_differently_are_named(scene):
@@ -326,7 +326,7 @@ def test_a_scene_of_which_nothing_is_left_is_refused():
 
 def as_sharp(truth, cube):
     """A sharpened scene of known 10 m truth (12, y, x), with the cube's own 10 m bands."""
-    fine = nodes(cube)[10]
+    fine = as_cube(cube).arrays[10]
     return xr.DataArray(truth[None], dims=fine.dims, coords={"band": list(BANDS), "y": fine.y, "x": fine.x})
 
 
@@ -363,7 +363,7 @@ def test_known_shifts_of_detail_and_of_interpolated_bands_are_found(scene, regis
 @pytest.mark.parametrize(("wide", "apart"), [(2, 48), (24, 96)])
 def test_stripes_of_nodata_make_no_geometry(wide, apart, scene, registered):
     truth = show(scene.truth, (2, -2))
-    truth[[list(BANDS).index(band) for band in BANDS_BY_GSD[10]]] = nodes(registered)[10].values[0] * 1e-4 - 0.1
+    truth[[list(BANDS).index(band) for band in BANDS_BY_GSD[10]]] = as_cube(registered).arrays[10].values[0] * 1e-4 - 0.1
     truth[:, np.arange(480) % apart < wide] = np.nan
     table = check_geometry(as_sharp(truth, registered))
     assert distance(table, 20, (2, -2)) <= 0.05 and distance(table, 60, (2, -2)) <= 0.05

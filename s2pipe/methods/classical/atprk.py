@@ -89,7 +89,7 @@ def residuals(
     for window in sample.windows:
         image = mixture(torch.from_numpy(pan[None].astype(np.float32)), torch.from_numpy(window.reflectance[10]))
         left = window.reflectance[gsd][row] - sensor.degrade(image, [band], gsd // 10).numpy()[0]
-        left[~window.seen_at(gsd, {10: range(len(sample.bands[10])), gsd: [row]})] = np.nan
+        left[~window.valid_at(gsd, {10: range(len(sample.bands[10])), gsd: [row]})] = np.nan
         yield left
 
 
@@ -206,9 +206,9 @@ class AtprkSharpener(PanSharpener):
                 fitted[f"kriging.{gsd}m"] = weights[f"kriging.{gsd}m"].reshape(count, (gsd // 10) ** 2, (2 * NEIGHBOURS + 1) ** 2)
         return cls(**fields, fitted=fitted)
 
-    def sharpen_resolution(self, r10m: Tensor, coarse: Tensor, gsd: int) -> Tensor:
+    def sharpen_resolution(self, fine: Tensor, coarse: Tensor, gsd: int) -> Tensor:
         ratio, bands = gsd // 10, bands_at(self.bands_out, gsd)
-        pan = mixture(self.fitted[f"pan.{gsd}m"], r10m)
+        pan = mixture(self.fitted[f"pan.{gsd}m"], fine)
         left = coarse - self.sensor.degrade(pan, bands, ratio)
         return pan + krige(left, self.fitted[f"kriging.{gsd}m"], ratio)
 

@@ -237,7 +237,7 @@ class Gsa(Injection):
         for row, (band, coefficients) in enumerate(zip(bands, pans, strict=True)):
             degraded, coarse = [], []
             for window in sample.windows:
-                seen = window.seen_at(gsd, needed)
+                seen = window.valid_at(gsd, needed)
                 pan = mixture(_tensor(coefficients[None]), torch.from_numpy(window.reflectance[10]))
                 degraded.append(sensor.degrade(pan, [band], gsd // 10).numpy()[0, seen])
                 coarse.append(window.reflectance[gsd][positions][:, seen])
@@ -281,7 +281,7 @@ def _moments(
         if mixed is not None:
             images.append(mixture(_tensor(mixed), smooth))
         for row, position in enumerate(positions):
-            seen = window.seen_at(10, {10: range(len(sample.bands[10])), gsd: [position]})
+            seen = window.valid_at(10, {10: range(len(sample.bands[10])), gsd: [position]})
             rows = np.stack([image[row].numpy()[seen] for image in images]).astype(np.float64)
             design = np.vstack([np.ones(rows.shape[1]), rows])
             sums[row] += design @ design.T
@@ -318,9 +318,9 @@ class InjectionSharpener(PanSharpener):
         }
         return cls(**fields, fitted=fitted, multiplies=recipe.multiplies)
 
-    def sharpen_resolution(self, r10m: Tensor, coarse: Tensor, gsd: int) -> Tensor:
+    def sharpen_resolution(self, fine: Tensor, coarse: Tensor, gsd: int) -> Tensor:
         ratio = gsd // 10
-        pan = mixture(self.fitted[f"pan.{gsd}m"], r10m)
+        pan = mixture(self.fitted[f"pan.{gsd}m"], fine)
         if f"low.{gsd}m" in self.fitted:
             low = mixture(self.fitted[f"low.{gsd}m"], coarse)
         else:

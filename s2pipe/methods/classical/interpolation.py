@@ -13,7 +13,7 @@ from torch import Tensor
 
 from s2pipe.core.bands import bands_at
 from s2pipe.fitting.sampling import Sample
-from s2pipe.methods.base import FitContext, TorchSharpener, halo_of, upsampling_reach
+from s2pipe.methods.base import FitContext, TensorPixels, TorchSharpener, halo_of, upsampling_reach
 from s2pipe.physics.sensor import Sensor
 
 SPLINE_REACH = 10
@@ -69,13 +69,13 @@ class Interpolator(TorchSharpener):
         """See `TorchSharpener.restore`."""
         return cls(**fields)
 
-    def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
+    def forward(self, pixels: TensorPixels) -> Tensor:
         """See `TorchSharpener.forward`."""
         return torch.cat(
             [
                 self.interpolate(array, gsd // 10)
-                for gsd, array in ((20, r20m), (60, r60m))
-                if array is not None and bands_at(self.bands_out, gsd)
+                for gsd, array in pixels.reflectance.items()
+                if gsd > 10 and bands_at(self.bands_out, gsd)
             ]
         )
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from s2pipe.core.bands import bands_at
 from s2pipe.core.errors import InputError
 from s2pipe.fitting.sampling import Window
-from s2pipe.methods.base import TorchSharpener
+from s2pipe.methods.base import TensorPixels, TorchSharpener
 from s2pipe.physics.sensor import Sensor
 
 Pan = Literal["synthesised", "selected"]
@@ -91,18 +91,18 @@ class PanSharpener(TorchSharpener):
         """See `TorchSharpener.to`."""
         return replace(self, device=device, fitted={name: tensor.to(device) for name, tensor in self.fitted.items()})
 
-    def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
+    def forward(self, pixels: TensorPixels) -> Tensor:
         """See `TorchSharpener.forward`."""
         return torch.cat(
             [
-                self.sharpen_resolution(r10m, coarse, gsd)
-                for gsd, coarse in ((20, r20m), (60, r60m))
-                if coarse is not None and bands_at(self.bands_out, gsd)
+                self.sharpen_resolution(pixels.reflectance[10], coarse, gsd)
+                for gsd, coarse in pixels.reflectance.items()
+                if gsd > 10 and bands_at(self.bands_out, gsd)
             ]
         )
 
-    def sharpen_resolution(self, r10m: Tensor, coarse: Tensor, gsd: int) -> Tensor:
-        """The bands of one resolution, `coarse`, at 10 m."""
+    def sharpen_resolution(self, fine: Tensor, coarse: Tensor, gsd: int) -> Tensor:
+        """The bands of one resolution, `coarse`, at 10 m, beside the `fine` ones."""
         raise NotImplementedError
 
 
@@ -113,7 +113,7 @@ def _degraded_and_observed(
     row = names[gsd].index(band)
     degraded, observed = [], []
     for window in windows:
-        seen = window.seen_at(gsd, {10: range(len(names[10])), gsd: [row]})
+        seen = window.valid_at(gsd, {10: range(len(names[10])), gsd: [row]})
         fine = torch.from_numpy(window.reflectance[10])
         degraded.append(sensor.degrade(fine, names[10], gsd // 10).numpy()[:, seen])
         observed.append(window.reflectance[gsd][row][seen])

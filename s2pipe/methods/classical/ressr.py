@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from s2pipe.core.bands import BANDS, GSDS, bands_at
 from s2pipe.core.errors import InputError
 from s2pipe.fitting.sampling import Sample, unseen_bands
-from s2pipe.methods.base import FitContext, TorchSharpener, fields_of_fit, halo_of, upsampling_reach
+from s2pipe.methods.base import FitContext, TensorPixels, TorchSharpener, fields_of_fit, halo_of, upsampling_reach
 from s2pipe.methods.classical.pan import mixture
 from s2pipe.methods.classical.subspace import all_bands, sample_pixels
 from s2pipe.physics.sensor import Sensor
@@ -138,9 +138,9 @@ class ResSrSharpener(TorchSharpener):
         """See `TorchSharpener.to`."""
         return replace(self, device=device, coefficients=self.coefficients.to(device))
 
-    def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
+    def forward(self, pixels: TensorPixels) -> Tensor:
         """See `TorchSharpener.forward`."""
-        arrays: Mapping[int, Tensor] = {gsd: a for gsd, a in zip(GSDS, (r10m, r20m, r60m), strict=True) if a is not None}
+        arrays = pixels.reflectance
         spectra = torch.cat([_repeated(array, gsd // 10) for gsd, array in arrays.items()])
         mixed = mixture(self.coefficients, spectra)
         sharpened, done = [], 0

@@ -309,17 +309,17 @@ def chosen_smoothness(
     observed = [part for window in sample.windows if (part := window.crop_to_multiple(STEP * ratio)) is not None]
     upper = replace(sample, windows=observed)
     lower = replace(sample, windows=[degraded(window, sample.bands, sensor, ratio) for window in observed])
-    if not any(window.seen_at(judged, needed).any() for window in lower.windows):
+    if not any(window.valid_at(judged, needed).any() for window in lower.windows):
         return SMOOTHNESS
     bands = [sample.bands[judged][i] for i in needed[judged]]
     scenes = [Scene.of(scale, sensor, without=without, device=device) for scale in (upper, lower)]
     misfits = [
-        mean_square_misfit(scene, bands, [window.seen_at(judged, needed) for window in scale.windows])
+        mean_square_misfit(scene, bands, [window.valid_at(judged, needed) for window in scale.windows])
         for scene, scale in zip(scenes, (upper, lower), strict=True)
     ]
     if misfits[0] > MISFIT * misfits[1]:
         return SMOOTHNESS
-    seen = [window.seen_at(10, needed) for window in lower.windows]
+    seen = [window.valid_at(10, needed) for window in lower.windows]
     references = {
         band: np.concatenate([window.reflectance[judged][i][mask] for window, mask in zip(observed, seen, strict=True)])
         for band, i in zip(bands, needed[judged], strict=True)
@@ -353,9 +353,9 @@ def degraded(window: Window, bands: Mapping[int, Sequence[str]], sensor: Sensor,
         fine = torch.from_numpy(np.ascontiguousarray(window.reflectance[gsd]))
         reflectance[gsd] = sensor.degrade(fine, names, ratio).numpy()
         count, height, width = reflectance[gsd].shape
-        blocks = window.seen[gsd].reshape(count, height, ratio, width, ratio)
+        blocks = window.valid[gsd].reshape(count, height, ratio, width, ratio)
         seen[gsd] = np.asarray(blocks.all(axis=(2, 4)))
-    return Window(reflectance=reflectance, seen=seen)
+    return Window(reflectance=reflectance, valid=seen)
 
 
 def mean_sre(

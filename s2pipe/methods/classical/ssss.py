@@ -181,7 +181,7 @@ def as_observed(
     gsd = BANDS[band].gsd
     row = sample.bands[gsd].index(band)
     for window, fine in zip(sample.windows, images, strict=True):
-        seen = window.seen_at(gsd, {gsd: [row], 10: range(len(sample.bands[10]))})
+        seen = window.valid_at(gsd, {gsd: [row], 10: range(len(sample.bands[10]))})
         degraded = fine if gsd == 10 else sensor.degrade(fine, [band] * len(fine), gsd // 10)
         yield degraded.numpy()[:, seen].astype(np.float64), window.reflectance[gsd][row][seen].astype(np.float64)
 

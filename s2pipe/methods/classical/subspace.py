@@ -17,7 +17,7 @@ from s2pipe.core.bands import BANDS
 from s2pipe.core.errors import InputError
 from s2pipe.core.lattice import STEP
 from s2pipe.fitting.sampling import Sample
-from s2pipe.methods.base import TorchSharpener
+from s2pipe.methods.base import TensorPixels, TorchSharpener
 from s2pipe.physics.sensor import Sensor, gaussian_sigma
 
 HALO = 60
@@ -85,7 +85,7 @@ def sample_pixels(
     needed = positions(sample, without)
     parts = []
     for window in sample.windows:
-        seen = window.seen_at(10, needed)[::every, ::every]
+        seen = window.valid_at(10, needed)[::every, ::every]
         rows = []
         for gsd, rows_of_gsd in needed.items():
             for i in rows_of_gsd:
@@ -105,7 +105,7 @@ def rms_of_bands(sample: Sample, bands: Sequence[str]) -> npt.NDArray[np.float64
     for band in bands:
         gsd = BANDS[band].gsd
         row = sample.bands[gsd].index(band)
-        squares = [window.reflectance[gsd][row][window.seen[gsd][row]].astype(np.float64) ** 2 for window in sample.windows]
+        squares = [window.reflectance[gsd][row][window.valid[gsd][row]].astype(np.float64) ** 2 for window in sample.windows]
         mean = np.concatenate(squares).mean() if any(map(len, squares)) else 0.0
         result.append(np.sqrt(mean) if mean > 0 else 1.0)
     return np.array(result)
@@ -154,7 +154,7 @@ def scale_of_edges(sample: Sample, rms: npt.NDArray[np.float64]) -> float:
     gradients = []
     for window in sample.windows:
         fine = torch.from_numpy((window.reflectance[10] / rms[:, None, None]).astype(np.float32))
-        gradients.append(gradient_magnitude(fine).numpy()[window.seen[10].all(axis=0)])
+        gradients.append(gradient_magnitude(fine).numpy()[window.valid[10].all(axis=0)])
     scale = float(np.quantile(np.concatenate(gradients), EDGE_QUANTILE))
     return scale if scale > 0 else 1.0
 
@@ -310,9 +310,9 @@ class SceneSharpener(TorchSharpener):
         moved: Any = {name: tensor.to(device) for name, tensor in self.weights().items()}
         return replace(self, device=device, **moved)
 
-    def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
+    def forward(self, pixels: TensorPixels) -> Tensor:
         """See `TorchSharpener.forward`."""
-        images = [image for array in (r10m, r20m, r60m) if array is not None for image in array]
+        images = [image for array in pixels.reflectance.values() for image in array]
         found = self.scene(images)
         rows = [self.bands_in.index(band) for band in self.bands_out]
         return torch.stack(

@@ -15,7 +15,7 @@ from s2pipe.core.bands import BANDS_BY_GSD, bands_at
 from s2pipe.core.errors import InputError
 from s2pipe.core.tensor_files import tensors_below
 from s2pipe.fitting.sampling import Sample, unseen_bands
-from s2pipe.methods.base import FitContext, TorchSharpener, halo_of, placed, stated_options, upsampling_reach
+from s2pipe.methods.base import FitContext, TensorPixels, TorchSharpener, halo_of, placed, stated_options, upsampling_reach
 from s2pipe.networks.dsen2 import Dsen2Network, load_keras_weights, radius
 from s2pipe.physics.sensor import Sensor
 
@@ -144,9 +144,9 @@ class Dsen2Sharpener(TorchSharpener):
         """See `TorchSharpener.to`."""
         return replace(self, device=device, networks={gsd: placed(network, device) for gsd, network in self.networks.items()})
 
-    def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
+    def forward(self, pixels: TensorPixels) -> Tensor:
         """See `TorchSharpener.forward`."""
-        arrays = {gsd: array for gsd, array in ((10, r10m[FINE_ORDER]), (20, r20m), (60, r60m)) if array is not None}
+        arrays = {**pixels.reflectance, 10: pixels.reflectance[10][FINE_ORDER]}
         return torch.cat([self._sharpen(arrays, gsd) for gsd in (20, 60) if bands_at(self.bands_out, gsd)])
 
     def _sharpen(self, arrays: dict[int, Tensor], gsd: int) -> Tensor:

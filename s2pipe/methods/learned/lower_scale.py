@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -20,7 +20,16 @@ from s2pipe.core.precision import computing_in
 from s2pipe.core.tensor_files import tensors_below
 from s2pipe.fitting.sampling import Sample, patch_corners
 from s2pipe.fitting.training import Checkpoint, batch_of_step, seeded, train
-from s2pipe.methods.base import FitContext, TorchSharpener, count_by_gsd, fields_of_fit, halo_of, placed, upsampling_reach
+from s2pipe.methods.base import (
+    FitContext,
+    TensorPixels,
+    TorchSharpener,
+    count_by_gsd,
+    fields_of_fit,
+    halo_of,
+    placed,
+    upsampling_reach,
+)
 from s2pipe.methods.learned.pairs import MARGIN, Pair, pair_of
 from s2pipe.networks import resnet, ssc_cnn
 from s2pipe.physics.sensor import Sensor
@@ -268,12 +277,11 @@ class LowerScaleSharpener(TorchSharpener):
         """See `TorchSharpener.to`."""
         return replace(self, device=device, networks={gsd: scaled.to(device) for gsd, scaled in self.networks.items()})
 
-    def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
+    def forward(self, pixels: TensorPixels) -> Tensor:
         """See `TorchSharpener.forward`."""
-        arrays = {gsd: array for gsd, array in ((10, r10m), (20, r20m), (60, r60m)) if array is not None}
-        return torch.cat([self._sharpen(arrays, gsd) for gsd in (20, 60) if bands_at(self.bands_out, gsd)])
+        return torch.cat([self._sharpen(pixels.reflectance, gsd) for gsd in (20, 60) if bands_at(self.bands_out, gsd)])
 
-    def _sharpen(self, arrays: dict[int, Tensor], gsd: int) -> Tensor:
+    def _sharpen(self, arrays: Mapping[int, Tensor], gsd: int) -> Tensor:
         if gsd not in self.networks:
             return self.sensor.upsample(arrays[gsd], gsd // 10)
         scaled = self.networks[gsd]
@@ -286,7 +294,7 @@ class LowerScaleSharpener(TorchSharpener):
         return sharpened
 
 
-def _network_inputs(arrays: dict[int, Tensor], gsd: int, sensor: Sensor) -> Tensor:
+def _network_inputs(arrays: Mapping[int, Tensor], gsd: int, sensor: Sensor) -> Tensor:
     """Channels of the network that sharpens the bands of `gsd`: these first, then every finer resolution, coarsest first."""
     channels = [
         sensor.upsample(arrays[own], own // 10) if own > 10 else arrays[own] for own in sorted(arrays, reverse=True) if own <= gsd

@@ -20,7 +20,7 @@ from s2pipe.core.lattice import STEP, round_up
 from s2pipe.core.precision import computing_in
 from s2pipe.fitting.sampling import Sample, Window, patch_corners
 from s2pipe.fitting.training import Checkpoint, seeded, train
-from s2pipe.methods.base import FitContext, TorchSharpener, count_by_gsd, fields_of_fit, placed
+from s2pipe.methods.base import FitContext, TensorPixels, TorchSharpener, count_by_gsd, fields_of_fit, placed
 from s2pipe.networks import s2sucnn
 from s2pipe.physics.sensor import Sensor
 
@@ -147,7 +147,7 @@ class S2sucnnSharpener(TorchSharpener):
         """See `TorchSharpener.weights`."""
         return self.network.state_dict() | {"scale": torch.tensor(self.scale), "kept_step": torch.tensor(self.kept_step)}
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         """See `TorchSharpener.provenance`."""
         return super().provenance() | {"kept_step": self.kept_step}
 
@@ -155,9 +155,9 @@ class S2sucnnSharpener(TorchSharpener):
         """See `TorchSharpener.to`."""
         return replace(self, device=device, network=placed(self.network, device))
 
-    def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
+    def forward(self, pixels: TensorPixels) -> Tensor:
         """See `TorchSharpener.forward`."""
-        arrays = {gsd: array[None] for gsd, array in ((10, r10m), (20, r20m), (60, r60m)) if array is not None}
+        arrays = {gsd: array[None] for gsd, array in pixels.reflectance.items()}
         output = _run(self.network, {gsd: array / self.scale for gsd, array in arrays.items()})
         sharpened = []
         for gsd in (20, 60):
@@ -174,7 +174,7 @@ def _identity(sample: Sample, *settings: object) -> str:
     arrays = {
         f"{kind} {i} {gsd}": array
         for i, window in enumerate(sample.windows)
-        for kind, by_gsd in (("reflectance", window.reflectance), ("seen", window.seen))
+        for kind, by_gsd in (("reflectance", window.reflectance), ("seen", window.valid))
         for gsd, array in by_gsd.items()
     }
     return sha256_of(arrays, sample.bands, *settings)
@@ -212,7 +212,7 @@ class _Scene:
 
     def __init__(self, sample: Sample, recipe: S2sucnn, *, scale: float, context: FitContext) -> None:
         windows = [part for window in sample.windows if (part := window.crop_to_multiple(STEP)) is not None]
-        smallest = min((min(window.seen[10].shape[1:]) for window in windows), default=0)
+        smallest = min((min(window.valid[10].shape[1:]) for window in windows), default=0)
         if smallest < SMALLEST_PATCH:
             raise InputError(f"the scene is {smallest} px of 10 m wide; s2sucnn needs at least {SMALLEST_PATCH} px")
         self.bands, self.sensor, self.seed, self.precision = sample.bands, context.sensor, context.seed, context.precision
@@ -283,7 +283,7 @@ def _piece(window: Window, share: float, scale: float, random: np.random.Generat
     numbers, trained, held_out = {}, {}, {}
     for gsd, reflectance in window.reflectance.items():
         numbers[gsd] = torch.from_numpy(np.ascontiguousarray(reflectance / np.float32(scale))).to(device)
-        seen = window.seen[gsd]
+        seen = window.valid[gsd]
         held = (random.random(seen.shape[1:]) < share) if gsd > 10 else np.zeros(seen.shape[1:], dtype=bool)
         trained[gsd] = torch.from_numpy(seen & ~held).to(device)
         if gsd > 10:
@@ -295,7 +295,7 @@ def _places(windows: Sequence[Window], edge: int | None) -> list[tuple[int, int,
     """Window, row and column of every patch, those without unseen 10 m pixels where there are any."""
     if edge is None:
         return [(i, 0, 0) for i in range(len(windows))]
-    for usable in (lambda window: window.seen[10].all(axis=0), lambda window: np.ones(window.seen[10].shape[1:], bool)):
+    for usable in (lambda window: window.valid[10].all(axis=0), lambda window: np.ones(window.valid[10].shape[1:], bool)):
         places = [
             (i, y, x)
             for i, window in enumerate(windows)

@@ -41,7 +41,7 @@ def lowered(window: Window, bands: Mapping[int, tuple[str, ...]], used: Sequence
     height, width = pair.usable.shape
     usable = {10: pair.usable, 20: pair.usable.reshape(height // RATIO, RATIO, width // RATIO, RATIO).all(axis=(1, 3))}
     seen = {gsd: np.broadcast_to(mask, (len(bands[gsd]), *mask.shape)) for gsd, mask in usable.items()}
-    return Window(reflectance=pair.lower, seen=seen)
+    return Window(reflectance=pair.lower, valid=seen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +90,11 @@ class Example:
         guess = image_of(inputs.guess) * scaling.coarse_scale + scaling.coarse_mean
         left = torch.from_numpy(truth) - project(guess, coarse, sensor, used, RATIO)
         needed = {10: range(len(bands[10])), 20: rows}
-        usable = lower.seen_at(20, needed)
+        usable = lower.valid_at(20, needed)
         edge, corners = next(
             ((edge, corners) for edge, corners in _patches(usable) if len(corners)), (0, np.empty((0, 2), np.intp))
         )
-        seen = torch.from_numpy(lower.seen_at(10, needed))
+        seen = torch.from_numpy(lower.valid_at(10, needed))
         size = left[:, seen].abs().mean(dim=1)[:, None, None] if seen.any() else torch.ones(len(used), 1, 1)
         slots = tuple(COARSE.index(band) for band in used)
         return cls(

@@ -131,7 +131,7 @@ class Scaling:
 
 def _where_seen(windows: Sequence[Window], needed: Mapping[int, Sequence[int]]) -> list[Tensor]:
     """Where, on the grid of the 20 m bands, the bands `needed` were seen in each window; everywhere if they were nowhere."""
-    seen = [torch.from_numpy(window.seen_at(20, needed)) for window in windows]
+    seen = [torch.from_numpy(window.valid_at(20, needed)) for window in windows]
     return seen if any(mask.any() for mask in seen) else [torch.ones_like(mask) for mask in seen]
 
 

@@ -22,7 +22,7 @@ from s2pipe.core.precision import Precision, choose_precision, computing_in
 from s2pipe.core.tensor_files import tensors_below
 from s2pipe.fitting.sampling import Sample, unseen_bands
 from s2pipe.fitting.training import Checkpoint, train
-from s2pipe.methods.base import Array, FitContext, TorchSharpener, fields_of_fit, halo_of, placed
+from s2pipe.methods.base import Array, FitContext, TensorPixels, TorchSharpener, fields_of_fit, halo_of, placed
 from s2pipe.methods.classical.pan import mixture
 from s2pipe.methods.mtf_resnet import inputs as mtf_inputs
 from s2pipe.methods.mtf_resnet import shift_repair
@@ -220,7 +220,7 @@ class MtfResNetSharpener(TorchSharpener):
             found |= {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         return found if self.mixtures is None else found | {"mixtures": self.mixtures}
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         """See `TorchSharpener.provenance`."""
         return super().provenance() | ({"shift": list(self.shift)} if any(self.shift) else {})
 
@@ -246,40 +246,38 @@ class MtfResNetSharpener(TorchSharpener):
             mixtures=None if self.mixtures is None else self.mixtures.to(device),
         )
 
-    def forward(self, r10m: Tensor, r20m: Tensor | None, r60m: Tensor | None) -> Tensor:
+    def forward(self, pixels: TensorPixels) -> Tensor:
         """See `TorchSharpener.forward`."""
-        finer = self._finer_bands(r10m, r20m)
+        observed = pixels.reflectance
+        finer = self._finer_bands(observed)
         sharpened = dict(zip((*bands_at(self.bands_in, 10), *self.used), finer, strict=True))
         if self.mixtures is not None:
-            assert r60m is not None
             names = bands_at(self.bands_in, 60)
             guess = mixture(self.mixtures, finer)
-            sharpened |= zip(names, project(guess, r60m, self.sensor, names, 6), strict=True)
-        for gsd, array in ((20, r20m), (60, r60m)):
+            sharpened |= zip(names, project(guess, observed[60], self.sensor, names, 6), strict=True)
+        for gsd in (20, 60):
             for row, band in enumerate(bands_at(self.bands_in, gsd)):
                 if band in self.bicubic_bands:
-                    assert array is not None
-                    sharpened[band] = self.sensor.upsample(array[row], gsd // 10)
+                    sharpened[band] = self.sensor.upsample(observed[gsd][row], gsd // 10)
         return torch.stack([sharpened[band] for band in self.bands_out])
 
     def finer_bands(self, arrays: Mapping[int, Array]) -> Tensor:
         """The 10 m bands, and the sharpened 20 m bands that are used, of reflectance (band, y, x) by GSD."""
         with torch.inference_mode():
-            r10m, r20m = (None if gsd not in arrays else torch.from_numpy(arrays[gsd]).to(self.device) for gsd in (10, 20))
-            assert r10m is not None
-            return self._finer_bands(r10m, r20m)
+            return self._finer_bands({gsd: torch.from_numpy(array).to(self.device) for gsd, array in arrays.items() if gsd < 60})
 
-    def _finer_bands(self, r10m: Tensor, r20m: Tensor | None) -> Tensor:
-        if r20m is None or self.scaling is None:
-            return r10m
+    def _finer_bands(self, reflectance: Mapping[int, Tensor]) -> Tensor:
+        fine = reflectance[10]
+        if 20 not in reflectance or self.scaling is None:
+            return fine
         names = bands_at(self.bands_in, 20)
-        observed = r20m[[names.index(band) for band in self.used]]
-        inputs = Inputs.of(moved(r10m, self.shift), observed, bands_at(self.bands_in, 10), self.sensor, self.scaling)
+        observed = reflectance[20][[names.index(band) for band in self.used]]
+        inputs = Inputs.of(moved(fine, self.shift), observed, bands_at(self.bands_in, 10), self.sensor, self.scaling)
         guess = inputs.guess
         if self.network is not None:
             guess = guess + self._detail(inputs) * self.scaling.guess_detail[..., None]
         image = image_of(guess) * self.scaling.coarse_scale + self.scaling.coarse_mean
-        return torch.cat([r10m, project(image, observed, self.sensor, self.used, RATIO)])
+        return torch.cat([fine, project(image, observed, self.sensor, self.used, RATIO)])
 
     def _detail(self, inputs: Inputs) -> Tensor:
         """What the network adds to the guess, in its unit."""

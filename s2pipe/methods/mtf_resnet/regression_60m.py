@@ -64,7 +64,7 @@ def _regressors(sample: Sample, names: Sequence[str], band: str) -> tuple[list[i
 
     def seen(finer: Sequence[str]) -> list[npt.NDArray[np.bool_]]:
         needed = {gsd: [sample.bands[gsd].index(one) for one in bands_at((*finer, band), gsd)] for gsd in sample.bands}
-        return [window.seen_at(60, {gsd: rows for gsd, rows in needed.items() if rows}) for window in sample.windows]
+        return [window.valid_at(60, {gsd: rows for gsd, rows in needed.items() if rows}) for window in sample.windows]
 
     def count(places: list[npt.NDArray[np.bool_]]) -> int:
         return int(sum(mask.sum() for mask in places))

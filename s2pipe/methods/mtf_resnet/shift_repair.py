@@ -56,7 +56,7 @@ def expected_shift(sensor: Sensor) -> float:
 def moved_window(window: Window, shift: tuple[float, float]) -> Window:
     """The window with its 10 m bands `moved`; what was seen stays."""
     fine = moved(torch.from_numpy(window.reflectance[10]), shift).numpy()
-    return Window(reflectance=dict(window.reflectance) | {10: fine}, seen=window.seen)
+    return Window(reflectance=dict(window.reflectance) | {10: fine}, valid=window.valid)
 
 
 def moved(image: Tensor, shift: Sequence[float]) -> Tensor:

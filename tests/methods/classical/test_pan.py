@@ -6,6 +6,7 @@ import s2pipe
 from s2pipe import InputError, Sensor
 from s2pipe.core.bands import BANDS_BY_GSD
 from s2pipe.fitting.sampling import Sample
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods import get_method
 from s2pipe.methods.classical.atprk import Atprk
 from s2pipe.methods.classical.injection import Glp, Gsa
@@ -22,7 +23,7 @@ def sample():
     coarse[0] = 0.1 + 0.5 * degraded[0] + 0.25 * degraded[3]
     coarse[1] = 0.9 - degraded[1]
     coarse[2] = degraded[2] + 0.01 * coarse[2]
-    return Sample.of(s2pipe.from_arrays(fine, coarse), seed=0)
+    return Sample.of(as_cube(s2pipe.from_arrays(fine, coarse)), seed=0)
 
 
 def test_a_mixture_is_found_again(sample):
@@ -44,7 +45,7 @@ def test_constant_bands_are_not_selected():
     fine = np.full((4, 24, 24), 0.3, np.float32)
     fine[3] = np.random.default_rng(0).random((24, 24))
     scene = s2pipe.from_arrays(fine, -fine[[3] * 6, ::2, ::2])
-    sample = Sample.of(scene, seed=0)
+    sample = Sample.of(as_cube(scene), seed=0)
     assert select_fine("B05", 20, sample.bands, sample.windows, Sensor()) == 3  # though its correlation is negative
 
 

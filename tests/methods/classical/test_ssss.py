@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 import s2pipe
 from s2pipe import InputError, Sensor
 from s2pipe.fitting.sampling import Sample
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods import get_method
 from s2pipe.methods.classical import ssss
 from s2pipe.methods.classical.ssss import PATCH, PENALTY, SEARCH, Edges, mixed_subspace, mixtures, nearest_patches, super_resolved
@@ -135,7 +136,7 @@ def test_mixtures_have_no_negative_part_and_find_the_band_that_is_one():
     truth = np.array([0.2, 0.0, 0.5, 0.3])
     mixed = np.einsum("f,tfyx->tyx", truth, fine).astype(np.float32)
     numbers[:, 4] = Sensor().degrade(torch.from_numpy(mixed), ["B11"], 2).round().numpy()
-    sample = Sample.of(with_numbers(cube, r20m=numbers), seed=0)
+    sample = Sample.of(as_cube(with_numbers(cube, r20m=numbers)), seed=0)
     found = mixtures(sample, Sensor(), without=())
     np.testing.assert_array_equal(found[:4], np.eye(4))
     np.testing.assert_allclose(found[8], truth, atol=1e-3)
@@ -143,7 +144,7 @@ def test_mixtures_have_no_negative_part_and_find_the_band_that_is_one():
 
 
 def test_the_subspace_is_that_of_the_mixtures_and_then_of_what_they_leave():
-    sample = Sample.of(random_cube(120, 120), seed=0)
+    sample = Sample.of(as_cube(random_cube(120, 120)), seed=0)
     mixture = mixtures(sample, Sensor(), without=())
     subspace = mixed_subspace(sample, Sensor(), mixture, without=())
     np.testing.assert_allclose(subspace.T @ subspace, np.eye(5), atol=1e-9)

@@ -7,6 +7,7 @@ import s2pipe
 from s2pipe import InputError, Sensor
 from s2pipe.core.bands import BANDS
 from s2pipe.fitting.sampling import Sample, Window
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods.classical.subspace import (
     Observation,
     Transform,
@@ -69,7 +70,7 @@ def test_the_transform_inverts_what_differences_make():
 
 
 def sample_of(cube):
-    return Sample.of(cube, seed=0)
+    return Sample.of(as_cube(cube), seed=0)
 
 
 def test_the_subspace_is_orthonormal_and_holds_what_the_bands_have_in_common():
@@ -96,7 +97,7 @@ def test_rms_is_that_of_the_seen_pixels():
     image = np.full((1, 12, 12), 3.0, np.float32)
     seen = np.ones_like(image, dtype=bool)
     image[0, :6], seen[0, :6] = 100, False
-    sample = Sample(bands={10: ("B02",)}, windows=[Window(reflectance={10: image}, seen={10: seen})], gsds=())
+    sample = Sample(bands={10: ("B02",)}, windows=[Window(reflectance={10: image}, valid={10: seen})], gsds=())
     assert rms_of_bands(sample, ["B02"]) == pytest.approx([3])
 
 

@@ -10,6 +10,7 @@ from s2pipe import InputError, Sensor
 from s2pipe.core import threads
 from s2pipe.core.bands import BANDS_BY_GSD
 from s2pipe.fitting.sampling import Sample
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods import get_method
 from s2pipe.methods.base import FitContext
 from s2pipe.methods.learned.s2sucnn import S2sucnn, _Scene
@@ -107,7 +108,7 @@ def test_the_radius_holds_all_that_a_pixel_depends_on_and_no_more(variant):
 
 
 def sample_of(cube):
-    return Sample.of(cube, seed=0)
+    return Sample.of(as_cube(cube), seed=0)
 
 
 def scene_of(cube, precision="float32", **options):

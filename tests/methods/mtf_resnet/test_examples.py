@@ -7,13 +7,14 @@ from scenes import with_numbers
 from s2pipe import Sensor
 from s2pipe.fitting.sampling import Sample
 from s2pipe.fitting.training import seeded
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods.mtf_resnet.examples import Example, _channels_of, lowered
 from s2pipe.methods.mtf_resnet.inputs import COARSE, Inputs, Scaling
 from s2pipe.methods.mtf_resnet.pretrained import new_network
 
 
 def example_of(cube, protocol="centre", used=COARSE):
-    sample, sensor = Sample.of(cube, seed=0), Sensor.named(protocol)
+    sample, sensor = Sample.of(as_cube(cube), seed=0), Sensor.named(protocol)
     window = sample.windows[0]
     rows = [COARSE.index(band) for band in used]
     return Example.of(lowered(window, sample.bands, used, sensor), window.reflectance[20][rows], sample.bands, used, sensor)
@@ -66,7 +67,7 @@ def test_patches_hold_no_nodata(iceland):
 @pytest.mark.parametrize("protocol", ["centre", "box", "corner"])
 def test_patches_are_turned_by_symmetries_of_the_sensor_only(iceland, protocol):
     """What is made of turned bands are the turned channels."""
-    sample, sensor = Sample.of(iceland, seed=0), Sensor.named(protocol)
+    sample, sensor = Sample.of(as_cube(iceland), seed=0), Sensor.named(protocol)
     lower = lowered(sample.windows[0], sample.bands, COARSE, sensor)
     scaling = Scaling.of([lower], sample.bands, COARSE, sensor)
     example = example_of(iceland, protocol)

@@ -10,6 +10,7 @@ from s2pipe import Sensor
 from s2pipe.core.bands import BANDS
 from s2pipe.fitting.sampling import Sample, Window
 from s2pipe.fitting.training import seeded
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods.mtf_resnet.inputs import (
     CHANNELS,
     COARSE,
@@ -52,7 +53,7 @@ def test_what_is_told_tells_sensors_apart():
 
 
 def test_scaled_bands_have_a_mean_of_0_and_a_deviation_of_1(data_dir):
-    sample = Sample.of(paper_scene(data_dir, "iceland"), seed=0)
+    sample = Sample.of(as_cube(paper_scene(data_dir, "iceland")), seed=0)
     inputs, _ = inputs_of(sample)
     assert inputs.coarse.mean(dim=(1, 2)).abs().max() < 1e-4
     for image in (inputs.coarse, inputs.fine_detail, inputs.guess_detail):
@@ -61,19 +62,19 @@ def test_scaled_bands_have_a_mean_of_0_and_a_deviation_of_1(data_dir):
 
 
 def test_the_guess_is_nearer_to_the_coarse_bands_than_one_mixture_for_the_whole_scene(data_dir):
-    inputs, _ = inputs_of(Sample.of(paper_scene(data_dir, "iceland"), seed=0))
+    inputs, _ = inputs_of(Sample.of(as_cube(paper_scene(data_dir, "iceland")), seed=0))
     assert (inputs.local_misfit.square().mean(dim=(1, 2)) < 0.5 * inputs.misfit.square().mean(dim=(1, 2))).all()
 
 
 def test_pixels_that_were_not_seen_do_not_count():
-    sample = Sample.of(random_cube(), seed=0)
+    sample = Sample.of(as_cube(random_cube()), seed=0)
     window = sample.windows[0]
-    seen = {gsd: array.copy() for gsd, array in window.seen.items()}
+    seen = {gsd: array.copy() for gsd, array in window.valid.items()}
     reflectance = {gsd: array.copy() for gsd, array in window.reflectance.items()}
     seen[20][:, :30], seen[10][:, :60] = False, False
     reflectance[20][:, :30], reflectance[10][:, :60] = 7.0, 7.0
     scalings = [
-        Scaling.of([Window(reflectance=reflectance, seen=seen)], sample.bands, COARSE, SENSOR).coarse_mean,
+        Scaling.of([Window(reflectance=reflectance, valid=seen)], sample.bands, COARSE, SENSOR).coarse_mean,
         torch.from_numpy(window.reflectance[20][:, 30:].mean(axis=(1, 2)))[:, None, None],
     ]
     torch.testing.assert_close(*scalings)
@@ -91,7 +92,7 @@ def test_nothing_is_added_to_constant_bands():
 
 def test_bands_that_are_missing_leave_their_channels_empty():
     with seeded(0):
-        sample = Sample.of(random_cube(), seed=0)
+        sample = Sample.of(as_cube(random_cube()), seed=0)
     everything, _ = inputs_of(sample)
     some, _ = inputs_of(sample, ("B06", "B12"))
     full, partial = everything.channels(range(6)), some.channels((1, 5))

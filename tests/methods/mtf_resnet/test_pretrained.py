@@ -9,6 +9,7 @@ from s2pipe import InputError
 from s2pipe.core.tensor_files import write_tensors
 from s2pipe.fitting.sampling import Sample
 from s2pipe.fitting.training import seeded
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.inputs.files import read_scene
 from s2pipe.methods.mtf_resnet.pretrained import FINGERPRINT_SHARE, SHIPPED, load_pretrained, new_network, save_pretrained
 
@@ -34,7 +35,7 @@ def test_the_shipped_weights_are_small_and_trained_on_every_scene(monkeypatch):
 
 
 def test_the_shipped_weights_know_the_scenes_they_were_trained_on(data_dir):
-    sample = Sample.of(read_scene(data_dir / "crops" / "majortom_L2A_T48QUE_20200223").cube, seed=0)
+    sample = Sample.of(as_cube(read_scene(data_dir / "crops" / "majortom_L2A_T48QUE_20200223").cube), seed=0)
     assert np.isin(load_pretrained().fingerprint, sample.fingerprint()).any()
 
 

@@ -15,6 +15,7 @@ import s2pipe
 from s2pipe import InputError, Sensor
 from s2pipe.core.metrics import sre
 from s2pipe.fitting.training import seeded
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.inputs.files import read_scene
 from s2pipe.methods import get_method
 from s2pipe.methods.mtf_resnet.pretrained import SHIPPED, load_pretrained
@@ -337,7 +338,7 @@ def test_one_scale_lower_a_shift_is_half_as_long(data_dir):
 
 @pytest.mark.parametrize("protocol", ["centre", "box", "corner"])
 def test_bands_that_fit_are_not_moved(data_dir, protocol):
-    reduced = reduce_scene(paper_scene(data_dir, "T33UUB"), Sensor.named(protocol), 20)
+    reduced = reduce_scene(as_cube(paper_scene(data_dir, "T33UUB")), Sensor.named(protocol), 20)
     assert s2pipe.fit(reduced.cube, "mtf-resnet", sensor=Sensor.named(protocol)).shift == (0.0, 0.0)
 
 

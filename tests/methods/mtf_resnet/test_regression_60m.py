@@ -5,6 +5,7 @@ from scenes import random_cube
 
 from s2pipe import Sensor
 from s2pipe.fitting.sampling import Sample, Window
+from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods.mtf_resnet.regression_60m import mixtures_of_60m
 
 SENSOR = Sensor()
@@ -12,16 +13,16 @@ SENSOR = Sensor()
 
 def sample_of(slopes, names, *, size=252, dead=()):
     """A scene whose 60 m bands are mixtures of the bands in `names`, and the bands at 10 m; of `dead` a quarter is seen."""
-    sample = Sample.of(random_cube(size, size), seed=0)
+    sample = Sample.of(as_cube(random_cube(size, size)), seed=0)
     window = sample.windows[0]
     coarse = torch.from_numpy(window.reflectance[20].repeat(2, axis=1).repeat(2, axis=2))
     finer = torch.cat([torch.from_numpy(window.reflectance[10]), coarse])
     low = SENSOR.degrade(finer, names, 6).numpy()
-    seen = {gsd: mask.copy() for gsd, mask in window.seen.items()}
+    seen = {gsd: mask.copy() for gsd, mask in window.valid.items()}
     for band in dead:
         seen[20][sample.bands[20].index(band), :, size // 8 :] = False
     mixed = (0.05 + np.einsum("bk,kyx->byx", slopes, low)).astype(np.float32)
-    changed = Window(reflectance=window.reflectance | {60: mixed}, seen=seen)
+    changed = Window(reflectance=window.reflectance | {60: mixed}, valid=seen)
     return Sample(bands=sample.bands, windows=[changed], gsds=sample.gsds), finer
 
 
