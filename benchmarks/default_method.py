@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +118,9 @@ def measure(scene: str, protocol: str, gsd: int) -> list[dict[str, Any]]:
 class OneRegression(MtfResNetSharpener):
     """One regression for the whole scene, projected onto the observation."""
 
-    def _finer_bands(self, r10m: Tensor, r20m: Tensor | None) -> Tensor:
-        assert r20m is not None and self.scaling is not None
+    def _finer_bands(self, reflectance: Mapping[int, Tensor]) -> Tensor:
+        assert self.scaling is not None
+        r10m, r20m = reflectance[10], reflectance[20]
         scaled = mixture(self.scaling.mixtures, (r10m - self.scaling.fine_mean) / self.scaling.fine_scale)
         guess = scaled * self.scaling.coarse_scale + self.scaling.coarse_mean
         return torch.cat([r10m, project(guess, r20m, self.sensor, self.used, RATIO)])
@@ -128,8 +129,9 @@ class OneRegression(MtfResNetSharpener):
 class NoProjection(MtfResNetSharpener):
     """What the network makes of the guess, not projected onto the observation."""
 
-    def _finer_bands(self, r10m: Tensor, r20m: Tensor | None) -> Tensor:
-        assert r20m is not None and self.scaling is not None
+    def _finer_bands(self, reflectance: Mapping[int, Tensor]) -> Tensor:
+        assert self.scaling is not None
+        r10m, r20m = reflectance[10], reflectance[20]
         inputs = Inputs.of(r10m, r20m, FINE, self.sensor, self.scaling)
         guess = inputs.guess + self._detail(inputs) * self.scaling.guess_detail[..., None]
         return torch.cat([r10m, image_of(guess) * self.scaling.coarse_scale + self.scaling.coarse_mean])
@@ -144,7 +146,11 @@ class Variant(MtfResNet):
 
     def fit(self, sample: Sample, context: FitContext) -> MtfResNetSharpener:
         fitted = super().fit(sample, context)
-        return self.sharpener(**vars(fitted) | {"options": {}} | ({} if self.network else {"network": None}))
+        return self.sharpener(
+            **{each.name: getattr(fitted, each.name) for each in fields(fitted)}
+            | {"options": {}}
+            | ({} if self.network else {"network": None})
+        )
 
 
 VARIANTS: dict[str, Callable[[Path], MtfResNet]] = {

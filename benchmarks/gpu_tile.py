@@ -29,7 +29,8 @@ from tile_input import TILE, TILE_NAME, Job, jobs, measure_and_render, served, w
 from whole_tile import METHOD, delete, spent, watch_threads
 
 import s2pipe
-from s2pipe.engine import worker
+from s2pipe.core.pixels import Pixels
+from s2pipe.engine.worker import this_worker
 
 RESULTS = HERE / "results" / "gpu_tile.json"
 EDGES = (366, 732, 1098, 1830, 3660)
@@ -81,14 +82,16 @@ def blocks(job: Job) -> dict[str, float]:
     random, found = np.random.default_rng(0), {}
     for edge in EDGES:
         sizes = {gsd: (edge + 2 * sharpener.halo) * 10 // gsd for gsd in (10, 20, 60)}
-        arrays = [
-            random.random((bands, sizes[gsd], sizes[gsd]), dtype=np.float32) / 2 for bands, gsd in ((4, 10), (6, 20), (2, 60))
-        ]
-        worker.BLOCK["cuda"] = edge, edge
+        arrays = {
+            gsd: random.random((bands, sizes[gsd], sizes[gsd]), dtype=np.float32) / 2
+            for bands, gsd in ((4, 10), (6, 20), (2, 60))
+        }
+        pixels = Pixels(reflectance=arrays, valid={gsd: np.ones(array.shape, bool) for gsd, array in arrays.items()})
+        s2pipe.options.cuda_block = edge, edge
         seconds = []
         for _ in range(1 + REPEATS):
             start = time.perf_counter()
-            worker.sharpen_padded(sharpener, *arrays, device="cuda")
+            this_worker().sharpen(sharpener, pixels, device="cuda", options=s2pipe.options)
             seconds.append(time.perf_counter() - start)
         found[str(edge)] = statistics.median(seconds[1:]) * 1e6 / edge**2
     return found

@@ -21,7 +21,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import rasterio
 from distributed import Client, LocalCluster
 from rasterio.windows import Window
@@ -34,28 +33,16 @@ from s2pipe.core.bands import BANDS, BANDS_BY_GSD
 from s2pipe.inputs.reading import GDAL_OPTIONS
 from s2pipe.methods import get_method
 from s2pipe.physics.sensor import Sensor
+from s2pipe.simulation.fakes import FakeSharpener
 
 RESULTS = HERE / "results" / "halo_costs.json"
 EDGES = (366, 732, 1098, 1830)
 HALO = get_method(METHOD).halo((10, 20, 60), Sensor())
 
 
-class RepeatingSharpener:
-    """A fake: repeats the coarse pixels."""
-
-    sensor = Sensor()
-    bands_in = tuple(BANDS)
-    bands_out = (*BANDS_BY_GSD[20], *BANDS_BY_GSD[60])
-
-    def __init__(self, halo: int) -> None:
-        self.halo = halo
-
-    def __call__(self, r10m: Any, r20m: Any, r60m: Any) -> Any:
-        """See `Sharpener`."""
-        return np.concatenate([array.repeat(ratio, axis=1).repeat(ratio, axis=2) for array, ratio in ((r20m, 2), (r60m, 6))])
-
-    def __dask_tokenize__(self) -> tuple[str, int]:
-        return "repeating", self.halo
+def repeating(halo: int) -> FakeSharpener:
+    """Repeats the pixels of all coarse bands."""
+    return FakeSharpener(bands_in=tuple(BANDS), bands_out=(*BANDS_BY_GSD[20], *BANDS_BY_GSD[60]), halo=halo)
 
 
 def covered(edge: int) -> int:
@@ -84,7 +71,7 @@ def seconds_to_read(job: Job, edge: int, around: int) -> float:
 def moved(job: Job, edge: int, halo: int, client: Client) -> tuple[float, float]:
     """Seconds to sharpen by the fake network, and megabytes that went from process to process meanwhile."""
     cube = replace(job, size=covered(edge), chunk=edge).cube()
-    lazy = s2pipe.sharpen(cube, RepeatingSharpener(halo))
+    lazy = s2pipe.sharpen(cube, repeating(halo))
     before = _received(client)
     start = time.perf_counter()
     lazy.data.max().compute()

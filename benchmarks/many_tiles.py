@@ -30,6 +30,7 @@ from run_facts import HERE, commit, looking_on, markdown, stated
 
 import s2pipe
 from s2pipe.simulation.archive import write_scene
+from s2pipe.simulation.fakes import FakeMethod, FakeSharpener
 from s2pipe.simulation.landscape import simulate_scene
 from s2pipe.store.location import locate
 from s2pipe.store.zarr_io import plan_writing
@@ -41,25 +42,7 @@ BANDS = ("B02", "B05")
 TILE = 10980
 
 
-class RepeatingSharpener:
-    """A fake: repeats the 20 m pixels."""
-
-    sensor, bands_in, bands_out, halo = s2pipe.Sensor(), ("B02", "B05", "B01"), ("B05",), 6
-
-    def __call__(self, r10m: Any, r20m: Any, r60m: Any) -> Any:
-        """See `Sharpener`."""
-        return r20m.repeat(2, axis=1).repeat(2, axis=2)
-
-    def __dask_tokenize__(self) -> str:
-        return "repeating"
-
-
-class FakeMethod:
-    """A recipe that is fitted in no time."""
-
-    def fit(self, sample: Any, context: Any) -> RepeatingSharpener:
-        """See `Method`."""
-        return RepeatingSharpener()
+SHARPENER = FakeSharpener(bands_in=("B02", "B05", "B01"))
 
 
 def tile(number: int) -> xr.DataTree:
@@ -95,7 +78,7 @@ def stream(tiles: int, store: Path) -> dict[str, Any]:
         Client(cluster) as client,
         watched(client) as seen,
     ):
-        s2pipe.sharpen_tiles(cubes, store, at_once=AT_ONCE, method=FakeMethod(), bands=BANDS)
+        s2pipe.sharpen_tiles(cubes, store, at_once=AT_ONCE, method=FakeMethod(SHARPENER), bands=BANDS)
     complete = sum(s2pipe.open_zarr(store, group=name).sizes["time"] == DATES for name in cubes)
     tenth = len(seen) // 10
     return {
@@ -121,7 +104,7 @@ def plan(folder: Path) -> dict[str, float]:
             asset["proj:shape"] = [TILE * 10 // asset["gsd"]] * 2
     start = time.perf_counter()
     cube = s2pipe.load(found)
-    sharpened = s2pipe.sharpen(cube, RepeatingSharpener(), bands=BANDS)
+    sharpened = s2pipe.sharpen(cube, SHARPENER, bands=BANDS)
     place = locate(folder / "planned.zarr", None)
     planned = plan_writing(sharpened, place, overwrite=False, resume=False, refit=False, shards=True)
     seconds = time.perf_counter() - start

@@ -30,7 +30,8 @@ from run_facts import HERE, commit, looking_on, markdown, stated
 
 import s2pipe
 from s2pipe.core.bands import BANDS_BY_GSD, bands_at
-from s2pipe.engine import worker
+from s2pipe.core.pixels import Pixels
+from s2pipe.engine.worker import this_worker
 from s2pipe.methods import METHODS, Sharpener
 from s2pipe.simulation.landscape import simulate_scene
 
@@ -99,17 +100,21 @@ def measure(name: str) -> dict[str, Any]:
     edge = SMALL if name in SMALL_CHUNKS else LARGE
     sharpener, fit_seconds = fitted(name)
     arrays = chunk(edge, sharpener.halo)
-    inputs = [
-        array[[BANDS_BY_GSD[gsd].index(band) for band in used]] if (used := bands_at(sharpener.bands_in, gsd)) else None
+    inputs = {10: arrays[0]} | {
+        gsd: array[[BANDS_BY_GSD[gsd].index(band) for band in used]]
         for gsd, array in zip((10, 20, 60), arrays, strict=True)
-    ]
-    if inputs[0] is None:
-        inputs[0] = arrays[0]
-    worker.sharpen_padded(sharpener, *inputs, device="cpu")  # what is made once for a shape is made
+        if (used := bands_at(sharpener.bands_in, gsd))
+    }
+    pixels = Pixels(reflectance=inputs, valid={gsd: np.ones(array.shape, bool) for gsd, array in inputs.items()})
+
+    def sharpen() -> Any:
+        return this_worker().sharpen(sharpener, pixels, device="cpu", options=s2pipe.options)
+
+    sharpen()  # what is made once for a shape is made
     with watch_memory() as peak:
-        result = worker.sharpen_padded(sharpener, *inputs, device="cpu")
-    seconds = [timed(lambda: worker.sharpen_padded(sharpener, *inputs, device="cpu")) for _ in range(REPEATS)]
-    held = [array for array in (*inputs, result) if array is not None]
+        result = sharpen()
+    seconds = [timed(sharpen) for _ in range(REPEATS)]
+    held = [*inputs.values(), result]
     copies = [timed(lambda: [array.copy() for array in held]) for _ in range(2 * REPEATS + 1)]
     megapixels = edge**2 / 1e6
     return {

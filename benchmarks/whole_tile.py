@@ -52,7 +52,8 @@ from run_facts import HERE, commit, looking_on, markdown, stated
 from tile_input import TILE, TILE_NAME, Job, end_with_parent, jobs, measure_and_render, served, write_input
 
 import s2pipe
-from s2pipe.engine import worker
+from s2pipe.core.pixels import Pixels
+from s2pipe.engine.worker import this_worker
 from s2pipe.inputs.dataarray import as_cube
 
 RESULTS = HERE / "results" / "whole_tile.json"
@@ -69,16 +70,17 @@ ROUNDS = 3
 
 def network_alone(job: Job) -> dict[str, float]:
     """Seconds that the method, fitted on the job's cube, takes for its share of the chunks that this has, by round."""
-    cube = job.cube()
-    sharpener = s2pipe.fit(cube, METHOD)
-    padded = []
-    for gsd, array in as_cube(cube).arrays.items():
+    cube = as_cube(job.cube())
+    sharpener = s2pipe.fit(cube.to_tree(), METHOD)
+    padded = {}
+    for gsd, array in cube.arrays.items():
         edge, width = job.chunk * 10 // gsd, sharpener.halo * 10 // gsd
-        chunk = as_cube(cube).encoding.decode(array.isel(time=0, y=slice(edge), x=slice(edge)).values)
-        padded.append(np.pad(np.nan_to_num(chunk), [(0, 0), (width, width), (width, width)], mode="symmetric"))
+        chunk = cube.encoding.decode(array.isel(time=0, y=slice(edge), x=slice(edge)).values)
+        padded[gsd] = np.pad(np.nan_to_num(chunk), [(0, 0), (width, width), (width, width)], mode="symmetric")
+    pixels = Pixels(reflectance=padded, valid={gsd: np.ones(array.shape, bool) for gsd, array in padded.items()})
 
     def sharpen(_: int) -> None:
-        worker.sharpen_padded(sharpener, *padded, device="auto")
+        this_worker().sharpen(sharpener, pixels, device="auto", options=s2pipe.options)
 
     with ThreadPoolExecutor(CPU_COUNT) as threads:  # as the job does
         list(threads.map(sharpen, range(CPU_COUNT)))
@@ -116,7 +118,7 @@ def digest(store: str) -> str:
 LOOKS_A_SECOND = 20
 
 KINDS = (
-    ("fit", "s2pipe/engine/sharpening.py", "fit"),
+    ("fit", "s2pipe/engine/fit.py", "fit_cube"),
     ("read", "s2pipe/inputs/reading.py", "read_window"),
     ("network", "s2pipe/engine/worker.py", "_sharpen_blocks"),
     ("wait for the network", "s2pipe/engine/worker.py", "_sharpen_on"),

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from dask.delayed import Delayed
+
     from s2pipe.core.progress import Progress
     from s2pipe.methods import Method, Sharpener
     from s2pipe.physics.sensor import Sensor
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 @xr.register_datatree_accessor("s2")
 @xr.register_dataarray_accessor("s2")
 class S2Accessor:
-    """Forwards to the functions of the same name."""
+    """Forwards to the functions of the same name, with the data as their first argument."""
 
     def __init__(self, obj: Any) -> None:
         self._obj = obj
@@ -31,7 +34,7 @@ class S2Accessor:
         bands: Sequence[str] | None = None,
         device: str = "auto",
         precision: str = "auto",
-        seed: int = 0,
+        seed: int | None = None,
         checkpoint: str | Path | None = None,
         progress: Progress | None = None,
         **fit_options: Any,
@@ -52,20 +55,26 @@ class S2Accessor:
             **fit_options,
         )
 
-    def to_zarr(
-        self,
-        store: StoreLike,
-        *,
-        group: str | None = None,
-        overwrite: bool = False,
-        resume: bool = False,
-        refit: bool = False,
-        shards: bool = True,
-        compute: bool = True,
-    ) -> Any:
+    def fit(self, method: str | Method = "mtf-resnet", **options: Any) -> Sharpener:
+        """See `s2pipe.fit`."""
+        from s2pipe.engine.fit import fit
+
+        return fit(self._obj, method, **options)
+
+    def sharpen_to_store(self, store: StoreLike, method: str | Method | Sharpener = "mtf-resnet", **options: Any) -> None:
+        """See `s2pipe.sharpen_to_store`."""
+        from s2pipe.jobs.job import sharpen_to_store
+
+        sharpen_to_store(self._obj, store, method, **options)
+
+    def to_zarr(self, store: StoreLike, **options: Any) -> Delayed | None:
         """See `s2pipe.to_zarr`."""
         from s2pipe.store.zarr_io import to_zarr
 
-        return to_zarr(
-            self._obj, store, group=group, overwrite=overwrite, resume=resume, refit=refit, shards=shards, compute=compute
-        )
+        return to_zarr(self._obj, store, **options)
+
+    def evaluate(self, methods: str | Method | Sharpener | Sequence[str | Method | Sharpener], **options: Any) -> pd.DataFrame:
+        """See `s2pipe.evaluate`."""
+        from s2pipe.quality.evaluation import evaluate
+
+        return evaluate(self._obj, methods, **options)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import xarray as xr
 from dask.tokenize import tokenize
-from fakes import FakeSharpener
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quick import DISTINCT, SCENE_SOLVERS, quick_options, skip_without
@@ -16,6 +15,7 @@ from scipy import ndimage
 import s2pipe
 from s2pipe import InputError, S2PipeError, options
 from s2pipe.core.bands import BANDS
+from s2pipe.simulation.fakes import FakeSharpener
 from s2pipe.simulation.landscape import simulate_scene
 
 METHODS = {name: quick_options(name) for name in DISTINCT if name not in ("s2sharp", "ssss")}

@@ -1,9 +1,10 @@
+from collections import Counter
+
 import dask
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from fakes import FakeSharpener
 from quick import DISTINCT, quick_options
 from scenes import as_one_array, random_arrays, random_cube, with_chunks, with_numbers
 from scipy import ndimage
@@ -12,7 +13,10 @@ from skimage.registration import phase_cross_correlation
 import s2pipe
 from s2pipe import InputError, Sensor
 from s2pipe.core.bands import BANDS, BANDS_BY_GSD
+from s2pipe.core.cube import Cube
+from s2pipe.core.encoding import Encoding
 from s2pipe.methods.classical.injection import Glp
+from s2pipe.simulation.fakes import FakeSharpener
 from s2pipe.simulation.landscape import simulate_scene
 
 TWENTY, SIXTY = BANDS_BY_GSD[20], BANDS_BY_GSD[60]
@@ -247,3 +251,23 @@ def test_nodata_only_is_refused_at_the_fit(cube):
 
 def without(cube, *names):
     return xr.DataTree.from_dict({name: cube[name].to_dataset() for name in cube.children if name not in names})
+
+
+@pytest.mark.parametrize("given", ["a cube", "a DataArray"])
+def test_one_call_checks_its_cube_once_and_decodes_its_encoding_once(cube, monkeypatch, given):
+    data = cube if given == "a cube" else as_one_array(cube)
+    calls = Counter()
+
+    def counted(owner, name):
+        real = getattr(owner, name)
+
+        def call(_, *args, **options):
+            calls[name] += 1
+            return real(*args, **options)
+
+        monkeypatch.setattr(owner, name, classmethod(call))
+
+    counted(Cube, "checked")
+    counted(Encoding, "from_attrs")
+    s2pipe.sharpen(data, "glp").compute()
+    assert calls == {"checked": 1, "from_attrs": 1}

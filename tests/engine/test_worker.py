@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from fakes import FakeSharpener
 from refusals import refused
 
 from s2pipe import options
 from s2pipe.core.pixels import Pixels
 from s2pipe.engine import worker
 from s2pipe.engine.worker import Worker
+from s2pipe.simulation.fakes import FakeSharpener
 
 
 @dataclass

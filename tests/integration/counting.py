@@ -5,9 +5,9 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from fakes import FakeSharpener
 
 from s2pipe.core.pixels import Pixels
+from s2pipe.simulation.fakes import FakeSharpener
 
 SEEN: Counter[str] = Counter()
 

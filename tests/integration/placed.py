@@ -4,9 +4,8 @@ import time
 from collections import Counter
 from typing import Any
 
-from fakes import FakeSharpener
-
 from s2pipe.core.pixels import Pixels
+from s2pipe.simulation.fakes import FakeSharpener
 
 RAN: Counter[str] = Counter()
 """Of this process: how often each kind of task ran here."""

@@ -8,9 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from fakes import FakeSharpener
-
 from s2pipe.core.pixels import Pixels
+from s2pipe.simulation.fakes import FakeSharpener
 
 CALLS: Counter[str] = Counter()
 

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from fakes import FakeSharpener
 from pandas.testing import assert_frame_equal
 from PIL import Image
 from quick import DISTINCT, QUICK, quick_options
@@ -23,6 +22,7 @@ from s2pipe.methods.learned.lower_scale import LowerScaleCnn, SscCnn
 from s2pipe.quality import evaluation
 from s2pipe.quality.evaluation import score
 from s2pipe.quality.reduced import reduce_scene
+from s2pipe.simulation.fakes import FakeSharpener
 from s2pipe.simulation.landscape import simulate_scene
 
 COLUMNS = [

@@ -1,13 +1,15 @@
-"""Fakes of what a method is made of, with all that the pipeline may ask of it."""
+"""A Sharpener and a Method that do next to nothing, but have all members: for tests, benchmarks, and as patterns of own ones."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from s2pipe.core.bands import GSDS, bands_at
 from s2pipe.core.pixels import Pixels
 from s2pipe.core.precision import Precision
 from s2pipe.fitting.sampling import Sample
@@ -17,7 +19,7 @@ from s2pipe.physics.sensor import Sensor
 
 @dataclass
 class FakeSharpener:
-    """Repeats the 20 m bands; see `s2pipe.methods.base.Sharpener`."""
+    """Repeats the pixels of the coarse bands; see `s2pipe.methods.base.Sharpener`."""
 
     method: str = "fake"
     sensor: Sensor = field(default_factory=Sensor)
@@ -28,25 +30,37 @@ class FakeSharpener:
     precision: Precision = "float32"
 
     def __call__(self, pixels: Pixels) -> npt.NDArray[np.float32]:
-        return pixels.reflectance[20].repeat(2, axis=1).repeat(2, axis=2)
+        """See `Sharpener`."""
+        coarse = [(gsd, bands_at(self.bands_in, gsd)) for gsd in GSDS if gsd > 10]
+        repeated = {
+            band: row.repeat(gsd // 10, axis=0).repeat(gsd // 10, axis=1)
+            for gsd, bands in coarse
+            for band, row in zip(bands, pixels.reflectance.get(gsd, ()), strict=True)
+        }
+        return np.stack([repeated[band] for band in self.bands_out])
 
     @property
     def fingerprint(self) -> npt.NDArray[np.uint64]:
+        """Of no scene."""
         return np.empty(0, dtype=np.uint64)
 
     def to(self, device: str) -> Self:
+        """See `Sharpener.to`: it computes where it likes."""
         return self
 
     def in_precision(self, precision: Precision) -> Self:
+        """See `Sharpener.in_precision`."""
         return replace(self, precision=precision)
 
     def check_runs_on(self, device: str) -> None:
-        pass
+        """See `Sharpener.check_runs_on`: it runs everywhere."""
 
     def one_scale_lower(self, ratio: int) -> Self:
+        """See `Sharpener.one_scale_lower`."""
         return self
 
     def provenance(self) -> dict[str, object]:
+        """See `Sharpener.provenance`."""
         return {"method": self.method}
 
 
@@ -57,8 +71,10 @@ class FakeMethod:
     sharpener: FakeSharpener = field(default_factory=FakeSharpener)
     name: str = "fake"
 
-    def halo(self, gsds: object, sensor: Sensor) -> int:
+    def halo(self, gsds: Collection[int], sensor: Sensor) -> int:
+        """See `Method.halo`."""
         return self.sharpener.halo
 
     def fit(self, sample: Sample, context: FitContext) -> FakeSharpener:
+        """See `Method.fit`."""
         return self.sharpener
