@@ -137,9 +137,7 @@ def ergas(reference: Array, estimate: Array, ratio: int) -> float:
         If the shapes differ, the arrays are empty or have fewer than two axes, or `ratio` is neither 2 nor 6.
     """
     if ratio not in (2, 6):
-        raise InputError(
-            f"ratio={ratio!r}; it is 2 for bands sharpened from 20 m to 10 m, and 6 from 60 m to 10 m", argument="ratio"
-        )
+        raise InputError(f"ratio={ratio!r} must be 2 (from 20 m to 10 m) or 6 (from 60 m to 10 m)", argument="ratio")
     x, xh = _spectra(reference, estimate)
     mse, mean = np.mean((x - xh) ** 2, axis=1), x.mean(axis=1)
     if not mean.all():

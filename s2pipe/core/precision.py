@@ -88,7 +88,7 @@ def _works(kind: str) -> bool:
 def _refuse_bfloat16_unless_it_works(kind: str) -> None:
     if not _works(kind):
         raise InputError(
-            f"the {kind} of {platform.node()} cannot compute in bfloat16; give precision='float32', and for a store that was begun "
-            "in bfloat16 also refit=True or overwrite=True",
+            f"the {kind} of {platform.node()} cannot compute in bfloat16; give precision='float32', and for a store that was "
+            "begun in bfloat16 also refit=True or overwrite=True",
             argument=("precision", "refit", "overwrite"),
         )
