@@ -65,12 +65,12 @@ class SceneFile:
     name: str
 
 
-def read_scene(path: str | os.PathLike[str], *, scale: float | None = None, offset: float | None = None) -> SceneFile:
+def read_scene(scene: str | os.PathLike[str], *, scale: float | None = None, offset: float | None = None) -> SceneFile:
     """Read a scene from files into a cube: reflectance = number * scale + offset.
 
     Parameters
     ----------
-    path : str or os.PathLike
+    scene : str or os.PathLike
         One of:
 
         * a folder of GeoTIFFs, one band each at its native resolution, whose names end in the band and perhaps the resolution
@@ -101,12 +101,12 @@ def read_scene(path: str | os.PathLike[str], *, scale: float | None = None, offs
     ReadError
         When pixels of a GeoTIFF are computed that cannot be read.
     """
-    scene = os.fspath(path)
+    path = os.fspath(scene)
     try:
-        return _read(scene, scale, offset)
+        return _read(path, scale, offset)
     except (InputError, StoreError) as error:
         about = tuple(name for name in error.arguments if name in ("scale", "offset"))
-        raise InputError(f"{redact(scene)}: {error}", argument=about or "path") from None
+        raise InputError(f"{redact(path)}: {error}", argument=about or "scene") from None
 
 
 def _read(scene: str, scale: float | None, offset: float | None) -> SceneFile:
