@@ -287,7 +287,7 @@ def evaluate(
         typer.Option(
             "--method",
             help="Sharpening method, `s2pipe info` lists them, or weights that `s2pipe fit` wrote; repeat to compare. "
-            "`all` stands for every method that can run; the others are listed with the reason.",
+            "`all` stands for every method that can run; the others are named with the reason.",
         ),
     ],
     protocol: Annotated[str, typer.Option(help="What degrades the scene: centre, corner or box.")] = "centre",
@@ -295,7 +295,7 @@ def evaluate(
     crop: Annotated[int, typer.Option(help="Pixels left out beside each edge of the reference.")] = 2,
     sensor: Annotated[
         str | None,
-        typer.Option(help="Sensor that methods are fitted for, centre, corner or box; default: that of --protocol."),
+        typer.Option(help="What the methods are told instead of the truth: centre, corner or box."),
     ] = None,
     steps: Steps = None,
     weights: Weights = None,

@@ -42,9 +42,8 @@ def clean_exit(flags: Callable[[], Mapping[str, str]] = dict) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-OTHER_NAMES = {"path": "method", "name": "sensor"}
-"""Arguments that a parameter of another name gives, in commands that have none of their own: `load_sharpener` gets the path that
---method names, `Sensor.named` the name of --sensor."""
+OTHER_NAMES = {"path": ("method", "methods")}
+"""Parameters that give an argument of another name, where a command has none of its name: --method names the path of a file."""
 
 
 class Commands(TyperGroup):
@@ -56,7 +55,8 @@ class Commands(TyperGroup):
         def flags() -> dict[str, str]:
             command = self.commands[str(ctx.invoked_subcommand)]
             own = {str(option.name): option.opts[0] for option in command.params if option.param_type_name == "option"}
-            return {argument: own[name] for argument, name in OTHER_NAMES.items() if name in own} | own
+            others = {argument: own[name] for argument, names in OTHER_NAMES.items() for name in names if name in own}
+            return others | own
 
         with clean_exit(flags):
             return super().invoke(ctx)
