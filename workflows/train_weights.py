@@ -21,7 +21,7 @@ import s2pipe
 from s2pipe import Sensor
 from s2pipe.core.bands import BANDS
 from s2pipe.core.hashing import sha256_of
-from s2pipe.core.precision import LEGAL, choose_precision
+from s2pipe.core.precision import ACCEPTED, choose_precision
 from s2pipe.core.progress import progress_bar
 from s2pipe.fitting.fingerprint import fingerprint
 from s2pipe.fitting.sampling import Sample, Window
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="auto", choices=LEGAL)
+    parser.add_argument("--precision", default="auto", choices=ACCEPTED)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("S2PIPE_DATA", "../shared/data")))
     parser.add_argument("--checkpoint", type=Path, help="folder to go on from when interrupted")
     options = parser.parse_args()

@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s2pipe.core.errors import InputError, S2PipeError, redact
-
-if TYPE_CHECKING:
-    import xarray as xr
-
-
 from s2pipe.cli.arguments import (
     bands_to_load,
     check_weights_path,
-    chunks_told,
     cluster_at,
     extent_of,
     make_checkpoint_folder,
@@ -50,8 +43,12 @@ from s2pipe.cli.options import (
     Weights60m,
 )
 from s2pipe.cli.tables import frame_table, items_table, print_installation, print_scores, print_store, what_was_judged
+from s2pipe.core.errors import InputError, S2PipeError, redact
 
-# Whatever takes long to import (torch, dask, rasterio) is imported in the commands that use it: `--help` must be quick.
+if TYPE_CHECKING:
+    import xarray as xr
+
+# What takes long to import (torch, dask, rasterio) is imported in the commands that use it: `--help` must be quick.
 
 app = typer.Typer(
     cls=Commands,
@@ -84,7 +81,7 @@ def search(
     datetime: Datetime = None,
     collection: Collection = None,
     max_cloud_cover: MaxCloudCover = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most scenes to list.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of scenes.")] = None,
     out_file: Annotated[
         Path | None, typer.Option("--out", help="Write the STAC items, unsigned, to this file; it serves as --catalog.")
     ] = None,
@@ -118,36 +115,39 @@ def sharpen(
     bands: Annotated[list[str] | None, typer.Option(help="Bands to write, B05,B11 or repeated; default: all twelve.")] = None,
     steps: Steps = None,
     weights: Weights = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random in the training; default: 0.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed of the training; default: 0.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
-    scheduler: Annotated[
+    address: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS|local", help="A dask scheduler's address, or local for a cluster here; default: threads."),
+        typer.Option(
+            "--scheduler",
+            metavar="ADDRESS|local",
+            help="A dask scheduler's address, or local for a cluster here; default: threads.",
+        ),
     ] = None,
     tls_ca_file: Annotated[
-        str | None, typer.Option(help="Of --scheduler tls://...: PEM file of the authority; default: dask's configuration.")
+        str | None, typer.Option(help="For --scheduler tls://...: PEM file of the authority; default: dask's configuration.")
     ] = None,
     tls_cert: Annotated[str | None, typer.Option(help="PEM file of this client's certificate.")] = None,
     tls_key: Annotated[str | None, typer.Option(help="PEM file of its key.")] = None,
     loader: Annotated[
-        str, typer.Option(help="What builds the graph of reads, stackstac or odc; the pixels are the same.")
+        str, typer.Option(help="Library that builds the graph of reads, stackstac or odc; the pixels are the same.")
     ] = "stackstac",
     offset: Annotated[
-        float | None, typer.Option(help="reflectance = DN * 1e-4 + OFFSET in the files, whatever the items say (0 or -0.1).")
+        float | None,
+        typer.Option(help="reflectance = DN * 1e-4 + OFFSET in the files, 0 or -0.1; default: as each item states."),
     ] = None,
     chunks: Annotated[int, typer.Option(help="Chunk edge in 10 m pixels, a multiple of 6.")] = 1830,
     at_once: Annotated[
         int,
-        typer.Option(
-            "--tiles-at-once", min=1, help="MGRS tiles at work at once on a cluster, which sharpens some while one is fitted."
-        ),
+        typer.Option("--tiles-at-once", min=1, help="MGRS tiles at once on a cluster, which sharpens some while one is fitted."),
     ] = 2,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the groups of the store, instead of going on with what they have.")
+        bool, typer.Option("--overwrite", help="Replace the groups of the store instead of resuming them.")
     ] = False,
     refit: Annotated[
-        bool, typer.Option("--refit", help="Write what a group lacks by a new fit, instead of the weights that it keeps.")
+        bool, typer.Option("--refit", help="Write what a group lacks with newly fitted weights, instead of those that it keeps.")
     ] = False,
     unsharded: Annotated[bool, typer.Option("--unsharded", help="Plain chunks, for readers that know no Zarr shards.")] = False,
 ) -> None:
@@ -157,7 +157,7 @@ def sharpen(
     """
     import s2pipe
     from s2pipe.core.precision import check_precision
-    from s2pipe.engine.clusters import TLS_OPTIONS, tls_security
+    from s2pipe.engine.clusters import tls_security
     from s2pipe.engine.worker import check_device
     from s2pipe.inputs.load import check_chunk_edge, check_loader
     from s2pipe.inputs.offsets import check_offset
@@ -179,8 +179,10 @@ def sharpen(
     if offset is not None:
         check_offset(offset)
     security = tls_security(tls_ca_file, tls_cert, tls_key)
-    if security is not None and scheduler in (None, "local"):
-        raise InputError(f"{TLS_OPTIONS} are for a scheduler elsewhere: give --scheduler tls://host:8786 too")
+    if security is not None and address in (None, "local"):
+        raise InputError(
+            "--tls-ca-file, --tls-cert and --tls-key are for a running scheduler: give --scheduler tls://host:8786 too"
+        )
     sign = signer_of(catalog)
     items = s2pipe.search(catalog, bbox=bbox, datetime=datetime, collection=collection, max_cloud_cover=max_cloud_cover)
     groups = s2pipe.group_items(items)
@@ -201,7 +203,7 @@ def sharpen(
         err.print(f"[bold]{group}[/]: {extent_of(cube)}", highlight=False)
         return cube
 
-    with cluster_at(scheduler, security), chunks_told():
+    with cluster_at(address, security):
         s2pipe.sharpen_tiles(
             {group: partial(load_and_tell, group) for group in groups},
             store,
@@ -223,7 +225,7 @@ def sharpen(
 @app.command()
 def fit(
     scene: Scene,
-    out_file: Annotated[Path, typer.Option("--out", help="File to write, ending in .safetensors; it serves as --method.")],
+    path: Annotated[Path, typer.Option("--out", help="File to write, ending in .safetensors; it serves as --method.")],
     method: Annotated[str, typer.Option(help="Sharpening method; `s2pipe info` lists them.")] = "mtf-resnet",
     sensor: Annotated[
         str, typer.Option("--sensor", "--protocol", help="What degraded the coarse bands: centre, corner or box.")
@@ -237,7 +239,7 @@ def fit(
     precision: Precision = "auto",
     checkpoint: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where a training saves its state, and from where one that was interrupted goes on."),
+        typer.Option(metavar="FOLDER", help="Where a training saves its state; an interrupted one is resumed from there."),
     ] = None,
     repair: Repair = False,
     scale: Scale = None,
@@ -250,7 +252,7 @@ def fit(
     from s2pipe.methods.base import TorchSharpener
 
     start = time.perf_counter()
-    check_weights_path(out_file, overwrite)
+    check_weights_path(path, overwrite)
     cube = read_scene(scene, scale=scale, offset=offset).cube
     if repair:
         cube = s2pipe.repair_registration(cube)
@@ -266,8 +268,8 @@ def fit(
         checkpoint=checkpoint,
         **options_given(steps=steps, weights=weights, weights_20m=weights_20m, weights_60m=weights_60m),
     )
-    s2pipe.save_sharpener(sharpener, out_file)
-    say(f"weights: {out_file}")
+    s2pipe.save_sharpener(sharpener, path)
+    say(f"weights: {path}")
     say(f"method:  {method}")
     say(f"bands:   {' '.join(sharpener.bands_out)}, of {' '.join(sharpener.bands_in)}")
     say(f"halo:    {sharpener.halo} px at 10 m")
@@ -280,18 +282,20 @@ def fit(
 @app.command()
 def evaluate(
     scene: Scene,
-    method: Annotated[
+    methods: Annotated[
         list[str],
         typer.Option(
+            "--method",
             help="Sharpening method, `s2pipe info` lists them, or weights that `s2pipe fit` wrote; repeat to compare. "
-            "`all` stands for every method that can run; the others are named with the reason."
+            "`all` stands for every method that can run; the others are named with the reason.",
         ),
     ],
     protocol: Annotated[str, typer.Option(help="What degrades the scene: centre, corner or box.")] = "centre",
     gsd: Annotated[int, typer.Option(help="Resolution in metres of the bands that are judged, 20 or 60.")] = 20,
     crop: Annotated[int, typer.Option(help="Pixels left out beside each edge of the reference.")] = 2,
     sensor: Annotated[
-        str | None, typer.Option(help="What the methods are told instead of the truth: centre, corner or box.")
+        str | None,
+        typer.Option(help="What the methods are told instead of the truth: centre, corner or box."),
     ] = None,
     steps: Steps = None,
     weights: Weights = None,
@@ -312,20 +316,20 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a record for each method and band.")] = False,
 ) -> None:
-    """Sharpen a scene one scale lower, where what was observed is the reference, and tell how well methods do.
+    """Sharpen a scene one scale lower, where what was observed is the reference, and score methods by it.
 
     A file of the papers that is degraded already, and holds its reference, is judged by that.
     """
     import s2pipe
     from s2pipe.inputs.files import read_scene
 
-    methods = [name_or_weights(given) for given in method]
+    chosen = [name_or_weights(given) for given in methods]
     read = read_scene(scene, scale=scale, offset=offset)
     if repair and read.reference is not None:
         raise InputError("--repair would crop the scene, but not its own reference; leave it out")
     scores = s2pipe.evaluate(
         s2pipe.repair_registration(read.cube) if repair else read.cube,
-        methods,
+        chosen,
         protocol=protocol,  # type: ignore[arg-type]  # evaluate refuses others
         gsd=gsd,
         crop=crop,
@@ -347,9 +351,9 @@ def evaluate(
 
 @app.command()
 def info(
-    store: Annotated[str | None, typer.Argument(help="Tell what this Zarr store holds instead.")] = None,
+    store: Annotated[str | None, typer.Argument(help="Show what this Zarr store holds instead.")] = None,
 ) -> None:
-    """Tell about this installation, its methods and the bands; or about a store that s2pipe wrote."""
+    """Show this installation, its methods and the bands; or what a store that s2pipe wrote holds."""
     if store is None:
         print_installation()
     else:
@@ -363,7 +367,7 @@ def demo(
         int, typer.Option(min=DEMO_SIZE_MIN, help="Edge of the simulated scene in 10 m pixels, a multiple of 6.")
     ] = 720,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of each network of ssc-cnn.")] = 250,
-    seed: Annotated[int, typer.Option(min=0, help="Of the scene and of the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the scene and of the training.")] = 0,
 ) -> None:
     """Sharpen a simulated scene from catalog to store, offline, and compare the methods with its known truth."""
     from s2pipe.methods.learned.lower_scale import SscCnn
@@ -382,7 +386,7 @@ def demo(
     say(f"{time.perf_counter() - start:.0f} s")
     mean = result.sre.loc["mean"]
     if mean["ssc-cnn"] <= mean["bicubic"]:
-        raise S2PipeError("ssc-cnn is no better than bicubic: train longer (--steps), or this installation does not work")
+        raise S2PipeError("ssc-cnn is no better than bicubic: train longer with --steps, or this installation does not work")
     default = mean.pop("mtf-resnet")
     if default <= mean.max():
         raise S2PipeError(f"mtf-resnet is no better than {mean.idxmax()}: this installation does not work")

@@ -1,4 +1,4 @@
-"""From what was typed to what the library takes."""
+"""From the options typed to the arguments of the library."""
 
 from __future__ import annotations
 
@@ -73,17 +73,6 @@ def cluster_at(address: str | None, security: Security | None = None) -> Iterato
 
     with local_cluster() if address == "local" else connect(address, security):
         yield
-
-
-@contextmanager
-def chunks_told() -> Iterator[None]:
-    """Name the option where the library names the call that changes chunks."""
-    try:
-        yield
-    except InputError as error:
-        if "data.chunk(" in str(error):
-            raise InputError(f"{error} (--chunks on the command line)") from None
-        raise
 
 
 def extent_of(cube: xr.DataTree) -> str:

@@ -27,30 +27,36 @@ def say(text: str) -> None:
 def clean_exit(flags: Callable[[], Mapping[str, str]] = dict) -> Iterator[None]:
     """Turn s2pipe's own errors into one line on stderr and an exit code: 2 for bad input, 1 for the rest.
 
-    `flags` tells the options by which arguments of the library are given; the line names those that the error is about.
+    `flags` gives the command's options by the arguments of the library; the line names those that the error is about.
     """
     try:
         yield
     except S2PipeError as error:
         options = flags()
         named = ", ".join(options[argument] for argument in error.arguments if argument in options)
-        told = f"{error} ({named})" if named else str(error)
-        err.print(f"[bold red]error:[/] {escape(told)}", highlight=False, soft_wrap=True)
+        text = f"{error} ({named})" if named else str(error)
+        err.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
         raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
     except KeyboardInterrupt:
         err.print("interrupted")
         raise typer.Exit(130) from None
 
 
-class Commands(TyperGroup):
-    """Commands that end as `clean_exit` says."""
+OTHER_NAMES = {"path": ("method", "methods")}
+"""Parameters that give an argument of another name, where a command has none of its name: --method names the path of a file."""
 
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command that was typed, whose parameters are called as the arguments of the library that they give."""
+
+class Commands(TyperGroup):
+    """Commands that end as `clean_exit` says. Their parameters are named as the arguments of the library that they give."""
+
+    def invoke(self, ctx: Any) -> Any:  # its class is click's, which some versions of typer bring themselves
+        """Run the command that was typed."""
 
         def flags() -> dict[str, str]:
-            typed = self.commands[ctx.invoked_subcommand].params
-            return {str(parameter.name): parameter.opts[0] for parameter in typed if parameter.param_type_name == "option"}
+            command = self.commands[str(ctx.invoked_subcommand)]
+            own = {str(option.name): option.opts[0] for option in command.params if option.param_type_name == "option"}
+            others = {argument: own[name] for argument, names in OTHER_NAMES.items() for name in names if name in own}
+            return others | own
 
         with clean_exit(flags):
             return super().invoke(ctx)

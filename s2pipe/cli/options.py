@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    pass
-
 
 Catalog = Annotated[
     str, typer.Option(help="earth-search, planetary-computer, cdse, a STAC API URL, or a local catalog or item-collection file.")
@@ -46,7 +42,7 @@ Weights = Annotated[
     str | None, typer.Option("--weights", help="Of mtf-resnet: a file of workflows/train_weights.py instead of its own weights.")
 ]
 Steps = Annotated[int | None, typer.Option(min=0, help="Training steps, for methods that train; of mtf-resnet 0 by default.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything random in the training.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed of the training.")]
 Device = Annotated[str, typer.Option(help="Where networks run: auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[
     str, typer.Option(help="What networks compute in: float32, bfloat16, or auto, bfloat16 where the processor has it.")

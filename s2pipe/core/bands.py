@@ -1,4 +1,4 @@
-"""The Sentinel-2 MSI band table: what every other module knows about a band, as frozen data."""
+"""The table of Sentinel-2 MSI bands that every other module uses."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class Band:
     wavelength_nm : float
         Central wavelength of Sentinel-2A in nm (ESA, Sentinel-2 MSI technical guide, spectral bands).
     mtf_nyquist : float
-        Modulation transfer at the Nyquist frequency of `gsd`, the table used by Palsson et al. and the
-        S2Sharp/S2SUCNN line of papers.
+        Modulation transfer at the Nyquist frequency of `gsd`, from the table used by Palsson et al. and
+        the papers of S2Sharp and S2SUCNN.
     keys : tuple of str
         Other names under which catalogs list the band's assets. CDSE's ``B02_10m`` is ``{name}_{gsd}m``.
     """
@@ -47,7 +47,7 @@ BANDS: dict[str, Band] = {
         ("B12", 20, 2202.4, 0.23, ("swir22",)),
     )
 }
-"""Every band by name, in ESA's order. B10 (cirrus) sees the ground in no usable way and is left out."""
+"""Every band by name, in ESA's order. B10 (cirrus) hardly sees the ground and is left out."""
 
 GSDS: tuple[int, ...] = (10, 20, 60)
 """The native ground sampling distances in metres, finest first."""

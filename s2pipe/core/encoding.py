@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from s2pipe.core.errors import InputError
-
-if TYPE_CHECKING:
-    pass
-
+from s2pipe.core.types import AnyArray, FloatArray
 
 SATURATED_DN = 65535
 """DN that ESA's products give a saturated pixel (uint16 only)."""
@@ -30,7 +27,7 @@ class Encoding:
     scale, offset : float
         reflectance = number * scale + offset.
     nodata : float
-        Stored number of a pixel that was not seen; NaN for floats.
+        Stored number of an invalid pixel; NaN for floats.
     """
 
     dtype: np.dtype[Any]
@@ -55,26 +52,28 @@ class Encoding:
             If `dtype` is neither an integer nor a float; or `scale`, `offset` or `nodata` is no number, not finite, 0 for a
             scale, or no number that `dtype` can store for nodata.
         """
-        dtype = np.dtype(dtype)
-        if dtype.kind not in "iuf":
-            raise InputError(f"dtype {dtype} is not supported; give integers (DN) or floats (reflectance)")
+        dtype = _check_dtype(dtype)
         integer = dtype.kind in "iu"
-        if not all(number is None or isinstance(number, (int, float, np.number)) for number in (scale, offset, nodata)):
-            raise InputError(f"scale={scale!r}, offset={offset!r} and nodata={nodata!r} must be numbers")
+        for name, number in (("scale", scale), ("offset", offset), ("nodata", nodata)):
+            optional = name != "offset"
+            if not (isinstance(number, (int, float, np.number)) or (number is None and optional)):
+                raise InputError(f"{name}={number!r} must be a number", argument=name)
         encoding = cls(
             dtype=dtype,
             scale=float(scale) if scale is not None else (1e-4 if integer else 1.0),
             offset=float(offset),
             nodata=float(nodata) if nodata is not None else (0.0 if integer else float("nan")),
         )
-        if not (np.isfinite(encoding.scale) and encoding.scale != 0 and np.isfinite(encoding.offset)):
-            raise InputError(f"scale={scale} and offset={offset} must be finite and scale must not be 0")
+        if not np.isfinite(encoding.scale) or encoding.scale == 0:
+            raise InputError(f"scale={scale} must be finite and not 0", argument="scale")
+        if not np.isfinite(encoding.offset):
+            raise InputError(f"offset={offset} must be finite", argument="offset")
         if integer and not (
             np.isfinite(encoding.nodata)
             and np.iinfo(dtype).min <= encoding.nodata <= np.iinfo(dtype).max
             and encoding.nodata.is_integer()
         ):
-            raise InputError(f"nodata={nodata} cannot be stored in {dtype}; give a whole number in its range")
+            raise InputError(f"nodata={nodata} cannot be stored in {dtype}; give a whole number in its range", argument="nodata")
         return encoding
 
     @classmethod
@@ -87,17 +86,18 @@ class Encoding:
             If `dtype` is a float and the attributes are those of the DN it was computed from, which xarray keeps through
             arithmetic; or as `default` does.
         """
-        if np.dtype(dtype).kind == "f" and isinstance(attrs.get("_FillValue"), (int, np.integer)):
+        dtype = _check_dtype(dtype)
+        if dtype.kind == "f" and isinstance(attrs.get("_FillValue"), (int, np.integer)):
             raise InputError(
-                f"the data are {np.dtype(dtype)} but still carry the attributes of the DN they were computed from (_FillValue="
-                f"{attrs['_FillValue']}); drop them for reflectance with NaN: data.drop_attrs()"
+                f"the data are {dtype} but still carry the attributes of the DN they were computed from (_FillValue="
+                f"{attrs['_FillValue']}); drop them for reflectance with NaN: data.drop_attrs()",
+                argument="data",
             )
-        return cls.default(
-            dtype,
-            scale=attrs.get("scale_factor"),
-            offset=attrs.get("add_offset", 0.0),
-            nodata=attrs.get("_FillValue"),
-        )
+        scale, offset, nodata = attrs.get("scale_factor"), attrs.get("add_offset", 0.0), attrs.get("_FillValue")
+        try:
+            return cls.default(dtype, scale=scale, offset=offset, nodata=nodata)
+        except InputError as error:
+            raise InputError(f"{error} (from the attributes scale_factor, add_offset and _FillValue)", argument="data") from None
 
     def attrs(self) -> dict[str, Any]:
         """CF attributes that state this encoding."""
@@ -110,26 +110,26 @@ class Encoding:
 
     @property
     def is_integer(self) -> bool:
-        """Whether the numbers are DN."""
+        """Whether the stored numbers are integers (DN)."""
         return self.dtype.kind in "iu"
 
     @property
     def _marks_saturation(self) -> bool:
         return self.dtype.newbyteorder("=") == np.uint16 and self.nodata != SATURATED_DN
 
-    def is_nodata(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        """Where `numbers` were not seen."""
-        unseen: npt.NDArray[np.bool_] = np.isnan(numbers) if np.isnan(self.nodata) else numbers == self.dtype.type(self.nodata)
-        return unseen
+    def is_nodata(self, numbers: AnyArray) -> npt.NDArray[np.bool_]:
+        """Where `numbers` are nodata."""
+        nodata: npt.NDArray[np.bool_] = np.isnan(numbers) if np.isnan(self.nodata) else numbers == self.dtype.type(self.nodata)
+        return nodata
 
-    def is_saturated(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    def is_saturated(self, numbers: AnyArray) -> npt.NDArray[np.bool_]:
         """Where `numbers` are ESA's mark of a saturated pixel (uint16 only)."""
         if not self._marks_saturation:
             return np.zeros(numbers.shape, dtype=bool)
         saturated: npt.NDArray[np.bool_] = numbers == SATURATED_DN
         return saturated
 
-    def decode(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def decode(self, numbers: AnyArray) -> npt.NDArray[np.float32]:
         """Reflectance (float32) of `numbers`; nodata and saturated pixels, which measure nothing, become NaN.
 
         Raises
@@ -141,14 +141,14 @@ class Encoding:
             self.check_finite(numbers)
         work = self._work_dtype.type
         scaled = numbers.astype(work) * work(self.scale) + work(self.offset)
-        with np.errstate(over="ignore"):  # told below
+        with np.errstate(over="ignore"):  # refused below
             reflectance: npt.NDArray[np.float32] = scaled.astype(np.float32, copy=False)
         reflectance[self.is_nodata(numbers) | self.is_saturated(numbers)] = np.nan
         if np.isinf(reflectance).any():
-            raise InputError("the data hold numbers whose reflectance float32 cannot hold; mask them first")
+            raise InputError("the data hold numbers whose reflectance float32 cannot hold; mask them first", argument="data")
         return reflectance
 
-    def check_finite(self, numbers: npt.NDArray[Any]) -> None:
+    def check_finite(self, numbers: AnyArray) -> None:
         """Refuse floats that are infinite, or NaN although nodata is a number.
 
         Raises
@@ -156,13 +156,16 @@ class Encoding:
         InputError
         """
         if np.isinf(numbers).any():
-            raise InputError("the data hold infinities; mask them first, for example data.where(np.isfinite(data))")
+            raise InputError(
+                "the data hold infinities; mask them first, for example data.where(np.isfinite(data))", argument="data"
+            )
         if not np.isnan(self.nodata) and np.isnan(numbers).any():
             raise InputError(
-                f"the data hold NaN although their nodata is {self.nodata}; use one of the two, for example nodata=None for NaN"
+                f"the data hold NaN although their nodata is {self.nodata}; use one of the two, for example nodata=None for NaN",
+                argument="data",
             )
 
-    def encode(self, reflectance: npt.NDArray[np.floating[Any]]) -> npt.NDArray[Any]:
+    def encode(self, reflectance: FloatArray) -> AnyArray:
         """Stored numbers of finite `reflectance`, integers rounded and clipped so that no valid value wraps or reads as nodata.
 
         uint16 with nodata 0 clips to 1..65534, as ESA's products do.
@@ -186,6 +189,13 @@ class Encoding:
     def _work_dtype(self) -> np.dtype[np.floating[Any]]:
         """What numbers are computed in: float32 holds every 16 bit integer and its reflectance to far below half a DN."""
         return np.dtype(np.float32 if self.dtype.itemsize <= 2 else np.float64)
+
+
+def _check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "iuf":
+        raise InputError(f"dtype {dtype} is not supported; give integers (DN) or floats (reflectance)", argument="data")
+    return dtype
 
 
 PRESENT_OFFSET = -0.1

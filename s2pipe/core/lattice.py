@@ -38,29 +38,31 @@ def check_chunks(chunks: Sequence[int], *, halo: int, axis: str) -> None:
     halo : int
         The Sharpener's halo in 10 m pixels.
     axis : str
-        ``"y"`` or ``"x"``, for the message.
+        ``"y"`` or ``"x"``, named in the error.
 
     Raises
     ------
     InputError
-        If a chunk before the last is no multiple of 6, or thinner than `halo`.
+        If a chunk before the last is not a multiple of 6, or thinner than `halo`.
     """
     for chunk in chunks[:-1]:
         if chunk % STEP:
-            legal = _nearest_legal(chunk, halo)
+            accepted = _nearest_accepted(chunk, halo)
             raise InputError(
-                f"chunk of {chunk} px along {axis} is not a multiple of {STEP} px; the nearest legal sizes are {legal}: "
-                f"rechunk the 10 m data, for example data.chunk({axis}={legal[0]})"
+                f"chunk of {chunk} px along {axis} is not a multiple of {STEP} px; the nearest accepted sizes are {accepted}: "
+                f"rechunk the 10 m data, for example data.chunk({axis}={accepted[0]})",
+                argument=("data", "chunks"),
             )
     for chunk in chunks[:-1]:
         if chunk < halo:
             raise InputError(
-                f"chunk of {chunk} px along {axis} is thinner than the method's halo of {halo} px; the nearest legal size is "
-                f"{round_up(halo)}: rechunk the 10 m data, for example data.chunk({axis}={round_up(halo)})"
+                f"chunk of {chunk} px along {axis} is thinner than the method's halo of {halo} px; the nearest accepted size is "
+                f"{round_up(halo)}: rechunk the 10 m data, for example data.chunk({axis}={round_up(halo)})",
+                argument=("data", "chunks"),
             )
 
 
-def _nearest_legal(chunk: int, halo: int) -> list[int]:
+def _nearest_accepted(chunk: int, halo: int) -> list[int]:
     smallest = max(round_up(halo), STEP)
     below, above = chunk // STEP * STEP, round_up(chunk)
     return sorted({max(below, smallest), max(above, smallest)})

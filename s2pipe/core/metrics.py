@@ -10,7 +10,6 @@ look at windows and take a mask. A NaN among the pixels compared makes the resul
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +17,14 @@ from scipy import ndimage
 from skimage.metrics import structural_similarity
 
 from s2pipe.core.errors import InputError
+from s2pipe.core.types import AnyArray as Array
 
 SSIM_SIGMA = 1.5
 SSIM_WINDOW = 11
 """Edge in pixels of scikit-image's Gaussian window of that sigma, which is cut off at 3.5 sigma."""
+
+PAIR = ("reference", "estimate")
+"""The arguments that an error about both images names."""
 
 UIQI_BLOCK = 8
 """Edge in pixels of the blocks of Wang & Bovik (2002)."""
@@ -30,7 +33,6 @@ FLAT = 1e-6
 """Standard deviation relative to the mean below which a block is flat: what float32 leaves of a constant after some arithmetic.
 One step of a uint16 DN in one pixel of a block is more."""
 
-Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
@@ -135,7 +137,7 @@ def ergas(reference: Array, estimate: Array, ratio: int) -> float:
         If the shapes differ, the arrays are empty or have fewer than two axes, or `ratio` is neither 2 nor 6.
     """
     if ratio not in (2, 6):
-        raise InputError(f"ratio={ratio!r}; it is 2 for bands sharpened from 20 m to 10 m, and 6 from 60 m to 10 m")
+        raise InputError(f"ratio={ratio!r} must be 2 (from 20 m to 10 m) or 6 (from 60 m to 10 m)", argument="ratio")
     x, xh = _spectra(reference, estimate)
     mse, mean = np.mean((x - xh) ** 2, axis=1), x.mean(axis=1)
     if not mean.all():
@@ -217,9 +219,10 @@ def uiqi(reference: Array, estimate: Array, valid: Mask | None = None) -> float:
 def _pair(reference: Array, estimate: Array) -> tuple[Floats, Floats]:
     x, xh = np.asarray(reference, dtype=np.float64), np.asarray(estimate, dtype=np.float64)
     if x.shape != xh.shape:
-        raise InputError(f"reference has shape {x.shape}, estimate {xh.shape}; give both on the same bands and pixels")
+        message = f"reference has shape {x.shape}, estimate {xh.shape}; give both on the same bands and pixels"
+        raise InputError(message, argument=PAIR)
     if not x.size:
-        raise InputError(f"reference and estimate are empty, of shape {x.shape}; give at least one pixel")
+        raise InputError(f"reference and estimate are empty, of shape {x.shape}; give at least one pixel", argument=PAIR)
     return x, xh
 
 
@@ -227,17 +230,19 @@ def _spectra(reference: Array, estimate: Array) -> tuple[Floats, Floats]:
     """Both as (band, pixel)."""
     x, xh = _pair(reference, estimate)
     if x.ndim < 2:
-        raise InputError(f"reference and estimate have shape {x.shape}; give arrays (band, ...) with one or more pixel axes")
+        message = f"reference and estimate have shape {x.shape}; give arrays (band, ...) with one or more pixel axes"
+        raise InputError(message, argument=PAIR)
     return x.reshape(len(x), -1), xh.reshape(len(x), -1)
 
 
 def _images(reference: Array, estimate: Array, valid: Mask | None) -> tuple[Floats, Floats, Mask]:
     x, xh = _pair(reference, estimate)
     if x.ndim != 2:
-        raise InputError(f"reference and estimate have shape {x.shape}; give one band at a time, (y, x)")
+        raise InputError(f"reference and estimate have shape {x.shape}; give one band at a time, (y, x)", argument=PAIR)
     valid = np.ones(x.shape, dtype=bool) if valid is None else np.asarray(valid)
     if valid.shape != x.shape or valid.dtype != bool:
-        raise InputError(f"valid has shape {valid.shape} and dtype {valid.dtype}; give a boolean array of shape {x.shape}")
+        message = f"valid has shape {valid.shape} and dtype {valid.dtype}; give a boolean array of shape {x.shape}"
+        raise InputError(message, argument="valid")
     return x, xh, valid
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 
@@ -15,13 +15,13 @@ Precision = Literal["float32", "bfloat16"]
 VARIABLE = "S2PIPE_PRECISION"
 """The environment variable that replaces "auto"."""
 
-LEGAL = ("auto", *get_args(Precision))
+ACCEPTED = ("auto", *get_args(Precision))
 
 
-def check_precision(precision: Any) -> str:
-    """Refuse what is no precision; returns it."""
-    if not isinstance(precision, str) or precision not in LEGAL:
-        raise InputError(f"precision={precision!r} must be one of {', '.join(map(repr, LEGAL))}")
+def check_precision(precision: object) -> str:
+    """`precision` itself if it is "auto" or a precision; else InputError."""
+    if not isinstance(precision, str) or precision not in ACCEPTED:
+        raise InputError(f"precision={precision!r} must be one of {', '.join(map(repr, ACCEPTED))}", argument="precision")
     return precision
 
 
@@ -48,8 +48,8 @@ def choose_precision(precision: str, device: str) -> Precision:
     kind = torch.device(device).type
     if precision == "auto":
         precision = os.environ.get(VARIABLE) or "auto"
-        if precision not in LEGAL:
-            raise InputError(f"the environment variable {VARIABLE} is {precision!r}; set it to one of {', '.join(LEGAL)}")
+        if precision not in ACCEPTED:
+            raise InputError(f"the environment variable {VARIABLE} is {precision!r}; set it to one of {', '.join(ACCEPTED)}")
     if precision == "auto":
         precision = "bfloat16" if _has_instructions(kind) else "float32"
     if precision == "bfloat16":
@@ -88,6 +88,7 @@ def _works(kind: str) -> bool:
 def _refuse_bfloat16_unless_it_works(kind: str) -> None:
     if not _works(kind):
         raise InputError(
-            f"the {kind} of {platform.node()} cannot compute in bfloat16; give precision='float32' (--precision float32), "
-            "and for a store that was begun in bfloat16 also refit=True (--refit), or overwrite=True (--overwrite)"
+            f"the {kind} of {platform.node()} cannot compute in bfloat16; give precision='float32', and for a store that was "
+            "begun in bfloat16 also refit=True or overwrite=True",
+            argument=("precision", "refit", "overwrite"),
         )

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar in a terminal or a notebook while something is done, a line for every tenth elsewhere."""
+"""Progress on stderr: a bar in a terminal or a notebook while work is done, a line for every tenth of it elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 Progress = Callable[[str, int, int, float | None], None]
-"""Called with what is done, how far, of how much, and the loss of a training (else None)."""
+"""Called with a label of the work, the steps done, their total, and the loss of a training (else None)."""
 
 REDRAWN_AFTER = 0.5
 """Seconds between two states of what a notebook shows."""
@@ -27,7 +27,7 @@ _about: ContextVar[str] = ContextVar("_about", default="")
 
 @contextmanager
 def progress_of(name: str | None) -> Iterator[None]:
-    """Put `name` before the labels that this thread shows within the block: others may be at work on other tiles."""
+    """Put `name` before the labels that this thread shows within the block, because other threads may work on other tiles."""
     token = _about.set(f"{name}: " if name else "")
     try:
         yield
@@ -37,16 +37,16 @@ def progress_of(name: str | None) -> Iterator[None]:
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """Show the progress of what reports within the block, each label by itself."""
+    """Give the block a function that shows progress, a bar or lines for each label."""
     with _shown() as show:
         yield lambda label, done, total, loss: show(label, done, total, "" if loss is None else f"loss {loss:.2e}")
 
 
 @contextmanager
 def chunk_bar(label: str, *, done: int, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how many of `total` chunks are written, how fast, and how long the rest will take; `done` were there before.
+    """Show how many of `total` chunks are written, how fast, and how long the rest will take; `done` were written before.
 
-    The block gets a function to call with the bytes of each chunk that is written.
+    The block gets a function to call with the number of bytes of each chunk that is written.
     """
     start, before, written = time.monotonic(), done, 0
 
@@ -64,7 +64,7 @@ def chunk_bar(label: str, *, done: int, total: int) -> Iterator[Callable[[int], 
 
 
 _Show = Callable[[str, int, int, str], None]
-"""Called with what is done, how far, of how much, and a remark."""
+"""Called with a label of the work, the steps done, their total, and a remark."""
 
 _sharing = threading.Lock()
 _display: _Terminal | _Log | None = None
@@ -111,7 +111,7 @@ def _leave(rows: _Rows | _Lines) -> None:
 
 @cache
 def stderr_console() -> Console:
-    """What all is shown on: bars make room for what is printed on their own console only."""
+    """The one console on stderr: bars make room for what is printed on their own console only."""
     from rich.console import Console
 
     return Console(stderr=True)
@@ -176,7 +176,7 @@ class _Notebook(_Terminal):
 
 
 class _Rows:
-    """The bars of one caller. One that is done stays until the caller goes on to another, or leaves."""
+    """The bars of one caller. One that is done stays until the caller reports another, or leaves."""
 
     def __init__(self, display: _Terminal) -> None:
         self._bars = display.bars
@@ -194,7 +194,7 @@ class _Rows:
             self._done = label
 
     def leave(self) -> None:
-        """Make room while others go on."""
+        """Remove the bars of this caller; those of others stay."""
         for task in self._tasks.values():
             self._bars.remove_task(task)
 

@@ -1,4 +1,4 @@
-"""Dask clusters: the way to one that is named, one on this machine, the one at hand, and the GPUs that its workers declare."""
+"""Dask clusters: connecting to one, starting one on this machine, the current one, and the GPUs that its workers declare."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ log = logging.getLogger(__name__)
 GPU = "GPU"
 """The resource by which a dask worker declares a GPU: ``dask worker --resources GPU=1``."""
 
-TLS_OPTIONS = "--tls-ca-file, --tls-cert and --tls-key"
+TLS_ARGUMENTS = ("tls_ca_file", "tls_cert", "tls_key")
+"""The arguments of `tls_security`."""
+
+_TLS_FILES = "tls_ca_file, tls_cert and tls_key"
 
 
 def current_client() -> Client | None:
-    """The client of the dask cluster that computes, None where threads do."""
+    """The client of the dask cluster that computes; None where threads of this process do."""
     from distributed import get_client
 
     try:
@@ -50,7 +53,7 @@ def _workers_of(client: Client) -> list[dict[str, Any]]:
 
 
 def cores() -> tuple[str, int]:
-    """Whose cores this thread may compute on, and how many: those of a dask worker's threads, or, with "" as its name, all."""
+    """Whose cores this thread may compute on, and how many: the name and threads of a dask worker, elsewhere "" and all."""
     from distributed import get_worker
 
     try:
@@ -75,7 +78,8 @@ def runs_on_gpus(device: str) -> bool:
     if device.startswith("cuda") and not declared:
         raise InputError(
             f"device={device!r}, but no worker of the dask cluster declares a GPU; start workers that do (dask worker "
-            f"--resources {GPU}=1), or use device='auto' or 'cpu'"
+            f"--resources {GPU}=1), or use device='auto' or 'cpu'",
+            argument="device",
         )
     return declared
 
@@ -88,17 +92,23 @@ def where_gpus_are() -> AbstractContextManager[Any]:
     return dask.annotate(resources={GPU: 1})
 
 
-def tls_security(ca_file: str | None, cert: str | None, key: str | None) -> Security | None:
-    """What dask needs for TLS, from PEM files, in every role; None where all is left to dask's configuration."""
+def tls_security(tls_ca_file: str | None, tls_cert: str | None, tls_key: str | None) -> Security | None:
+    """The settings of dask for TLS, from PEM files, for every role; None leaves all to dask's configuration.
+
+    Raises
+    ------
+    InputError
+        If there is no such file.
+    """
     from distributed.security import Security
 
-    paths = {"tls_ca_file": ca_file}
+    for name, path in zip(TLS_ARGUMENTS, (tls_ca_file, tls_cert, tls_key), strict=True):
+        if path is not None and not Path(path).is_file():
+            raise InputError(f"there is no file {path}; {_TLS_FILES} are PEM files", argument=name)
+    paths = {"tls_ca_file": tls_ca_file}
     for role in ("client", "scheduler", "worker"):
-        paths |= {f"tls_{role}_cert": cert, f"tls_{role}_key": key}
+        paths |= {f"tls_{role}_cert": tls_cert, f"tls_{role}_key": tls_key}
     given = {name: path for name, path in paths.items() if path is not None}
-    for path in given.values():
-        if not Path(path).is_file():
-            raise InputError(f"there is no file {path}; {TLS_OPTIONS} are PEM files")
     return Security(**given) if given else None
 
 
@@ -117,7 +127,7 @@ def local_cluster() -> Iterator[Client]:
 
 @contextmanager
 def interrupts_ignored() -> Iterator[None]:
-    """Have processes that are started in the block not hear Ctrl-C, which a terminal sends to all: this one ends them."""
+    """Processes that are started in the block ignore Ctrl-C, which a terminal sends to all: this process ends them."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -126,7 +136,7 @@ def interrupts_ignored() -> Iterator[None]:
 
 
 def _log_no_waits_left_behind() -> None:
-    """Have asyncio not log what dask was waiting for when it was interrupted, as errors that nobody caught."""
+    """Keep asyncio from logging what dask was waiting for when it was interrupted, as errors that nobody caught."""
     logging.getLogger("asyncio").addFilter(_is_no_wait)
 
 
@@ -148,7 +158,8 @@ def connect(address: str, security: Security | None = None) -> Client:
     from distributed.security import Security
 
     if not address:  # dask would look for one in its configuration
-        raise InputError("--scheduler is empty; give the address of a dask scheduler, tcp://host:8786, or leave it out")
+        message = "address is empty; give that of a dask scheduler, tcp://host:8786, or leave it out"
+        raise InputError(message, argument="address")
     _log_no_waits_left_behind()
     security = security or Security()
     encrypted = address.startswith(("tls://", "wss://"))
@@ -158,12 +169,12 @@ def connect(address: str, security: Security | None = None) -> Client:
     except (OSError, ValueError) as error:
         if encrypted:
             raise InputError(
-                f"--scheduler {address}: no dask scheduler answers there that these certificates fit ({error}); "
-                f"give its address, tls://host:8786, and {TLS_OPTIONS} of the same authority"
+                f"no dask scheduler that accepts these certificates answers at {address} ({error}); "
+                f"give its address, tls://host:8786, and {_TLS_FILES} of the same authority",
+                argument=("address", *TLS_ARGUMENTS),
             ) from None
-        raise InputError(
-            f"--scheduler {address}: no dask scheduler answers there; give its address, tcp://host:8786, or local"
-        ) from None
+        message = f"no dask scheduler answers at {address}; give its address, tcp://host:8786"
+        raise InputError(message, argument="address") from None
 
 
 def _check_certificates(address: str, security: Security, encrypted: bool) -> None:
@@ -171,8 +182,10 @@ def _check_certificates(address: str, security: Security, encrypted: bool) -> No
     try:
         context = security.get_connection_args("client").get("ssl_context")
     except OSError as error:
-        raise InputError(f"the files of {TLS_OPTIONS} cannot be used: {error}") from None
+        raise InputError(f"the files {_TLS_FILES} cannot be used: {error}", argument=TLS_ARGUMENTS) from None
     if encrypted and context is None:
-        raise InputError(f"--scheduler {address} needs {TLS_OPTIONS}, or dask's own settings of them, distributed.comm.tls")
+        message = f"{address} needs {_TLS_FILES}, or dask's own settings of them, distributed.comm.tls"
+        raise InputError(message, argument=TLS_ARGUMENTS)
     if security.require_encryption and not encrypted:
-        raise InputError(f"--scheduler {address} is not encrypted; give tls://host:8786, or leave out {TLS_OPTIONS}")
+        message = f"{address} is not encrypted; give tls://host:8786, or leave out {_TLS_FILES}"
+        raise InputError(message, argument=("address", *TLS_ARGUMENTS))

@@ -49,7 +49,7 @@ def from_arrays(
     time : datetime-like or sequence of them, optional
         One for each date.
     nodata : float, optional
-        Number of a pixel that was not seen; default 0 for integers and NaN for floats.
+        Number of an invalid pixel; default 0 for integers and NaN for floats.
 
     Returns
     -------
@@ -64,18 +64,19 @@ def from_arrays(
     """
     given = {gsd: array for gsd, array in zip(GSDS, (r10m, r20m, r60m), strict=True) if array is not None}
     if 10 not in given:
-        raise InputError("r10m is missing; the 10 m bands are needed to sharpen the others")
+        raise InputError("r10m is missing; the 10 m bands are needed to sharpen the others", argument="r10m")
     arrays = {gsd: _with_time(array, gsd) for gsd, array in given.items()}
     dates = arrays[10].shape[0]
     for gsd, array in arrays.items():
         if array.shape[0] != dates or array.shape[1] != len(BANDS_BY_GSD[gsd]):
             raise InputError(
                 f"{node_name(gsd)} has {array.shape[0]} dates and {array.shape[1]} bands; expected {dates} dates and the "
-                f"{len(BANDS_BY_GSD[gsd])} bands {' '.join(BANDS_BY_GSD[gsd])}"
+                f"{len(BANDS_BY_GSD[gsd])} bands {' '.join(BANDS_BY_GSD[gsd])}",
+                argument=node_name(gsd),
             )
     dtypes = {node_name(gsd): str(array.dtype) for gsd, array in arrays.items()}
     if len(set(dtypes.values())) > 1:
-        raise InputError(f"the arrays are of several dtypes, {dtypes}; give all resolutions one")
+        raise InputError(f"the arrays are of several dtypes, {dtypes}; give all resolutions one", argument=tuple(dtypes))
     encoding = Encoding.default(arrays[10].dtype, scale=scale, offset=offset, nodata=nodata)
     times = _times(time, dates)
     _check_crs(crs)
@@ -92,14 +93,16 @@ def from_arrays(
 def _with_time(array: Any, gsd: int) -> Any:
     if isinstance(array, (xr.DataArray, xr.Dataset)):
         order = " ".join(BANDS_BY_GSD[gsd])
-        raise InputError(f"{node_name(gsd)} is a {type(array).__name__}; give its .data, bands in the order {order}")
+        message = f"{node_name(gsd)} is a {type(array).__name__}; give its .data, bands in the order {order}"
+        raise InputError(message, argument=node_name(gsd))
     if not hasattr(array, "dask"):
         try:
             array = np.asarray(array)
         except ValueError:
-            raise InputError(f"{node_name(gsd)} is no array: its rows differ in length") from None
+            raise InputError(f"{node_name(gsd)} is no array: its rows differ in length", argument=node_name(gsd)) from None
     if array.ndim not in (3, 4):
-        raise InputError(f"{node_name(gsd)} has {array.ndim} dimensions; expected (band, y, x) or (time, band, y, x)")
+        message = f"{node_name(gsd)} has {array.ndim} dimensions; expected (band, y, x) or (time, band, y, x)"
+        raise InputError(message, argument=node_name(gsd))
     return array[None] if array.ndim == 3 else array
 
 
@@ -109,11 +112,11 @@ def _times(time: Any, dates: int) -> npt.NDArray[np.datetime64] | None:
     try:
         times = np.atleast_1d(np.asarray(time, dtype="datetime64[ns]"))
     except (TypeError, ValueError):
-        raise InputError(f"time={time!r} is not a date or a sequence of dates") from None
+        raise InputError(f"time={time!r} is not a date or a sequence of dates", argument="time") from None
     if np.isnat(times).any():
-        raise InputError(f"time={time!r} holds NaT; give a date for each, or none at all")
+        raise InputError(f"time={time!r} holds NaT; give a time for each date, or none at all", argument="time")
     if times.shape != (dates,):
-        raise InputError(f"time has {times.size} dates, the arrays have {dates}")
+        raise InputError(f"time has {times.size} dates, the arrays have {dates}", argument="time")
     return times
 
 
@@ -122,14 +125,17 @@ def _check_crs(crs: Any) -> None:
         try:
             pyproj.CRS.from_user_input(crs)
         except pyproj.exceptions.CRSError:
-            raise InputError(f"crs={crs!r} is no CRS that pyproj knows; give an EPSG code, such as 'EPSG:32633'") from None
+            message = f"crs={crs!r} is no CRS that pyproj knows; give an EPSG code, such as 'EPSG:32633'"
+            raise InputError(message, argument="crs") from None
 
 
 def grid_transform(transform: Any) -> Affine:
     try:
         affine = Affine(10, 0, 0, 0, -10, 0) if transform is None else Affine(*tuple(transform)[:6])
     except TypeError:
-        raise InputError(f"transform={transform!r} is no affine transform; give (10, 0, left, 0, -10, top)") from None
+        message = f"transform={transform!r} is no affine transform; give (10, 0, left, 0, -10, top)"
+        raise InputError(message, argument="transform") from None
     if (affine.a, affine.b, affine.d, affine.e) != (10, 0, 0, -10):
-        raise InputError(f"transform {tuple(affine)[:6]} is not that of a north-up 10 m grid, (10, 0, left, 0, -10, top)")
+        message = f"transform={tuple(affine)[:6]} is not that of a north-up 10 m grid, (10, 0, left, 0, -10, top)"
+        raise InputError(message, argument="transform")
     return affine

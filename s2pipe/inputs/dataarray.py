@@ -37,14 +37,15 @@ def as_cube(data: xr.DataTree | xr.DataArray | Cube) -> Cube:
     if isinstance(data, xr.DataArray):
         return _from_dataarray(data)
     raise InputError(
-        f"got a {type(data).__name__}; give a cube (DataTree of s2pipe.load or s2pipe.from_arrays) or one 10 m DataArray"
+        f"got a {type(data).__name__}; give a cube (DataTree of s2pipe.load or s2pipe.from_arrays) or one 10 m DataArray",
+        argument="data",
     )
 
 
 def _from_dataarray(array: xr.DataArray) -> Cube:
     """The cube behind one 10 m DataArray whose 20 m and 60 m bands were repeated (nearest) to 10 m."""
     if not {"band", "y", "x"} <= set(array.dims) <= set(DIMS):
-        raise InputError(f"the DataArray has dims {array.dims}; expected (time, band, y, x) or (band, y, x)")
+        raise InputError(f"the DataArray has dims {array.dims}; expected (time, band, y, x) or (band, y, x)", argument="data")
     if "time" not in array.dims:
         array = array.expand_dims("time")
     array = array.transpose(*DIMS)
@@ -69,23 +70,24 @@ def _from_dataarray(array: xr.DataArray) -> Cube:
                 per_date=_per_date_of(array),
             )
     if 10 not in built:
-        raise InputError("the DataArray has no 10 m band; add at least one of B02, B03, B04, B08")
+        raise InputError("the DataArray has no 10 m band; add at least one of B02, B03, B04, B08", argument="data")
     return Cube.checked(built, encoding)
 
 
 def _known_bands(array: xr.DataArray) -> dict[int, str]:
     if "band" not in array.coords:
-        raise InputError("the DataArray has no coordinate 'band' to name its bands")
+        raise InputError("the DataArray has no coordinate 'band' to name its bands", argument="data")
     labels = [str(label) for label in array["band"].values]
     if unknown := [label for label in labels if label not in BAND_BY_KEY]:
         raise InputError(
             f"bands {', '.join(map(repr, unknown))} of the DataArray are unknown; keep only these with "
             "data.sel(band=[...]): "
-            f"{', '.join(f'{b.name} or {b.keys[0]}' for b in BANDS.values())}"
+            f"{', '.join(f'{b.name} or {b.keys[0]}' for b in BANDS.values())}",
+            argument="data",
         )
     names = [BAND_BY_KEY[label] for label in labels]
     if len(set(names)) < len(names):
-        raise InputError(f"the DataArray has a band twice: {', '.join(labels)}")
+        raise InputError(f"the DataArray has a band twice: {', '.join(labels)}", argument="data")
     return dict(enumerate(names))
 
 
@@ -94,23 +96,26 @@ def _transform_of(array: xr.DataArray) -> Affine:
         return grid_transform(None)
     x, y = array["x"].values, array["y"].values
     if not (np.allclose(np.diff(x), 10) and np.allclose(np.diff(y), -10)):
-        raise InputError("the DataArray is not on a north-up 10 m grid; stack it with resolution=10, or use s2pipe.load")
+        message = "the DataArray is not on a north-up 10 m grid; stack it with resolution=10, or use s2pipe.load"
+        raise InputError(message, argument="data")
     return Affine(10, 0, float(x[0]) - 5, 0, -10, float(y[0]) + 5)
 
 
 def _check_origin(array: xr.DataArray, transform: Affine, coarsest: int) -> None:
     if "x" in array.coords and (transform.c % 10 or transform.f % 10):
-        raise InputError("the DataArray's x and y are not pixel centres; stack it with xy_coords='center'")
+        raise InputError("the DataArray's x and y are not pixel centres; stack it with xy_coords='center'", argument="data")
     lattice = max(coarsest, 20)
     if transform.c % lattice or transform.f % lattice:
         raise InputError(
             f"the DataArray's upper-left corner ({transform.c:.0f}, {transform.f:.0f}) is not on the {lattice} m lattice "
-            f"of its bands; stack it with bounds that are multiples of {lattice} m"
+            f"of its bands; stack it with bounds that are multiples of {lattice} m",
+            argument="data",
         )
     step = lattice // 10
     for axis in ("y", "x"):
         if array.sizes[axis] % step:
-            raise InputError(f"the DataArray has {array.sizes[axis]} px along {axis}; crop it to a multiple of {step} px")
+            message = f"the DataArray has {array.sizes[axis]} px along {axis}; crop it to a multiple of {step} px"
+            raise InputError(message, argument="data")
 
 
 def _encoding_of_array(array: xr.DataArray) -> Encoding:
@@ -119,7 +124,8 @@ def _encoding_of_array(array: xr.DataArray) -> Encoding:
         offsets = {offset for i in range(array.sizes["time"]) if (offset := _stated_offset(array, i)) is not None}
         if len(offsets) > 1:
             raise InputError(
-                "the DataArray mixes dates with and without a radiometric offset; use s2pipe.load, which moves them to one"
+                "the DataArray mixes dates with and without a radiometric offset; use s2pipe.load, which moves them to one",
+                argument="data",
             )
         if offsets:
             return Encoding.from_attrs(array.dtype, array.attrs | {"add_offset": offsets.pop()})
@@ -140,7 +146,7 @@ def _stated_offset(array: xr.DataArray, date: int) -> float | None:
     try:
         return resolve_offset(item).offset
     except InputError as error:
-        raise InputError(f"{error}; or, for a DataArray, data.assign_attrs(add_offset=...)") from None
+        raise InputError(f"{error}; or, for a DataArray, data.assign_attrs(add_offset=...)", argument="data") from None
 
 
 def _crs_of(array: xr.DataArray) -> Any:
@@ -187,6 +193,7 @@ def _block_value(block: npt.NDArray[Any], *, ratio: int, bands: tuple[str, ...])
         raise InputError(
             f"bands {', '.join(bands)} are not constant over the {ratio} x {ratio} blocks of 10 m pixels that their own pixels "
             "cover, so they were interpolated or shifted; stack them with "
-            "resampling=rasterio.enums.Resampling.nearest and bounds on the 60 m lattice, or use s2pipe.load"
+            "resampling=rasterio.enums.Resampling.nearest and bounds on the 60 m lattice, or use s2pipe.load",
+            argument="data",
         )
     return value

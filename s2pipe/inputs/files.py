@@ -39,7 +39,7 @@ KINDS = (
     "a folder of GeoTIFFs named Bxx_<resolution>m.tif, an .npz with r10m, r20m and perhaps r60m, one of the papers' .mat files, "
     "or a cube in a Zarr store that s2pipe wrote, store.zarr or store.zarr/group"
 )
-"""What a scene may be, in words."""
+"""The kinds of scenes, for messages."""
 
 MAT_SCALE = 1e-4
 """Reflectance of one DN in the papers' files, whatever type they store DN in."""
@@ -65,12 +65,12 @@ class SceneFile:
     name: str
 
 
-def read_scene(path: str | os.PathLike[str], *, scale: float | None = None, offset: float | None = None) -> SceneFile:
+def read_scene(scene: str | os.PathLike[str], *, scale: float | None = None, offset: float | None = None) -> SceneFile:
     """Read a scene from files into a cube: reflectance = number * scale + offset.
 
     Parameters
     ----------
-    path : str or os.PathLike
+    scene : str or os.PathLike
         One of:
 
         * a folder of GeoTIFFs, one band each at its native resolution, whose names end in the band and perhaps the resolution
@@ -97,24 +97,26 @@ def read_scene(path: str | os.PathLike[str], *, scale: float | None = None, offs
     ------
     InputError
         If there is no such path, it is of no kind above, it cannot be read, its bands do not make a cube, or `scale` or
-        `offset` is given for a Zarr store. The message begins with the path.
+        `offset` is not accepted, as for a Zarr store. The message begins with the path.
     ReadError
         When pixels of a GeoTIFF are computed that cannot be read.
     """
-    scene = os.fspath(path)
+    path = os.fspath(scene)
     try:
-        return _read(scene, scale, offset)
+        return _read(path, scale, offset)
     except (InputError, StoreError) as error:
-        raise InputError(f"{redact(scene)}: {error}") from None
+        about = tuple(name for name in error.arguments if name in ("scale", "offset"))
+        raise InputError(f"{redact(path)}: {error}", argument=about or "scene") from None
 
 
 def _read(scene: str, scale: float | None, offset: float | None) -> SceneFile:
     path = Path(scene)
     name = re.sub(r"\.(npz|mat|zarr)$", "", path.resolve().name, flags=re.IGNORECASE)
-    if place := _store_and_group(scene):
+    if location := _store_and_group(scene):
         if scale is not None or offset is not None:
-            raise InputError("a Zarr store states its own scale and offset; leave out scale and offset")
-        return SceneFile(cube=_read_store(*place), name=name)
+            message = "a Zarr store states its own scale and offset; leave out scale and offset"
+            raise InputError(message, argument=("scale", "offset"))
+        return SceneFile(cube=_read_store(*location), name=name)
     offset = 0.0 if offset is None else offset
     if os.path.isdir(path):
         return SceneFile(cube=_read_folder(path, scale, offset), name=name)
@@ -130,7 +132,7 @@ def _read(scene: str, scale: float | None, offset: float | None) -> SceneFile:
 
 @contextmanager
 def _library_errors(what: str) -> Iterator[None]:
-    """Turn whatever a file library raises into an InputError: damaged files make them raise nearly anything."""
+    """Turn whatever a library raises on a file into an InputError: damaged files make them raise nearly anything."""
     try:
         yield
     except Exception as error:
@@ -142,7 +144,7 @@ def _library_errors(what: str) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class _BandFile:
-    """What a band's GeoTIFF says of itself."""
+    """The metadata of a band's GeoTIFF."""
 
     path: Path
     band: str
@@ -188,7 +190,7 @@ def _band_in_name(name: str) -> str | None:
 def _check_bands_present(named: Sequence[tuple[Path, str]]) -> None:
     bands = [band for _, band in named]
     if twice := [path.name for path, band in named if bands.count(band) > 1]:
-        raise InputError(f"bands stand in several files, {', '.join(twice)}; keep one for each, at its native resolution")
+        raise InputError(f"bands are in several files, {', '.join(twice)}; keep one for each, at its native resolution")
     if not bands_at(bands, 10) or len(bands_at(bands, 10)) == len(bands):
         raise InputError(f"the folder holds the bands {', '.join(bands)}; needed are at least one of 10 m and one of 20 or 60 m")
 
@@ -202,7 +204,7 @@ def _open_band(path: Path, band: str, scale: float | None, offset: float) -> _Ba
     try:
         encoding = Encoding.default(dtype, scale=scale, offset=offset, nodata=nodata)
     except InputError as error:
-        raise InputError(f"{path.name}: {error}") from None
+        raise InputError(f"{path.name}: {error}", argument=error.arguments) from None
     return _BandFile(path=path, band=band, crs=crs, transform=transform, shape=shape, encoding=encoding)
 
 
@@ -371,7 +373,7 @@ def _reference(held: Mapping[str, _MatValue], fine: npt.NDArray[Any]) -> npt.NDA
 
 
 def _store_and_group(scene: str) -> tuple[str, str] | None:
-    """Where the Zarr store that `scene` lies in begins, and the group within it; None if it lies in none."""
+    """Root of the Zarr store that `scene` lies in, and the group within it; None if it lies in none."""
     if "://" in scene:
         return scene, ""
     path = Path(scene)
@@ -387,7 +389,7 @@ def _read_store(store: str, group: str) -> xr.DataTree:
     within = [name for name in list_results(store) if not group or name == group or name.startswith(f"{group}/")]
     if len(within) > 1:
         choices = ", ".join(f"{redact(store)}/{name}" for name in within)
-        raise InputError(f"several cubes or results stand here; choose one by store/group: {choices}")
+        raise InputError(f"there are several cubes or results; choose one by store/group: {choices}")
     found = open_zarr(store, within[0] if within else group)
     if isinstance(found, xr.DataArray):
         raise InputError("this is a sharpened result, all bands at 10 m; give a cube of the native resolutions")

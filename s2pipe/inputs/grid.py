@@ -60,24 +60,26 @@ class Grid:
 def sorted_items(items: Iterable[pystac.Item | Mapping[str, Any]]) -> list[pystac.Item]:
     parsed = as_items(items)
     if not parsed:
-        raise InputError("items is empty: search for some with s2pipe.search")
+        raise InputError("items is empty: search for some with s2pipe.search", argument="items")
     if len(groups := sorted({group_key(item) for item in parsed})) > 1:
         raise InputError(
             f"items are of several tiles or CRSs ({', '.join(groups)}), and nothing is ever warped: "
-            "split them with s2pipe.group_items and load each group"
+            "split them with s2pipe.group_items and load each group",
+            argument="items",
         )
     parsed.sort(key=item_datetime)
     for earlier, later in itertools.pairwise(parsed):
         if item_datetime(earlier) == item_datetime(later):
             raise InputError(
                 f"items {earlier.id} and {later.id} have the same time {item_datetime(later).isoformat()}; "
-                "keep one of them (s2pipe.search keeps the newest baseline)"
+                "keep one of them (s2pipe.search keeps the newest baseline)",
+                argument="items",
             )
     return parsed
 
 
 def describe(item: pystac.Item, names: Sequence[str], offset: float | None) -> Scene:
-    """What an item says of itself; `offset` overrides what its numbers mean."""
+    """The bands of an item and what their numbers mean; `offset` overrides what the item states."""
     return Scene(
         item=item, time=item_datetime(item), assets=find_band_assets(item, names), radiometry=resolve_offset(item, offset)
     )
@@ -90,7 +92,8 @@ def common_grid(scenes: Sequence[Scene]) -> Grid:
             if asset.transform is None or asset.shape is None:
                 raise InputError(
                     f"item {scene.item.id} does not state the grid of {asset.band}: its asset {asset.key} needs proj:transform "
-                    "and proj:shape, or proj:bbox"
+                    "and proj:shape, or proj:bbox",
+                    argument="items",
                 )
             left, top = asset.transform[2], asset.transform[5]
             rows, columns = asset.shape
@@ -100,7 +103,8 @@ def common_grid(scenes: Sequence[Scene]) -> Grid:
         (first, one), (second, other) = list(grids.items())[:2]
         raise InputError(
             f"{one} covers {first.bounds} of EPSG:{first.epsg}, but {other} covers {second.bounds} of EPSG:{second.epsg}; "
-            "load only items and bands that cover the same ground"
+            "load only items and bands that cover the same ground",
+            argument=("items", "bands"),
         )
     return next(iter(grids))
 
@@ -113,7 +117,7 @@ def clip(tile: Grid, bbox: Sequence[float] | None) -> Grid:
     try:
         left, bottom, right, top = rasterio.warp.transform_bounds("EPSG:4326", f"EPSG:{tile.epsg}", *degrees, densify_pts=21)
     except rasterio.errors.RasterioError:
-        left = bottom = right = top = math.nan  # so far from the UTM zone that it has no place in it
+        left = bottom = right = top = math.nan  # so far from the UTM zone that it has no coordinates in it
     step = _LATTICE_METRES
     clipped = replace(
         tile,
@@ -126,7 +130,8 @@ def clip(tile: Grid, bbox: Sequence[float] | None) -> Grid:
         covered = rasterio.warp.transform_bounds(f"EPSG:{tile.epsg}", "EPSG:4326", *tile.bounds)
         raise InputError(
             f"bbox={tuple(degrees)} does not meet the items' tile, which covers "
-            f"{tuple(round(edge, 4) for edge in covered)} (west, south, east, north)"
+            f"{tuple(round(edge, 4) for edge in covered)} (west, south, east, north)",
+            argument="bbox",
         )
     return clipped
 
@@ -140,10 +145,11 @@ def check_lattice(grid: Grid, names: Sequence[str]) -> None:
     if (grid.right - grid.left) % coarsest or (grid.top - grid.bottom) % coarsest:
         raise InputError(
             f"the items cover {grid.right - grid.left:g} x {grid.top - grid.bottom:g} m, which is no multiple of {coarsest} m: "
-            "give a bbox inside, or leave out the coarsest bands"
+            "give a bbox inside, or leave out the coarsest bands",
+            argument=("bbox", "bands"),
         )
 
 
 def label(band: str, item: pystac.Item) -> str:
-    """What a read error calls a file. It travels in the href, since a loader hands its reader nothing else."""
+    """How a read error names a file. It is passed on within the href, since a loader hands its reader nothing else."""
     return f"band {band} of item {item.id}"

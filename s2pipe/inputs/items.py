@@ -1,4 +1,4 @@
-"""What a STAC item says of itself: when, where, and which asset holds each band at its native resolution.
+"""What a STAC item states: when, where, and which asset holds each band at its native resolution.
 
 Every convention in use (Earth Search, Planetary Computer, CDSE, EOPF Zarr, stactools) ends in the same `BandAsset`.
 """
@@ -27,10 +27,10 @@ def as_items(items: Iterable[pystac.Item | Mapping[str, Any]]) -> list[pystac.It
     Raises
     ------
     InputError
-        If `items` is a single item, or holds what is none.
+        If `items` is a single item, or one of them is no STAC item.
     """
     if isinstance(items, (pystac.Item, Mapping)) or not isinstance(items, Iterable):
-        raise InputError(f"items is a single {type(items).__name__}; give a list of items, for example [item]")
+        raise InputError(f"items is a single {type(items).__name__}; give a list of items, for example [item]", argument="items")
     return [_as_item(item) for item in items]
 
 
@@ -41,7 +41,8 @@ def _as_item(item: Any) -> pystac.Item:
         return pystac.Item.from_dict(dict(item))
     except (pystac.STACError, pystac.STACTypeError, AttributeError, KeyError, TypeError, ValueError) as error:
         detail = redact(f"{type(error).__name__}: {error}")
-        raise InputError(f"items holds a {type(item).__name__} that is no STAC item: {detail}") from None
+        message = f"items holds a {type(item).__name__} that is no STAC item: {detail}"
+        raise InputError(message, argument="items") from None
 
 
 def item_datetime(item: pystac.Item) -> Datetime:
@@ -54,7 +55,7 @@ def item_datetime(item: pystac.Item) -> Datetime:
     """
     moment = item.datetime or item.common_metadata.start_datetime
     if moment is None:
-        raise InputError(f"item {item.id} states no datetime")
+        raise InputError(f"item {item.id} states no datetime", argument="items")
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
@@ -105,7 +106,7 @@ def _epsg(fields: Mapping[str, Any]) -> int | None:
 
 @dataclass(frozen=True, kw_only=True)
 class BandAsset:
-    """Where an item keeps one band at its native resolution.
+    """The asset of an item that holds one band at its native resolution.
 
     Attributes
     ----------
@@ -114,7 +115,7 @@ class BandAsset:
     key : str
         Key of the asset.
     href : str
-        Absolute where the item allows it; unsigned.
+        Absolute where the item states its own address; unsigned.
     gsd : int
         Native ground sampling distance in metres.
     epsg : int
@@ -161,13 +162,14 @@ def find_band_assets(item: pystac.Item, bands: Iterable[str] | None = None) -> d
     """
     wanted = list(BANDS if bands is None else bands)
     found = {name: _find(item, name) for name in wanted}
-    missing = [name for name, place in found.items() if place is None]
+    missing = [name for name, key_and_group in found.items() if key_and_group is None]
     if missing:
         raise InputError(
             f"item {item.id} has no native asset for {', '.join(missing)}; it has {', '.join(item.assets)}: "
-            "leave these bands out of bands="
+            "leave these bands out of bands",
+            argument=("items", "bands"),
         )
-    return {name: _band_asset(item, name, *place) for name, place in found.items() if place is not None}
+    return {name: _band_asset(item, name, *key_and_group) for name, key_and_group in found.items() if key_and_group is not None}
 
 
 def _find(item: pystac.Item, band: str) -> tuple[str, str | None] | None:
@@ -198,7 +200,7 @@ def _band_of_key(key: str) -> bool:
 
 
 def _is_native(asset: pystac.Asset, gsd: int) -> bool:
-    """Whether an asset is a band as the instrument saw it: by its sampling role, else by its stated resolution."""
+    """Whether an asset holds a band at the instrument's own resolution: by its sampling role, else by its stated resolution."""
     roles = asset.roles or []
     sampling = [role for role in roles if role.startswith("sampling:")]
     if sampling:
@@ -213,7 +215,7 @@ def _band_asset(item: pystac.Item, band: str, key: str, group: str | None) -> Ba
     gsd = BANDS[band].gsd
     epsg = _epsg(asset.extra_fields) or item_epsg(item)
     if epsg is None:
-        raise InputError(f"item {item.id} states no CRS: it has no proj:code, proj:epsg or MGRS tile")
+        raise InputError(f"item {item.id} states no CRS: it has no proj:code, proj:epsg or MGRS tile", argument="items")
     transform, shape = _grid(item, asset, gsd) if group is None else (None, None)
     return BandAsset(
         band=band,

@@ -50,7 +50,7 @@ def load(
     chunks : int
         Chunk edge in 10 m pixels, a multiple of 6; the coarser nodes have the same chunks in metres.
     loader : {"stackstac", "odc"}
-        Who builds the graph; the pixels are the same. Zarr items need neither.
+        Library that builds the dask graph; the pixels are the same. Zarr items need neither.
     offset : float, optional
         Reflectance offset of the stored numbers, 0.0 or -0.1, instead of what each item says.
     sign : callable, optional
@@ -66,20 +66,20 @@ def load(
     Raises
     ------
     InputError
-        If an argument is not legal; the items are of several tiles (use `s2pipe.group_items`) or repeat a time; an item lacks
-        a band, does not tell its offset, or lies elsewhere than the others; or `bbox` does not meet the tile.
+        If an argument is not accepted; the items are of several tiles (use `s2pipe.group_items`) or repeat a time; an item lacks
+        a band, does not state its offset, or lies elsewhere than the others; or `bbox` does not meet the tile.
     ReadError
         If a Zarr item's coordinates cannot be read.
     """
     names = check_bands(BANDS if bands is None else bands)
     if all(BANDS[name].gsd != 10 for name in names):
-        raise InputError(f"bands={', '.join(names)} has no 10 m band; add one of B02, B03, B04, B08, for example B04")
+        raise InputError(f"bands={', '.join(names)} has no 10 m band; add one of B02, B03, B04, B08", argument="bands")
     chunks = check_chunk_edge(chunks)
     check_loader(loader)
     scenes = [describe(item, names, offset) for item in sorted_items(items)]
     scenes = [with_store_facts(scene, offset, sign) if scene.is_zarr else scene for scene in scenes]
     if len({scene.is_zarr for scene in scenes}) > 1:
-        raise InputError("items mix files and Zarr stores; load them apart")
+        raise InputError("items mix files and Zarr stores; load them apart", argument="items")
     read = read_zarr if scenes[0].is_zarr else LOADERS[loader]
     grid = clip(common_grid(scenes), bbox)
     check_lattice(grid, names)
@@ -92,20 +92,21 @@ def load(
 
 
 def check_chunk_edge(chunks: int) -> int:
-    """Give back `chunks` as an int if it is a chunk edge that `load` takes; else raise InputError."""
+    """`chunks` as an int if it is a chunk edge that `load` takes; else InputError."""
     chunks = check_whole("chunks", chunks, least=STEP)
     if chunks % STEP:
         below = chunks // STEP * STEP
         raise InputError(
-            f"chunks={chunks} must be a multiple of {STEP} (10 m pixels); the nearest legal sizes are {below} and {below + STEP}"
+            f"chunks={chunks} must be a multiple of {STEP} (10 m pixels); the nearest accepted are {below} and {below + STEP}",
+            argument="chunks",
         )
     return chunks
 
 
 def check_loader(loader: str) -> None:
-    """Raise InputError unless `loader` is one of `load`'s."""
+    """InputError unless `loader` is one that `load` takes."""
     if loader not in LOADERS:
-        raise InputError(f"loader={loader!r} is unknown; legal are {', '.join(map(repr, LOADERS))}")
+        raise InputError(f"loader={loader!r} is unknown; give one of {', '.join(map(repr, LOADERS))}", argument="loader")
 
 
 def _to_present(raw: Any, scenes: Sequence[Scene]) -> Any:

@@ -95,8 +95,9 @@ def resolve_offset(item: pystac.Item, override: float | None = None) -> ItemRadi
     elif baseline is None or baseline == _TEST_BASELINE or "_N9999_" in product_name(item):
         stated = f"baseline {_TEST_BASELINE}, a test reprocessing" if baseline else "no processing baseline"
         raise InputError(
-            f"item {item.id} states {stated}, which does not tell whether its pixels carry an offset; say it: "
-            f"load(..., offset={PRESENT_OFFSET}) for products since baseline 04.00, load(..., offset={FORMER_OFFSET}) before"
+            f"item {item.id} states {stated}, which does not tell whether its pixels carry an offset; state it: "
+            f"offset={PRESENT_OFFSET} for products since baseline 04.00, offset={FORMER_OFFSET} before",
+            argument="offset",
         )
     elif any(item.properties.get(key) is True for key in _FLAG_PROPERTIES):
         radiometry = ItemRadiometry(
@@ -109,10 +110,11 @@ def resolve_offset(item: pystac.Item, override: float | None = None) -> ItemRadi
 
 
 def check_offset(offset: float) -> float:
-    """Give back `offset` if it is one of the two legal reflectance offsets, 0.0 and -0.1; else raise InputError."""
+    """`offset` as a float if it is one of the two reflectance offsets there are, 0.0 and -0.1; else InputError."""
     if offset not in (FORMER_OFFSET, PRESENT_OFFSET):
         in_dn = " (that looks like DN; DN -1000 is reflectance -0.1)" if abs(offset) >= 1 else ""
-        raise InputError(f"offset={offset} is not legal{in_dn}: give {FORMER_OFFSET} or {PRESENT_OFFSET}, in reflectance units")
+        message = f"offset={offset} is not accepted{in_dn}: give {FORMER_OFFSET} or {PRESENT_OFFSET}, in reflectance units"
+        raise InputError(message, argument="offset")
     return float(offset)
 
 
@@ -137,9 +139,9 @@ def _stated_offsets(item: pystac.Item) -> set[float]:
     for key, asset in item.assets.items():
         if key in BAND_BY_KEY:
             fields = asset.extra_fields
-            places = (fields, *fields.get("raster:bands", ()), *fields.get("bands", ()))
+            tables = (fields, *fields.get("raster:bands", ()), *fields.get("bands", ()))
             stated |= {
-                float(place[name]) for place in places for name in ("raster:offset", "offset") if place.get(name) is not None
+                float(table[name]) for table in tables for name in ("raster:offset", "offset") if table.get(name) is not None
             }
     return stated
 
@@ -160,7 +162,7 @@ def shift_to_present(dn: Any, offset: float) -> Any:
         If `dn` is not uint16, or `offset` is another number.
     """
     if dn.dtype != np.uint16:
-        raise InputError(f"dn is {dn.dtype}; ESA's DN are uint16")
+        raise InputError(f"dn is {dn.dtype}; ESA's DN are uint16", argument="dn")
     if check_offset(offset) == PRESENT_OFFSET:
         return dn
     if not isinstance(dn, np.ndarray):

@@ -61,7 +61,8 @@ def _read_odc(scenes: Sequence[Scene], members: Sequence[str], grid: Grid, gsd: 
         import odc.stac
         from odc.geo.geobox import GeoBox
     except ImportError:
-        raise InputError("loader='odc' needs odc-stac: pip install 's2pipe[odc]', or use loader='stackstac'") from None
+        message = "loader='odc' needs odc-stac: pip install 's2pipe[odc]', or use loader='stackstac'"
+        raise InputError(message, argument="loader") from None
 
     data = odc.stac.load(
         [pystac.Item.from_dict(_plain_item(scene, members)) for scene in scenes],
@@ -81,9 +82,9 @@ LOADERS = {"stackstac": _read_stackstac, "odc": _read_odc}
 
 
 def _plain_item(scene: Scene, members: Sequence[str]) -> dict[str, Any]:
-    """An item that says only what a loader needs, in the words both loaders know.
+    """An item that states only what a loader needs, in the properties that both loaders understand.
 
-    The original's own statements are where the traps lie: ``proj:code`` instead of ``proj:epsg``, offsets, wrong transforms.
+    Loaders go wrong on what the original states besides: ``proj:code`` instead of ``proj:epsg``, offsets, wrong transforms.
     """
     return {
         "type": "Feature",

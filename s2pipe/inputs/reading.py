@@ -1,8 +1,8 @@
-"""Reading one file: a whole window as it stands, and what to say when that fails.
+"""Reading a window of one file, unchanged, and the error where that fails.
 
-Nothing is resampled or rescaled; a file that is not on the grid its item claims is an error. A read that fails is repeated, with
-growing pauses where the failure may pass. `sign` is called at each attempt, so that a token that expires does no harm, and no
-signed href reaches a log or an error.
+Nothing is resampled or rescaled; a file that is not on the grid its item states is an error. A read that fails is retried, with
+exponential backoff where the failure may be temporary. `sign` is called at each attempt, so that a token that expires does no
+harm, and no signed href reaches a log or an error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Sign = Callable[[str], str]
 """Gets an href and returns the one to read."""
 
 LONGEST_PAUSE = 60.0
-"""Seconds at most between two attempts at a file."""
+"""Maximum seconds between two attempts at a file."""
 
 _T = TypeVar("_T")
 
@@ -46,16 +46,16 @@ GDAL_OPTIONS = {
 }
 """GDAL's settings at each read; an environment variable of the same name wins.
 
-GDAL itself retries what a server answers with 429 or 5xx. A transfer of less than 1000 bytes a second it gives up after 30 s, and
-leaves it to `guarded` to try again; without that limit it would wait for ever.
+GDAL itself retries what a server answers with 429 or 5xx. It gives up a transfer of less than 1000 bytes a second after 30 s, and
+`guarded` retries it; without that limit GDAL would wait for ever.
 """
 
 _FORGETFUL = {**GDAL_OPTIONS, "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsiaz/:/vsigs/"}
-"""GDAL remembers in a process that a file failed, and what came of it; a further attempt with this asks the server again."""
+"""The settings of a retry. GDAL caches in a process that a file failed; with these it asks the server again."""
 
 
 def _redact_record(record: logging.LogRecord) -> bool:
-    """Take what may be a token out of what rasterio logs of GDAL; a logging filter, which lets every record pass."""
+    """Remove what may be a token from the messages of GDAL that rasterio logs; a logging filter that keeps every record."""
     record.msg, record.args = redact(record.getMessage()), ()
     return True
 
@@ -65,7 +65,7 @@ for _name in ("rasterio._env", "rasterio._err", "rasterio._io", "rasterio._base"
 
 
 def read_window(labelled: str, sign: Sign | None, epsg: int, transform: Affine, shape: tuple[int, int]) -> npt.NDArray[np.uint16]:
-    """The pixels of one file on exactly this grid, (y, x); ReadError if they cannot be had."""
+    """The pixels of one file on exactly this grid, (y, x); ReadError if they cannot be read."""
     href, _, label = labelled.rpartition("#")
     options = chain([GDAL_OPTIONS], repeat(_FORGETFUL))
     return guarded(lambda signed: _read_file(signed, epsg, transform, shape, next(options)), href, label, sign)
@@ -109,7 +109,14 @@ def _window_in(file: Any, epsg: int, transform: Affine, shape: tuple[int, int]) 
 
 
 class Unfit(Exception):
-    """What no further attempt changes, as when a file is not what its item says; the message holds no href."""
+    """A failure that no retry cures, as when a file is not what its item states; the message holds no href.
+
+    `argument` names the argument of `load` that it is about, if it is about one.
+    """
+
+    def __init__(self, message: str, *, argument: str | tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.argument = argument
 
 
 def guarded(read: Callable[[str], _T], href: str, label: str, sign: Sign | None) -> _T:
@@ -119,17 +126,21 @@ def guarded(read: Callable[[str], _T], href: str, label: str, sign: Sign | None)
     """
     failed = 0
     while True:
+        argument: str | tuple[str, ...] = ()
+        pauses: list[float] = []
         try:
             signed = _signed(href, sign)
             return read(signed)
         except Unfit as error:
-            cause, pauses = str(error), []
+            cause, argument = str(error), error.argument
+        except MemoryError as error:
+            cause, argument = f"there is not enough memory for it ({type(error).__name__}); give smaller chunks", "chunks"
         except Exception as error:  # drivers raise nearly anything on damaged files
             cause, pauses = _likely_cause(error), _pauses(error) if _is_remote(signed) else []
         if failed >= len(pauses):
-            raise ReadError(f"cannot read {label} from {redact(href)}: {cause}")
+            raise ReadError(f"cannot read {label} from {redact(href)}: {cause}", argument=argument)
         if pauses[failed]:
-            log.warning("cannot read %s: %s; trying again in %.1f s", label, cause, pauses[failed])
+            log.warning("cannot read %s: %s; retrying in %.1f s", label, cause, pauses[failed])
             time.sleep(pauses[failed])
         failed += 1
 
@@ -138,17 +149,17 @@ def _signed(href: str, sign: Sign | None) -> str:
     try:
         return sign(href) if sign else href
     except Exception as error:
-        raise Unfit(f"sign= failed with {type(error).__name__}") from None
+        raise Unfit(f"sign failed with {type(error).__name__}", argument="sign") from None
 
 
 def _pauses(error: Exception) -> list[float]:
-    """Seconds before each further attempt at a remote file: one at once, for which it is signed anew, and more if that may help.
+    """Seconds before each retry of a remote file: the first at once, with a new signature, others with exponential backoff.
 
-    A transfer that broke off looks like a damaged file, so damaged files count among what may pass.
+    A transfer that broke off looks like a damaged file, so damaged files are retried too.
     """
-    if isinstance(error, (MemoryError, *_NOT_THE_FILES)):
+    if isinstance(error, _NOT_THE_FILES):
         return []
-    if any(re.search(pattern, _said(error)) for pattern, _ in _CAUSES_FOR_GOOD):
+    if any(re.search(pattern, _text(error)) for pattern, _ in _LASTING_CAUSES):
         return [0.0]
     retries, delay = int(_setting("GDAL_HTTP_MAX_RETRY")), _setting("GDAL_HTTP_RETRY_DELAY")
     return [0.0, *(min(delay * 2.0**retry, LONGEST_PAUSE) for retry in range(retries))]
@@ -161,41 +172,39 @@ def _setting(name: str) -> float:
         return float(GDAL_OPTIONS[name])
 
 
-_CAUSES_FOR_GOOD = (
+_LASTING_CAUSES = (
     (r"ImportError|ModuleNotFoundError", "a package for this kind of address is not installed, such as s3fs or aiohttp"),
     (r"\b404\b|No such file|does not exist|NoSuchKey|NotFound|FileNotFound|not found", "the file is missing"),
     (
         r"\b40[139]\b|AccessDenied|Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch|AWS_SECRET_ACCESS_KEY|[Cc]redentials",
-        "access is forbidden; the href may need signing, give sign=, or set the server's credentials in the environment",
+        "access is forbidden; the href may need signing, give sign, or set the server's credentials in the environment",
     ),
 )
 _CAUSES = (
-    *_CAUSES_FOR_GOOD,
+    *_LASTING_CAUSES,
     (r"\b(?:429|5\d\d)\b", "the server keeps failing although the read was retried; try again later"),
     (r"resolve host|[Cc]onnection|[Tt]imed out|CURL error", "the server cannot be reached; check the network"),
 )
 
 
 _NOT_THE_FILES = (AssertionError, AttributeError, NameError, NotImplementedError, TypeError)
-"""What a defect in a program raises, ours or a driver's."""
+"""What defects in code raise, in this package or in a driver."""
 
 
 def _likely_cause(error: Exception) -> str:
     name = type(error).__name__
-    if isinstance(error, MemoryError):
-        return f"there is not enough memory for it ({name}); give smaller chunks="
     if isinstance(error, _NOT_THE_FILES):
         return f"reading it failed with {name}"
     code = _code(error)
     stated = f" (HTTP {code})" if code else ""
     for pattern, cause in _CAUSES:
-        if re.search(pattern, _said(error)):
+        if re.search(pattern, _text(error)):
             return f"{cause}{stated}"
     return f"the file is truncated, damaged, or of no known format ({name}){stated}"
 
 
-def _said(error: Exception) -> str:
-    """What tells the cause of an error: its HTTP code if it states one, else its type and text."""
+def _text(error: Exception) -> str:
+    """Where the cause of an error is looked for: its HTTP code if it states one, else its type and text."""
     code = _code(error)
     return f"HTTP {code}" if code else f"{type(error).__name__}: {error}"
 

@@ -75,7 +75,7 @@ def search(
     max_cloud_cover : float, optional
         In percent; an item that states no cloud cover is left out.
     limit : int, optional
-        Most items to give back, in the catalog's own order.
+        Maximum number of items to return, in the catalog's own order.
 
     Raises
     ------
@@ -109,28 +109,31 @@ def search(
             "collection": collection,
             "max_cloud_cover": max_cloud_cover,
         }
-        stated = ", ".join(f"{name}={value}" for name, value in asked.items() if value is not None)
-        raise CatalogError(f"nothing found in {redact(str(catalog))} for {stated or 'any item'}: widen the search")
+        given = {name: value for name, value in asked.items() if value is not None}
+        stated = ", ".join(f"{name}={value}" for name, value in given.items()) or "any item"
+        message = f"nothing found in {redact(str(catalog))} for {stated}: widen the search"
+        raise CatalogError(message, argument=tuple(given) or "catalog")
     return pystac.ItemCollection(items, clone_items=False)
 
 
 def check_bbox(bbox: Sequence[float]) -> tuple[float, float, float, float]:
-    """Give back `bbox` as four floats if it is west, south, east, north in degrees; else raise InputError."""
+    """`bbox` as four floats if it is west, south, east, north in degrees; else InputError."""
     try:
         west, south, east, north = (float(edge) for edge in bbox)
     except (TypeError, ValueError):
-        raise InputError(f"bbox={bbox!r} must be four numbers: west, south, east, north in degrees") from None
+        raise InputError(f"bbox={bbox!r} must be four numbers: west, south, east, north in degrees", argument="bbox") from None
     if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
         raise InputError(
             f"bbox={bbox!r} must be west < east within -180..180 and south < north within -90..90, in degrees; "
-            "split a box that crosses the antimeridian"
+            "split a box that crosses the antimeridian",
+            argument="bbox",
         )
     return west, south, east, north
 
 
 def _area(bbox: Sequence[float] | None, intersects: Mapping[str, Any] | None) -> shapely.Geometry | None:
     if bbox is not None and intersects is not None:
-        raise InputError("bbox and intersects exclude each other: give one of them")
+        raise InputError("bbox and intersects exclude each other: give one of them", argument=("bbox", "intersects"))
     if bbox is not None:
         return shapely.box(*check_bbox(bbox))
     if intersects is None:
@@ -140,14 +143,16 @@ def _area(bbox: Sequence[float] | None, intersects: Mapping[str, Any] | None) ->
     except (AttributeError, KeyError, TypeError, ValueError, IndexError, shapely.errors.ShapelyError):
         area = None
     if area is None or area.is_empty:
-        raise InputError("intersects must be a GeoJSON geometry in degrees, with a type and coordinates")
+        message = "intersects must be a GeoJSON geometry in degrees, with a type and coordinates"
+        raise InputError(message, argument="intersects")
     return area
 
 
 def _check_percentage(max_cloud_cover: Any) -> float:
     percentage = float(max_cloud_cover) if isinstance(max_cloud_cover, Real) else math.nan
     if not 0 <= percentage <= 100:
-        raise InputError(f"max_cloud_cover={max_cloud_cover!r} must be a percentage, a number from 0 to 100")
+        message = f"max_cloud_cover={max_cloud_cover!r} must be a percentage, a number from 0 to 100"
+        raise InputError(message, argument="max_cloud_cover")
     return percentage
 
 
@@ -160,15 +165,16 @@ def _parse_interval(text: Any) -> _Interval:
     if not isinstance(text, str):
         raise InputError(
             f"datetime={text!r} is a {type(text).__name__}; give text such as '2020-02-23' or '2020-02-01/2020-03-15' "
-            "(a date's isoformat())"
+            "(a date's isoformat())",
+            argument="datetime",
         )
     ends = text.split("/")
     if len(ends) > 2:
-        raise InputError(f"datetime={text!r} has more than one '/': give one moment or start/end")
+        raise InputError(f"datetime={text!r} has more than one '/': give one moment or start/end", argument="datetime")
     spans = [_parse_moment(end, text) for end in ends]
     start, end = spans[0][0], spans[-1][1]
     if start and end and start > end:
-        raise InputError(f"datetime={text!r} ends before it starts")
+        raise InputError(f"datetime={text!r} ends before it starts", argument="datetime")
     return start, end
 
 
@@ -187,7 +193,8 @@ def _parse_moment(end: str, text: str) -> _Interval:
     except ValueError:
         raise InputError(
             f"datetime={text!r} is not understood: give '2020-02-23', '2020-02', '2020-02-23T10:00:00Z' or an interval like "
-            "'2020-02-01/2020-03-15', '../2020-03' or '2020-02/..'"
+            "'2020-02-01/2020-03-15', '../2020-03' or '2020-02/..'",
+            argument="datetime",
         ) from None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return moment, moment
@@ -252,7 +259,7 @@ def _search_api(
     except Exception:  # what a client raises on an answer of the wrong form is not agreed
         problem = "its answer is not that of a STAC API with item search"
     # raised out here so that no chained exception carries the URL's query
-    raise CatalogError(f"catalog {redact(url)}: {problem}; check the address and the network")
+    raise CatalogError(f"catalog {redact(url)}: {problem}; check the address and the network", argument="catalog")
 
 
 def _read_local(catalog: str | Path) -> Iterator[pystac.Item]:
@@ -260,7 +267,8 @@ def _read_local(catalog: str | Path) -> Iterator[pystac.Item]:
     if not path.is_file():
         raise InputError(
             f"catalog={redact(str(catalog))!r} is no known catalog ({', '.join(CATALOGS)}), no http(s) URL of a STAC API "
-            "and no existing file"
+            "and no existing file",
+            argument="catalog",
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -276,7 +284,8 @@ def _read_local(catalog: str | Path) -> Iterator[pystac.Item]:
     except (pystac.STACError, pystac.STACTypeError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         detail = redact(f"{type(error).__name__}: {error}")  # the file may link to signed addresses
         raise CatalogError(
-            f"catalog {path} is not readable as a STAC catalog, collection, item collection or item: {detail}"
+            f"catalog {path} is not readable as a STAC catalog, collection, item collection or item: {detail}",
+            argument="catalog",
         ) from None
 
 
@@ -353,12 +362,13 @@ def group_items(items: Iterable[pystac.Item | Mapping[str, Any]]) -> dict[str, p
     Raises
     ------
     InputError
-        If `items` is a single item or holds what is none, or an item states no tile.
+        If `items` is a single item, or one of them is no STAC item or states no tile.
     """
     groups: dict[str, list[pystac.Item]] = {}
     for item in as_items(items):
         if item_tile(item) is None:
-            raise InputError(f"item {item.id} states no MGRS tile: not in grid:code, s2:mgrs_tile, mgrs:* or its id")
+            message = f"item {item.id} states no MGRS tile: not in grid:code, s2:mgrs_tile, mgrs:* or its id"
+            raise InputError(message, argument="items")
         groups.setdefault(group_key(item), []).append(item)
     return {key: pystac.ItemCollection(members, clone_items=False) for key, members in groups.items()}
 
@@ -376,8 +386,7 @@ def signer_of(catalog: str) -> Callable[[str], str] | None:
     try:
         import planetary_computer
     except ImportError:
-        raise InputError(
-            "--catalog planetary-computer needs planetary-computer: pip install 's2pipe[planetary-computer]'"
-        ) from None
+        message = f"catalog={catalog!r} needs planetary-computer: pip install 's2pipe[planetary-computer]'"
+        raise InputError(message, argument="catalog") from None
     sign: Callable[[str], str] = planetary_computer.sign
     return sign

@@ -1,4 +1,4 @@
-"""Items whose bands stand in Zarr stores (ESA's EOPF products and the GeoZarr ones made of them), read by zarr itself."""
+"""Items whose bands are in Zarr stores (ESA's EOPF products and the GeoZarr ones made of them), read by zarr itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class _StoreFacts:
-    """What only its store knows of a band: its grid, and what its numbers mean."""
+    """What only its store states of a band: its grid, and what its numbers mean."""
 
     transform: tuple[float, float, float, float, float, float]
     shape: tuple[int, int]
@@ -32,7 +32,7 @@ class _StoreFacts:
 
 
 def with_store_facts(scene: Scene, offset: float | None, sign: Sign | None) -> Scene:
-    """The scene with its bands' grids, and its offset as the store states it: its attributes travel with the numbers."""
+    """The scene with its bands' grids, and with the offset that the store states."""
     facts = {
         name: guarded(partial(_store_facts, asset), asset.href, label(name, scene.item), sign)
         for name, asset in scene.assets.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,6 @@ from s2pipe.core.encoding import PRESENT_ENCODING
 from s2pipe.core.errors import InputError
 from s2pipe.inputs.items import utm_epsg
 from s2pipe.inputs.search import DEFAULT_COLLECTION
-
-if TYPE_CHECKING:
-    pass
-
 from s2pipe.simulation.landscape import ObservedScene
 
 
@@ -33,7 +29,7 @@ def write_scene(
     cloud_cover: float = 0.0,
     baseline: str = "05.11",
 ) -> Path:
-    """Write a scene as COGs with a STAC item as Earth Search v1 has it, and add the item to the folder's local catalog.
+    """Write a scene as COGs with a STAC item in the convention of Earth Search v1, and add it to the folder's local catalog.
 
     Parameters
     ----------
@@ -63,7 +59,7 @@ def write_scene(
         If `origin` is off the 60 m lattice, or `folder` cannot be made.
     """
     if any(corner % 60 for corner in origin):
-        raise InputError(f"origin={origin}: give multiples of 60 m, the lattice that all Sentinel-2 grids share")
+        raise InputError(f"origin={origin}: give multiples of 60 m, the lattice of all Sentinel-2 grids", argument="origin")
     folder = make_folder(folder)
     time = dt.datetime.fromisoformat(datetime).astimezone(dt.UTC)
     item_id = f"S2A_{tile}_{time:%Y%m%d}_0_L2A"
@@ -107,7 +103,7 @@ def make_folder(folder: str | Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"folder {path} cannot be made: {error.strerror}; give another (--out)") from None
+        raise InputError(f"folder {path} cannot be made: {error.strerror}; give another", argument="folder") from None
     return path
 
 

@@ -1,4 +1,4 @@
-"""The demo: a simulated scene goes the whole way from a local catalog to a Zarr store, and is held against its truth."""
+"""The demo: a simulated scene is sharpened from a local catalog into a Zarr store, and compared with its truth."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CHUNK = 360
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """What the demo leaves behind.
+    """What the demo wrote, and its scores.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class DemoResult:
 def run_demo(
     folder: str | Path, *, size: int = 720, steps: int = 250, seed: int = 0, console: Console | None = None
 ) -> DemoResult:
-    """Simulate a scene, find and load it through its catalog, sharpen it by four methods, and hold them against the truth.
+    """Simulate a scene, find and load it through its catalog, sharpen it by four methods, and compare them with the truth.
 
     Parameters
     ----------
@@ -65,9 +65,9 @@ def run_demo(
     steps : int
         Training steps of each network of ssc-cnn.
     seed : int
-        Of the scene and of the training.
+        Random seed of the scene and of the training.
     console : rich.console.Console, optional
-        Where to tell what is going on; default stdout.
+        Where each step is reported; default stdout.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def run_demo(
     Raises
     ------
     InputError
-        If `size` is not legal, or `folder` cannot be made.
+        If `size` is not accepted, or `folder` cannot be made.
     """
     console = console or Console()
     folder = make_folder(folder)

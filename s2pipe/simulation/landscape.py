@@ -1,4 +1,4 @@
-"""A simulated scene with its truth, and a real one made as large as a tile."""
+"""A simulated scene with its truth, and a small scene enlarged to the size of a tile."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ _CROPS = np.array(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ObservedScene:
-    """What a sensor sees, square.
+    """A square scene as a sensor observes it.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class ObservedScene:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SimulatedScene(ObservedScene):
-    """A scene whose truth is known, and what the sensor makes of it: the truth degraded, plus noise.
+    """A scene whose truth is known; what is observed is the truth degraded, plus noise.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ def simulate_scene(size: int = 720, *, seed: int = 0, sensor: Sensor | None = No
     from s2pipe.physics.sensor import Sensor
 
     if size < 10 * STEP or size % STEP:
-        raise InputError(f"size={size}: give a multiple of {STEP} px, at least {10 * STEP}")
+        raise InputError(f"size={size}: give a multiple of {STEP} px, at least {10 * STEP}", argument="size")
     sensor = sensor or Sensor.named("centre")
     rng = np.random.default_rng(seed)
     truth = _optics(_landscape(rng, size))
@@ -143,8 +143,8 @@ def simulate_scene(size: int = 720, *, seed: int = 0, sensor: Sensor | None = No
 
 
 def enlarge_scene(cube: xr.DataTree, size: int = 10980, *, seed: int = 0) -> ObservedScene:
-    """A crop made as large as a tile, to try at full size what is at hand in small: mirrored at its edges over and over, and
-    perturbed, so that no two parts of it are the same.
+    """A scene as large as a tile, made of a small one: mirrored at its edges over and over, and perturbed, so that no two parts
+    of it are the same.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def enlarge_scene(cube: xr.DataTree, size: int = 10980, *, seed: int = 0) -> Obs
         If the cube lacks a band, or `size` is no multiple of 6.
     """
     if size < STEP or size % STEP:
-        raise InputError(f"size={size}: give a multiple of {STEP} px")
+        raise InputError(f"size={size}: give a multiple of {STEP} px", argument="size")
     crop_from = as_cube(cube)
     arrays, encoding = crop_from.arrays, crop_from.encoding
     check_bands(BANDS, crop_from.all_bands)
@@ -245,7 +245,7 @@ def _fields(rng: np.random.Generator, size: int) -> Array:
 
 
 def _parcels(rng: np.random.Generator, size: int) -> tuple[npt.NDArray[np.intp], Array, npt.NDArray[np.bool_]]:
-    """Number of each pixel's parcel, its place across the rows in pixels, and whether it lies on the parcel's margin.
+    """Number of each pixel's parcel, its position across the rows in pixels, and whether it lies on the parcel's margin.
 
     The land is cut into Voronoi regions; each has its own orientation and is cut into strips, and the strips into parcels.
     """

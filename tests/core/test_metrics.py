@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from refusals import refused
 from scipy import ndimage
 from skimage.metrics import mean_squared_error, normalized_root_mse, structural_similarity
 from torchmetrics.functional.image import (
@@ -15,7 +16,6 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from s2pipe import InputError
 from s2pipe.core import metrics
 from s2pipe.core.metrics import ergas, rmse, sam, sre, ssim, uiqi
 
@@ -342,28 +342,28 @@ def test_nan_among_the_compared_pixels_is_not_hidden(metric):
 
 @pytest.mark.parametrize("metric", (PIXEL_METRICS | IMAGE_METRICS).values(), ids=PIXEL_METRICS | IMAGE_METRICS)
 def test_arrays_that_do_not_fit_are_refused(metric):
-    with pytest.raises(InputError, match=r"reference has shape \(20, 20\), estimate \(20, 21\)"):
+    with refused("reference", "estimate", naming=((20, 20), (20, 21))):
         metric(np.ones((20, 20)), np.ones((20, 21)))
-    with pytest.raises(InputError, match=r"empty, of shape \(2, 0\)"):
+    with refused("reference", "estimate", naming=((2, 0),)):
         metric(np.ones((2, 0)), np.ones((2, 0)))
 
 
 @pytest.mark.parametrize("metric", [sam, PIXEL_METRICS["ergas"]])
 def test_spectra_need_a_band_axis(metric):
-    with pytest.raises(InputError, match=r"shape \(5,\).*\(band, \.\.\.\)"):
+    with refused("reference", "estimate", naming=((5,), "(band, ...)")):
         metric(np.ones(5), np.ones(5))
 
 
 @pytest.mark.parametrize("metric", IMAGE_METRICS.values(), ids=IMAGE_METRICS)
 def test_image_metrics_take_one_band_and_a_boolean_mask(metric):
-    with pytest.raises(InputError, match="one band at a time"):
+    with refused("reference", "estimate", naming=((2, 20, 20),)):
         metric(np.ones((2, 20, 20)), np.ones((2, 20, 20)))
     for valid in (np.ones((20, 19), dtype=bool), np.ones((20, 20))):
-        with pytest.raises(InputError, match=r"valid has shape .* boolean array of shape \(20, 20\)"):
+        with refused("valid", naming=(valid.shape, valid.dtype, (20, 20))):
             metric(np.ones((20, 20)), np.ones((20, 20)), valid)
 
 
 @pytest.mark.parametrize("ratio", [0.5, 0, 4])
 def test_ergas_knows_two_ratios(ratio):
-    with pytest.raises(InputError, match=f"ratio={ratio}; it is 2"):
+    with refused("ratio", naming=(ratio,)):
         ergas(np.ones((2, 4)), np.ones((2, 4)), ratio)

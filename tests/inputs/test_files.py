@@ -13,10 +13,11 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.transform import Affine
+from refusals import refused
 from scenes import random_arrays, random_cube
 
 import s2pipe
-from s2pipe import InputError, ReadError
+from s2pipe import ReadError
 from s2pipe.core.bands import BANDS, BANDS_BY_GSD, GSDS
 from s2pipe.core.lattice import check_chunks
 from s2pipe.inputs.dataarray import as_cube
@@ -227,32 +228,31 @@ def garbage(folder, arrays):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("spoil", "naming"),
     [
-        (coarse_only, "one of 10 m"),
-        (fine_only, "B02, B03, B04, B08; needed"),
-        (band_twice, "several files, B05_20m.tif, other_B05.tif"),
-        (other_resolution, r"B05_20m.tif \(10.0, 0.0.* instead of 20 m"),
-        (south_up, "north-up.*B05_20m.tif"),
-        (other_crs, "CRS.*EPSG:32634 in B05_20m.tif"),
-        (shifted, "ground.*300010.0.* in B05_20m.tif"),
-        (cropped, "ground.* in B05_20m.tif"),
-        (other_dtype, "float32 with nodata nan in B05_20m.tif"),
-        (other_nodata, "uint16 with nodata 65535 in B05_20m.tif"),
-        (several_bands, "B05_20m.tif holds 6 bands"),
-        (complex_numbers, "B05_20m.tif: dtype complex64 is not supported"),
-        (not_georeferenced, r"B05_20m.tif \(1.0, 0.0.* instead of 20 m"),
-        (garbage, "B05_20m.tif cannot be read"),
+        (coarse_only, ("B05, B06, B07", "10 m")),
+        (fine_only, ("B02, B03, B04, B08",)),
+        (band_twice, ("B05_20m.tif, other_B05.tif",)),
+        (other_resolution, ("B05_20m.tif (10.0, 0.0", "20 m")),
+        (south_up, ("north-up", "B05_20m.tif")),
+        (other_crs, ("CRS", "EPSG:32634 in B05_20m.tif")),
+        (shifted, ("300010.0", "in B05_20m.tif")),
+        (cropped, ("ground", "in B05_20m.tif")),
+        (other_dtype, ("float32 with nodata nan in B05_20m.tif",)),
+        (other_nodata, ("uint16 with nodata 65535 in B05_20m.tif",)),
+        (several_bands, ("B05_20m.tif", "6 bands")),
+        (complex_numbers, ("B05_20m.tif", "complex64")),
+        (not_georeferenced, ("B05_20m.tif (1.0, 0.0", "20 m")),
+        (garbage, ("B05_20m.tif",)),
     ],
 )
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_folders_that_make_no_cube_are_refused_naming_the_files(tmp_path, spoil, message):
+def test_folders_that_make_no_cube_are_refused_naming_the_files(tmp_path, spoil, naming):
     arrays = arrays_of()
     folder = write_folder(tmp_path / "scene", arrays)
     spoil(folder, arrays)
-    with pytest.raises(InputError, match=message) as caught:
+    with refused("scene", naming=(f"{folder}: ", *naming)):
         read_scene(folder)
-    assert str(caught.value).startswith(f"{folder}: ")
 
 
 def test_a_file_written_anew_is_not_taken_for_what_was_read_before(tmp_path):
@@ -268,7 +268,7 @@ def test_damaged_pixels_are_told_when_they_are_read(tmp_path):
     damaged = folder / "B08_10m.tif"
     damaged.write_bytes(damaged.read_bytes()[:100_000])
     cube = read_scene(folder).cube
-    with pytest.raises(ReadError, match=r"B08_10m\.tif cannot be read"):
+    with refused(kind=ReadError, naming=(damaged,)):
         cube.compute()
 
 
@@ -290,27 +290,26 @@ def test_an_npz_needs_no_60_m_bands(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("held", "message"),
+    ("held", "naming"),
     [
-        ({"b10": np.ones(3), "b20": np.ones(3)}, "b10, b20; needed are r10m and r20m"),
-        ({"r10m": np.ones((2, 4, 12, 12)), "r20m": np.ones((2, 6, 6, 6))}, r"r10m has the shape \(2, 4, 12, 12\)"),
-        ({"r10m": np.ones((4, 12, 12)), "r20m": np.ones((6, 6, 5))}, "one lattice, 2 to 1"),
-        ({"r10m": np.array([[["B02"]]]), "r20m": np.array([[["B05"]]])}, "1 bands"),
-        ({"r10m": np.array([None]), "r20m": np.ones((6, 6, 6))}, "cannot be read.*allow_pickle"),
+        ({"b10": np.ones(3), "b20": np.ones(3)}, ("b10, b20", "r10m and r20m")),
+        ({"r10m": np.ones((2, 4, 12, 12)), "r20m": np.ones((2, 6, 6, 6))}, ("r10m", (2, 4, 12, 12))),
+        ({"r10m": np.ones((4, 12, 12)), "r20m": np.ones((6, 6, 5))}, ("r20m", "6 x 5 px", "12 x 12 px")),
+        ({"r10m": np.array([[["B02"]]]), "r20m": np.array([[["B05"]]])}, ("1 bands",)),
+        ({"r10m": np.array([None]), "r20m": np.ones((6, 6, 6))}, ("allow_pickle",)),
     ],
 )
-def test_npz_files_that_make_no_cube_are_refused(tmp_path, held, message):
+def test_npz_files_that_make_no_cube_are_refused(tmp_path, held, naming):
     path = tmp_path / "scene.npz"
     np.savez(path, **held)
-    with pytest.raises(InputError, match=message) as caught:
+    with refused("scene", naming=(f"{path}: ", *naming)):
         read_scene(path)
-    assert str(caught.value).startswith(f"{path}: ")
 
 
 def test_a_single_array_named_npz_is_refused(tmp_path):
     with (tmp_path / "scene.npz").open("wb") as file:
         np.save(file, np.ones((4, 12, 12)))
-    with pytest.raises(InputError, match=r"scene\.npz: the file cannot be read"):
+    with refused("scene", naming=("scene.npz",)):
         read_scene(tmp_path / "scene.npz")
 
 
@@ -370,25 +369,24 @@ def ragged_cells():
 
 @WRITERS
 @pytest.mark.parametrize(
-    ("held", "message"),
+    ("held", "naming"),
     [
-        ({"im": np.ones((3, 3))}, "holds im; the papers' files hold"),
-        ({"y10": np.ones((12, 12)), "y20": np.ones((6, 6, 6))}, r"y10 has the shape \(12, 12\)"),
-        ({"y10": np.ones((12, 12, 3)), "y20": np.ones((6, 6, 6))}, "3 bands.*B02 B03 B04 B08"),
-        ({"y10": np.ones((12, 12, 4)), "y20": np.ones((6, 5, 6))}, "one lattice, 2 to 1"),
-        ({"y10": [np.ones((12, 12))] * 4, "y20": np.ones((6, 6, 6))}, "y10 is a cell array"),
-        ({"im10": np.ones((12, 12, 3)), "im20": np.ones((6, 6, 6))}, "im10 has 3 bands"),
-        (cell_file(Yim=np.ones((12, 12, 12))), "Yim is no cell array of 12 bands"),
-        (cell_file(Yim=[np.ones((12, 12))] * 6), "Yim is no cell array of 12 bands"),
-        (cell_file(Yim=ragged_cells()), "B02, B03, B04, B08 have the shapes.*22, 36.*24, 36"),
-        (cell_file(Xm_im=np.ones((12, 18, 6))), r"Xm_im has the shape \(6, 12, 18\).*expected \(6, 24, 36\)"),
+        ({"im": np.ones((3, 3))}, ("holds im", "y10, y20 and y60")),
+        ({"y10": np.ones((12, 12)), "y20": np.ones((6, 6, 6))}, ("y10", (12, 12))),
+        ({"y10": np.ones((12, 12, 3)), "y20": np.ones((6, 6, 6))}, ("3 bands", "B02 B03 B04 B08")),
+        ({"y10": np.ones((12, 12, 4)), "y20": np.ones((6, 5, 6))}, ("6 x 5 px", "12 x 12 px")),
+        ({"y10": [np.ones((12, 12))] * 4, "y20": np.ones((6, 6, 6))}, ("y10 is a cell array",)),
+        ({"im10": np.ones((12, 12, 3)), "im20": np.ones((6, 6, 6))}, ("im10", "3 bands")),
+        (cell_file(Yim=np.ones((12, 12, 12))), ("Yim", "12 bands")),
+        (cell_file(Yim=[np.ones((12, 12))] * 6), ("Yim", "12 bands")),
+        (cell_file(Yim=ragged_cells()), ("B02, B03, B04, B08", (22, 36), (24, 36))),
+        (cell_file(Xm_im=np.ones((12, 18, 6))), ("Xm_im", (6, 12, 18), (6, 24, 36))),
     ],
 )
-def test_mat_files_that_make_no_scene_are_refused(tmp_path, write, held, message):
+def test_mat_files_that_make_no_scene_are_refused(tmp_path, write, held, naming):
     path = write(tmp_path / "scene.mat", held)
-    with pytest.raises(InputError, match=message) as caught:
+    with refused("scene", naming=(f"{path}: ", *naming)):
         read_scene(path)
-    assert str(caught.value).startswith(f"{path}: ")
 
 
 # Of every kind of file
@@ -407,7 +405,7 @@ def test_scale_and_offset_are_those_given(tmp_path, name):
 
 
 def test_a_scale_of_nothing_is_refused(tmp_path):
-    with pytest.raises(InputError, match="scale must not be 0"):
+    with refused("scale", naming=("scene.npz",)):
         read_scene(write_npz(tmp_path / "scene.npz", arrays_of()), scale=0)
 
 
@@ -418,18 +416,16 @@ def test_a_file_cut_short_is_refused(name, kept):
         path = FILES[name](Path(folder) / name, arrays_of())
         whole = path.read_bytes()
         path.write_bytes(whole[: int(kept * len(whole))])
-        with pytest.raises(InputError) as caught:
+        with refused("scene", naming=(f"{path}: ",)):
             read_scene(path)
-        assert str(caught.value).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize("name", ["missing", "missing.npz", "scene.tif", "empty"])
 def test_what_is_no_scene_is_refused_with_the_kinds_that_are(tmp_path, name):
     (tmp_path / "empty").mkdir()
     write_tif(tmp_path / "scene.tif", arrays_of()[0], 10)
-    with pytest.raises(InputError, match=r"give a folder of GeoTIFFs .*\.npz .*\.mat .* Zarr store") as caught:
+    with refused("scene", naming=(f"{tmp_path / name}: ", "GeoTIFFs", ".npz", ".mat", "Zarr store")):
         read_scene(tmp_path / name)
-    assert str(caught.value).startswith(f"{tmp_path / name}: ")
 
 
 # Zarr stores
@@ -452,13 +448,13 @@ def test_one_of_several_groups_is_chosen_by_its_path(tmp_path):
     store = tmp_path / "scene.zarr"
     for seed, group in enumerate(("T33UUB", "tiles/T48QUE", "tiles/T18SVG")):
         s2pipe.to_zarr(random_cube(seed=seed), store, group=group)
-    with pytest.raises(InputError, match=f"choose one.*: {store}/T33UUB, {store}/tiles/T18SVG, {store}/tiles/T48QUE"):
+    with refused("scene", naming=(f"{store}/T33UUB, {store}/tiles/T18SVG, {store}/tiles/T48QUE",)):
         read_scene(store)
-    with pytest.raises(InputError, match=f"choose one.*: {store}/tiles/T18SVG, {store}/tiles/T48QUE"):
+    with refused("scene", naming=(f"{store}/tiles/T18SVG, {store}/tiles/T48QUE",)):
         read_scene(store / "tiles")
     scene = read_scene(store / "tiles" / "T48QUE")
     assert scene.cube.equals(random_cube(seed=1)) and scene.name == "T48QUE"
-    with pytest.raises(InputError, match=r"T32TQM.* holds no result.*groups present: 'T33UUB'"):
+    with refused("scene", naming=("T32TQM", "'T33UUB'")):
         read_scene(store / "T32TQM")
 
 
@@ -476,26 +472,26 @@ def test_data_read_from_a_group_are_not_overwritten_by_themselves(tmp_path):
 
 def test_a_sharpened_result_is_no_scene(tmp_path):
     s2pipe.to_zarr(s2pipe.sharpen(random_cube(), method="bicubic"), tmp_path / "sharp.zarr")
-    with pytest.raises(InputError, match=r"sharp\.zarr: this is a sharpened result"):
+    with refused("scene", naming=("sharp.zarr", "sharpened")):
         read_scene(tmp_path / "sharp.zarr")
 
 
 def test_a_store_not_written_to_its_end_is_refused(tmp_path):
     s2pipe.to_zarr(random_cube(), tmp_path / "scene.zarr", compute=False)
-    with pytest.raises(InputError, match="not written to its end"):
+    with refused("scene", naming=("scene.zarr",)):
         read_scene(tmp_path / "scene.zarr")
 
 
 def test_a_store_that_s2pipe_did_not_write_is_refused(tmp_path):
     xr.Dataset({"reflectance": ("x", [1, 2])}).to_zarr(tmp_path / "other.zarr", zarr_format=3)
-    with pytest.raises(InputError, match="holds no result of s2pipe"):
+    with refused("scene", naming=("other.zarr",)):
         read_scene(tmp_path / "other.zarr")
 
 
 @pytest.mark.parametrize("given", [{"scale": 1e-4}, {"offset": 0.0}])
 def test_a_store_takes_no_other_scale_or_offset(tmp_path, given):
     s2pipe.to_zarr(random_cube(), tmp_path / "scene.zarr")
-    with pytest.raises(InputError, match="leave out scale and offset"):
+    with refused("scale", "offset", naming=("scene.zarr",)):
         read_scene(tmp_path / "scene.zarr", **given)
 
 
@@ -557,11 +553,11 @@ def test_a_real_reference_is_what_the_cells_were_degraded_from(data_dir, path, c
 
 
 def test_a_decimated_tile_is_refused_for_its_resolution(data_dir):
-    with pytest.raises(InputError, match=r"B8A\.tif \(200.0, .* instead of 20 m"):
+    with refused("scene", naming=("B8A.tif (200.0, ", "20 m")):
         read_scene(data_dir / "crops" / "rio_tiler_pds_cog")
 
 
 def test_an_npz_of_other_arrays_is_refused(data_dir):
     path = next((data_dir / "crops" / "worldcereal_L2A_timeseries").glob("*.npz"))
-    with pytest.raises(InputError, match=r"b10, b20.*needed are r10m and r20m"):
+    with refused("scene", naming=("b10, b20", "r10m and r20m")):
         read_scene(path)

@@ -20,10 +20,11 @@ import zarr
 from affine import Affine
 from dask.callbacks import Callback
 from dask.utils import key_split
+from refusals import refused
 
 import s2pipe
 from s2pipe.core.bands import BANDS, BANDS_BY_GSD, GSDS, node_name
-from s2pipe.core.errors import InputError, ReadError, StoreError
+from s2pipe.core.errors import ReadError, StoreError
 from s2pipe.inputs.load import load
 from s2pipe.inputs.reading import guarded
 
@@ -412,8 +413,9 @@ def test_a_sign_that_fails_is_named_without_its_words(scene: tuple[Arrays, dict[
         raise ValueError("SECRET")
 
     cube = load([earth_search(scene[1], baseline="05.11")], sign=sign, bands=["B02"])
-    with pytest.raises(ReadError, match="sign= failed with ValueError") as caught:
+    with pytest.raises(ReadError, match="ValueError") as caught:
         cube["r10m"]["reflectance"].compute()
+    assert caught.value.arguments == ("sign",)
     assert "SECRET" not in str(caught.value)
 
 
@@ -472,7 +474,7 @@ def test_a_file_that_is_not_what_its_item_says_is_refused(tmp_path: Path, deviat
     with rasterio.open(path, "w", crs=crs, transform=transform, **profile) as file:
         file.write(np.ones((count, rows, columns), dtype))
     cube = load([earth_search({"B02": str(path)}, baseline="05.11")], loader=loader, bands=["B02"])
-    with pytest.raises(ReadError, match=r"its item states|not one of uint16"):
+    with refused(kind=ReadError, naming=("band B02 of item",)):
         cube["r10m"]["reflectance"].compute()
 
 
@@ -509,10 +511,10 @@ def test_attempts_end_with_a_failure_that_is_for_good(monkeypatch: pytest.Monkey
     def read(href: str) -> None:
         raise errors[signed.index(href)]
 
-    with pytest.raises(ReadError, match="the file is missing"):
+    with refused(kind=ReadError, naming=("the file is missing",)):
         guarded(read, "https://host/B02.tif", "band B02 of item x", sign)
     assert len(signed) == 4
-    assert "the server keeps failing although the read was retried; try again later (HTTP 500); trying again in" in caplog.text
+    assert "the server keeps failing although the read was retried; try again later (HTTP 500); retrying in" in caplog.text
     assert "SECRET" not in caplog.text
 
 
@@ -525,40 +527,42 @@ def item(scene: tuple[Arrays, dict[str, str]]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "naming"),
     [
-        ({"chunks": 100}, "chunks=100 must be a multiple of 6.*96 and 102"),
-        ({"chunks": 0}, "chunks=0 must be a whole number of at least 6"),
-        ({"chunks": -6}, "chunks=-6 must be a whole number of at least 6"),
-        ({"chunks": 1830.0}, "whole number"),
-        ({"chunks": "auto"}, "whole number"),
-        ({"bands": ["B02", "B10", "red"]}, "'B10', 'red'.*B01"),
-        ({"bands": []}, "bands"),
-        ({"bands": ["B05", "B01"]}, "no 10 m band; add one of .*B04"),
-        ({"loader": "rioxarray"}, "loader='rioxarray'.*'stackstac', 'odc'"),
-        ({"offset": -1000}, "offset=-1000.*-0.1"),
-        ({"bbox": (10, 45, 11, 46)}, "bbox=.*does not meet"),
-        ({"bbox": (-75.0, 37.9, -74.9, 37.95)}, "bbox=.*does not meet"),
-        ({"bbox": (1, 2, 3)}, "bbox=.*four numbers"),
+        ({"chunks": 100}, ("chunks=100", "96 and 102")),
+        ({"chunks": 0}, ("chunks=0", 6)),
+        ({"chunks": -6}, ("chunks=-6", 6)),
+        ({"chunks": 1830.0}, (1830.0,)),
+        ({"chunks": "auto"}, ("auto",)),
+        ({"bands": ["B02", "B10", "red"]}, ("'B10', 'red'", "B01")),
+        ({"bands": []}, ("B01",)),
+        ({"bands": ["B05", "B01"]}, ("B04",)),
+        ({"loader": "rioxarray"}, ("'rioxarray'", "'stackstac', 'odc'")),
+        ({"offset": -1000}, ("offset=-1000", -0.1)),
+        ({"bbox": (10.0, 45.0, 11.0, 46.0)}, ((10.0, 45.0, 11.0, 46.0),)),
+        ({"bbox": (-75.0, 37.9, -74.9, 37.95)}, ((-75.0, 37.9, -74.9, 37.95),)),
+        ({"bbox": (1, 2, 3)}, ((1, 2, 3),)),
     ],
 )
-def test_bad_arguments_are_refused_with_the_cure(item: dict[str, Any], options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_bad_arguments_are_refused_with_the_cure(
+    item: dict[str, Any], options: dict[str, Any], naming: tuple[object, ...]
+) -> None:
+    with refused(*options, naming=naming):
         load([item], **options)
 
 
 def test_no_items_or_no_items_at_all() -> None:
-    with pytest.raises(InputError, match="items is empty"):
+    with refused("items"):
         load([])
-    with pytest.raises(InputError, match="no STAC item"):
+    with refused("items", naming=("dict",)):
         load([{"a": 1}])
-    with pytest.raises(InputError, match="no STAC item"):
+    with refused("items", naming=("str",)):
         load(["item.json"])  # type: ignore[list-item]
 
 
 def test_a_single_item_is_refused_with_the_cure(item: dict[str, Any]) -> None:
     for single in (item, pystac.Item.from_dict(item), 7, None):
-        with pytest.raises(InputError, match=r"items is a single (dict|Item|int|NoneType); give a list of items"):
+        with refused("items", naming=(type(single).__name__,)):
             load(single)  # type: ignore[arg-type]
 
 
@@ -575,26 +579,26 @@ def test_an_item_without_a_tile_loads(item: dict[str, Any]) -> None:
 def test_a_mixture_of_tiles_or_crs_names_group_items(item: dict[str, Any]) -> None:
     for change in ({"grid:code": "MGRS-18SVH"}, {"proj:epsg": 32617}):
         other = {**item, "properties": {**item["properties"], "datetime": "2024-01-05T00:00:00Z", **change}}
-        with pytest.raises(InputError, match=r"s2pipe\.group_items"):
+        with refused("items", naming=("s2pipe.group_items",)):
             load([item, other])
 
 
 def test_a_time_that_repeats_is_refused(item: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="S2A_18SVG_20240101_0_L2A and again have the same time 2024-01-01T10:00:00"):
+    with refused("items", naming=("S2A_18SVG_20240101_0_L2A", "again", "2024-01-01T10:00:00")):
         load([item, {**item, "id": "again"}])
 
 
 def test_missing_bands_are_all_listed(item: dict[str, Any]) -> None:
     for key in ("blue", "swir16"):
         del item["assets"][key]
-    with pytest.raises(InputError, match="B02, B11"):
+    with refused("items", "bands", naming=("B02, B11",)):
         load([item])
 
 
 @pytest.mark.parametrize("baseline", ["99.99", ""])
 def test_an_unknown_baseline_needs_offset(scene: tuple[Arrays, dict[str, str]], baseline: str) -> None:
     item = earth_search(scene[1], baseline=baseline)
-    with pytest.raises(InputError, match=r"offset="):
+    with refused("offset", naming=(item["id"],)):
         load([item])
     for offset, expected in ((0.0, moved(scene[0]["B02"])), (-0.1, scene[0]["B02"])):
         np.testing.assert_array_equal(values(load([item], offset=offset, bands=["B02"]), "B02")[0], expected)
@@ -604,13 +608,13 @@ def test_items_that_lie_elsewhere_are_refused(item: dict[str, Any]) -> None:
     other = earth_search({}, baseline="05.11", day=2)
     other["assets"] = {key: {**asset} for key, asset in item["assets"].items()}
     other["assets"]["nir"]["proj:transform"] = [10, 0, LEFT + 60, 0, -10, TOP]
-    with pytest.raises(InputError, match="B08 of item S2A_18SVG_20240102_0_L2A covers"):
+    with refused("items", "bands", naming=("B08 of item S2A_18SVG_20240102_0_L2A",)):
         load([item, other])
 
 
 def test_an_item_without_a_grid_is_refused(item: dict[str, Any]) -> None:
     del item["assets"]["blue"]["proj:transform"]
-    with pytest.raises(InputError, match="B02: its asset blue needs proj:transform"):
+    with refused("items", naming=("B02", "blue", "proj:transform")):
         load([item])
 
 
@@ -695,9 +699,9 @@ def test_zarr_items_have_equal_tokens_and_read_errors(tmp_path: Path, scene: tup
     assert one.data.name == other.data.name
     chunk = Path(store, "r10m", "b02", "1.1")
     chunk.write_bytes(chunk.read_bytes()[:20])
-    with pytest.raises(ReadError, match=r"band B02 of item eopf-1 from .*product\.zarr.*truncated, damaged"):
+    with refused(kind=ReadError, naming=("band B02 of item eopf-1", "product.zarr", "truncated, damaged")):
         one.compute()
-    with pytest.raises(ReadError, match=r"of item eopf-1 .*nowhere\.zarr.*is missing"):
+    with refused(kind=ReadError, naming=("of item eopf-1", "nowhere.zarr", "is missing")):
         load([eopf_item(str(tmp_path / "nowhere.zarr/measurements/reflectance"), "samples")])
 
 

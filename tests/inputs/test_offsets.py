@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from refusals import refused
 
 from s2pipe.core.encoding import PRESENT_ENCODING, Encoding
 from s2pipe.core.errors import InputError
@@ -156,15 +157,14 @@ def test_offset_of_each_catalog_baseline_and_flag(
 @pytest.mark.parametrize("override", [0.0, -0.1])
 def test_an_unknown_baseline_needs_the_override(properties: dict[str, Any], item_id: str, override: float) -> None:
     item = make_item(properties, item_id=item_id)
-    with pytest.raises(InputError, match=r"load\(\.\.\., offset=-0\.1\).*load\(\.\.\., offset=0\.0\)") as caught:
+    with refused("offset", naming=(item_id, "offset=-0.1", "offset=0.0")):
         resolve_offset(item)
-    assert item_id in str(caught.value)
     assert resolve_offset(item, override).offset == override
 
 
 @pytest.mark.parametrize("override", [-1000, 1000, 0.1, -0.05, float("nan")])
 def test_an_override_that_is_no_reflectance_offset_is_refused(override: float) -> None:
-    with pytest.raises(InputError, match=r"offset=.*0\.0 or -0\.1, in reflectance"):
+    with refused("offset", naming=(override, 0.0, -0.1)):
         resolve_offset(make_item({PC: "05.11"}), override)
 
 
@@ -223,7 +223,7 @@ def test_shifting_keeps_reflectance_wherever_it_fits(dn: Any) -> None:
 
 
 def test_other_dtypes_and_offsets_are_refused() -> None:
-    with pytest.raises(InputError, match="int16"):
+    with refused("dn", naming=("int16",)):
         shift_to_present(EDGES.astype(np.int16), 0.0)
-    with pytest.raises(InputError, match="offset=-1000"):
+    with refused("offset", naming=("-1000",)):
         shift_to_present(EDGES, -1000)

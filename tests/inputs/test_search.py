@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pystac
 import pytest
+from refusals import refused
 
 from s2pipe.core.errors import CatalogError, InputError
 from s2pipe.inputs.items import find_band_assets
@@ -101,7 +102,7 @@ def ids(items: pystac.ItemCollection) -> list[str]:
 )
 def test_local_items_are_filtered(catalog: Path, arguments: dict[str, Any], expected: list[str] | None) -> None:
     if expected is None:
-        with pytest.raises(InputError, match="datetime"):
+        with refused("datetime"):
             search(catalog, **arguments)
     else:
         assert ids(search(catalog, **arguments)) == expected
@@ -160,19 +161,19 @@ def test_every_kind_of_local_file(tmp_path: Path, shape: str) -> None:
     ],
 )
 def test_malformed_arguments_are_named(catalog: Path, arguments: dict[str, Any]) -> None:
-    with pytest.raises(InputError) as caught:
+    with refused(*arguments, naming=(list(arguments)[-1],)):
         search(catalog, **arguments)
-    assert list(arguments)[-1] in str(caught.value)
 
 
 def test_an_unknown_catalog_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"'earth-serch'.*earth-search, planetary-computer, cdse"):
+    with refused("catalog", naming=("'earth-serch'", "earth-search, planetary-computer, cdse")):
         search("earth-serch")
 
 
 def test_an_unknown_catalog_is_named_without_its_secrets() -> None:
-    with pytest.raises(InputError, match="no known catalog") as caught:
+    with pytest.raises(InputError) as caught:
         search("htps://me:SECRET@catalog.example/v1?token=SECRET")
+    assert caught.value.arguments == ("catalog",)
     assert "'htps://catalog.example/v1'" in str(caught.value)
     assert "SECRET" not in str(caught.value)
 
@@ -181,7 +182,7 @@ def test_an_unknown_catalog_is_named_without_its_secrets() -> None:
 def test_a_file_that_is_no_stac_is_a_catalog_error(tmp_path: Path, content: str) -> None:
     path = tmp_path / "broken.json"
     path.write_text(content)
-    with pytest.raises(CatalogError, match=r"broken\.json"):
+    with refused("catalog", kind=CatalogError, naming=(path,)):
         search(path)
 
 
@@ -190,14 +191,15 @@ def test_a_catalog_with_a_missing_item_is_a_catalog_error(tmp_path: Path) -> Non
     root.add_item(pystac.Item.from_dict({**ITEMS[0], "links": []}))
     root.normalize_and_save(str(tmp_path), pystac.CatalogType.SELF_CONTAINED)
     (tmp_path / "february" / "february.json").unlink()
-    with pytest.raises(CatalogError, match=r"catalog\.json"):
+    with refused("catalog", kind=CatalogError, naming=(tmp_path / "catalog.json",)):
         search(tmp_path / "catalog.json")
 
 
 def test_an_empty_result_repeats_what_was_asked(catalog: Path) -> None:
-    with pytest.raises(CatalogError) as caught:
-        search(catalog, bbox=(0, 0, 1, 1), datetime="2020", max_cloud_cover=10)
-    assert all(part in str(caught.value) for part in ("items.json", "bbox=(0, 0, 1, 1)", "datetime=2020", "max_cloud_cover=10"))
+    asked = {"bbox": (0, 0, 1, 1), "datetime": "2020", "max_cloud_cover": 10}
+    stated = [f"{name}={value}" for name, value in asked.items()]
+    with refused(*asked, kind=CatalogError, naming=("items.json", *stated)):
+        search(catalog, **asked)
 
 
 # ---- servers that fail ----
@@ -231,6 +233,7 @@ def failing_server() -> Iterator[str]:
 def test_a_server_that_is_no_stac_api_is_a_catalog_error(failing_server: str, path: str, stated: str) -> None:
     with pytest.raises(CatalogError, match=stated) as caught:
         search(f"{failing_server}/{path}?token=SECRET")
+    assert caught.value.arguments == ("catalog",)
     assert "SECRET" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
@@ -240,7 +243,7 @@ def test_an_unreachable_server_is_a_catalog_error() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    with pytest.raises(CatalogError, match="cannot be reached") as caught:
+    with pytest.raises(CatalogError, match="cannot be reached") as caught:  # which tells it from a wrong answer
         search(f"http://user:SECRET@127.0.0.1:{port}/v1?token=SECRET", bbox=(0, 0, 1, 1))
     assert "SECRET" not in str(caught.value)
     assert caught.value.__context__ is None
@@ -326,12 +329,12 @@ def test_items_to_group_may_be_dicts() -> None:
 
 def test_a_single_item_is_no_list_to_group() -> None:
     for single in (ITEMS[0], pystac.Item.from_dict(ITEMS[0])):
-        with pytest.raises(InputError, match=r"single (dict|Item); give a list"):
+        with refused("items", naming=(type(single).__name__,)):
             group_items(single)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="holds a dict that is no STAC item"):
+    with refused("items", naming=("dict",)):
         group_items([{"a": 1}])
 
 
 def test_an_item_without_a_tile_cannot_be_grouped() -> None:
-    with pytest.raises(InputError, match="lonely states no MGRS tile"):
+    with refused("items", naming=("lonely",)):
         group_items([pystac.Item("lonely", None, None, dt.datetime(2020, 1, 1, tzinfo=dt.UTC), {})])
