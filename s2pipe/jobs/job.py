@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dask
 from dask.callbacks import Callback
 from dask.delayed import Delayed
-from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from dask.highlevelgraph import HighLevelGraph
 from dask.system import CPU_COUNT
 from dask.utils import key_split
 
@@ -24,7 +24,7 @@ from s2pipe.jobs.kept_sharpener import check_same_fit, keep_sharpener, kept_shar
 from s2pipe.physics.sensor import as_sensor
 from s2pipe.store.location import locate
 from s2pipe.store.lock import hold, refuse_if_held
-from s2pipe.store.permission import check_place
+from s2pipe.store.permission import check_location
 from s2pipe.store.writer import write_chunk
 from s2pipe.store.zarr_io import plan_writing
 
@@ -119,26 +119,26 @@ def planned(
     **fit_options: Any,
 ) -> Iterator[Plan]:
     """Fit, and plan what the store lacks, which is locked while the block runs; arguments as of `sharpen_to_store`."""
-    place = locate(store, group)
-    refuse_if_held(place)
-    check_place(place, overwrite=overwrite, resume=not overwrite)
+    location = locate(store, group)
+    refuse_if_held(location)
+    check_location(location, overwrite=overwrite, resume=not overwrite)
     warn_if_nobody_works()
     if is_fitted(method):
         fitted: Sharpener | None = in_precision(method, precision)
         sharpened = sharpen(cube, fitted or method, sensor=sensor, bands=bands, device=device, **fit_options)
     else:
         recipe, wanted = as_method(method, fit_options), bands_wanted(cube, bands)
-        kept = None if overwrite or refit else kept_sharpener(place)
+        kept = None if overwrite or refit else kept_sharpener(location)
         if kept is not None:
-            check_same_fit(place, kept, recipe, sensor=as_sensor(sensor), seed=seed, precision=precision, bands=wanted)
-            log.info("using the weights that %s keeps", place)
+            check_same_fit(location, kept, recipe, sensor=as_sensor(sensor), seed=seed, precision=precision, bands=wanted)
+            log.info("using the weights that %s keeps", location)
         with progress_of(group):
             fitted = kept or fit_for(cube, wanted, recipe, sensor=sensor, seed=seed, device=device, precision=precision)
         sharpened = sharpen(cube, fitted or recipe, sensor=sensor, bands=bands, device=device)
-    with hold(place) as token:
+    with hold(location) as token:
         yield plan_writing(
             sharpened,
-            place,
+            location,
             overwrite=overwrite,
             resume=not overwrite,
             refit=refit,
@@ -173,15 +173,15 @@ def write(plan: Plan, client: Client | None) -> None:
 def _bar(plan: Plan) -> AbstractContextManager[Report]:
     done = plan.total - plan.left
     if done:
-        log.info("%d of %d chunks of %s are there already", done, plan.total, plan.place)
-    name = f"{plan.place.path}: " if plan.place.path else ""
+        log.info("%d of %d chunks of %s are there already", done, plan.total, plan.location)
+    name = f"{plan.location.path}: " if plan.location.path else ""
     return chunk_bar(f"{name}chunks written", done=done, total=plan.total)
 
 
 def _finish(plan: Plan, failures: Sequence[ReadError]) -> None:
     """Mark the result as complete, unless something of it could not be read."""
     if failures:
-        log.warning("not all of %s is written, but what is stays; the same job again writes the rest", plan.place)
+        log.warning("not all of %s is written, but what is stays; the same job again writes the rest", plan.location)
         raise failures[0]
     plan.finish()
 
@@ -230,7 +230,7 @@ class Submitted(AbstractContextManager["Submitted"]):
 
     def _submit(self) -> list[Future[Any]]:
         """Submit the next date, if there is one."""
-        futures: list[Future[Any]] = self.client.compute(_alone(next(self._dates, [])))
+        futures = _futures(self.client, next(self._dates, []))
         self._newest = len(futures)
         self._at_work.update(futures)
         return futures
@@ -255,17 +255,17 @@ class Submitted(AbstractContextManager["Submitted"]):
         self.client.cancel(list(self._at_work))  # when the user interrupts, or something failed
 
 
-def _alone(writes: Sequence[Delayed]) -> list[Delayed]:
-    """The same, in a graph of their own: each is made in that of all dates, which the cluster would be sent with each date.
+def _futures(client: Client, writes: Sequence[Delayed]) -> list[Future[Any]]:
+    """The futures of these writes, in a graph of their own: that of each is of all dates, and would be sent with each date.
 
-    `dask.optimize` does so too, but forgets on which workers tasks may run.
+    `dask.optimize` reduces it too, but loses on which workers tasks may run: https://github.com/dask/dask/issues/7036
     """
+    if not writes:
+        return []
     keys = [write.key for write in writes]
     graph = HighLevelGraph.merge(*(write.dask for write in writes)).cull(keys)
-    # looking into layers of another kind would make their tasks, which are sent as a recipe
-    listed = {name: layer for name, layer in graph.layers.items() if isinstance(layer, MaterializedLayer)}
-    layer_of = {key: name for name, layer in listed.items() for key in layer.keys() & set(keys)}
-    return [Delayed(key, graph, layer=layer_of[key]) for key in keys]
+    futures: list[Future[Any]] = client.get(graph, keys, sync=False)
+    return futures
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def unfittable(*_, **__):
 def test_it_writes_what_sharpen_gives(cube, tmp_path):
     sharpen_to_store(cube, tmp_path / "a.zarr", group="T33", method="resnet", **OPTIONS)
     expected = s2pipe.sharpen(cube, "resnet", **OPTIONS)
-    xr.testing.assert_identical(open_zarr(tmp_path / "a.zarr", "T33").compute(), expected.compute())
+    xr.testing.assert_identical(open_zarr(tmp_path / "a.zarr", group="T33").compute(), expected.compute())
 
 
 def test_dates_are_added_by_the_weights_that_are_kept(cube, tmp_path, monkeypatch):

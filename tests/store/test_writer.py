@@ -153,10 +153,10 @@ def test_creating_may_break_off_anywhere(array, tmp_path, monkeypatch, at):
             raise Broken
         await real(self, key, value)
 
-    place = locate(tmp_path / "a.zarr", None)
+    location = locate(tmp_path / "a.zarr", None)
     monkeypatch.setattr(LocalStore, "set", broken)
     with pytest.raises(StoreError, match="Broken"):
-        plan_writing(array, place, overwrite=False, resume=True, refit=False, shards=True)
+        plan_writing(array, location, overwrite=False, resume=True, refit=False, shards=True)
     monkeypatch.undo()
     to_zarr(array, tmp_path / "a.zarr", resume=True)
     xr.testing.assert_identical(open_zarr(tmp_path / "a.zarr").compute(), array.compute())

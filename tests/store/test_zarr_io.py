@@ -399,8 +399,8 @@ def test_groups_are_independent(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"T18SVG.*exists; choose another store or group.*overwrite=True \(--overwrite\)"):
         to_zarr(second, store, group="T18SVG")
     to_zarr(second, store, group="T18SVG", overwrite=True)
-    xr.testing.assert_identical(open_zarr(store, "T18SVG").compute(), second)
-    xr.testing.assert_identical(open_zarr(store, "east/T48QUE").compute(), second)
+    xr.testing.assert_identical(open_zarr(store, group="T18SVG").compute(), second)
+    xr.testing.assert_identical(open_zarr(store, group="east/T48QUE").compute(), second)
     assert before == {name: (store / name).stat().st_mtime_ns for name in files(store) if name.startswith("east")}
     with pytest.raises(StoreError, match="groups present: 'T18SVG', 'east/T48QUE'"):
         open_zarr(store)
@@ -408,7 +408,7 @@ def test_groups_are_independent(tmp_path: Path) -> None:
         open_zarr(store, group="T33UUB")
     with pytest.raises(StoreError, match="groups present"):
         to_zarr(first, store, overwrite=True)
-    xr.testing.assert_identical(open_zarr(store, "T18SVG").compute(), second)
+    xr.testing.assert_identical(open_zarr(store, group="T18SVG").compute(), second)
 
 
 LAZY_OPERATIONS = {
@@ -427,7 +427,7 @@ def test_data_read_from_the_group_to_overwrite_are_refused(
 ) -> None:
     store = tmp_path / "w.zarr"
     to_zarr(make_array().chunk({"band": -1, "y": 48, "x": 42}), store, group=group)
-    lazy = LAZY_OPERATIONS[operation](open_zarr(store, group))
+    lazy = LAZY_OPERATIONS[operation](open_zarr(store, group=group))
     (tmp_path / "link.zarr").symlink_to(store)
     monkeypatch.chdir(tmp_path)
     before = {name: (store / name).stat().st_mtime_ns for name in files(store)}
@@ -435,26 +435,26 @@ def test_data_read_from_the_group_to_overwrite_are_refused(
         with pytest.raises(StoreError, match=r"are read lazily from .*write to another"):
             to_zarr(lazy, same, group=group, overwrite=True)
     assert before == {name: (store / name).stat().st_mtime_ns for name in files(store)}
-    xr.testing.assert_identical(open_zarr(store, group).compute(), make_array())
+    xr.testing.assert_identical(open_zarr(store, group=group).compute(), make_array())
     expected = lazy.values
     to_zarr(lazy, tmp_path / "other.zarr", group=group)
-    np.testing.assert_array_equal(open_zarr(tmp_path / "other.zarr", group).values, expected)
+    np.testing.assert_array_equal(open_zarr(tmp_path / "other.zarr", group=group).values, expected)
     to_zarr(lazy.persist(), store, group=group, overwrite=True)
-    np.testing.assert_array_equal(open_zarr(store, group).values, expected)
+    np.testing.assert_array_equal(open_zarr(store, group=group).values, expected)
 
 
 def test_cubes_read_from_the_group_to_overwrite_are_refused(tmp_path: Path) -> None:
     store = tmp_path / "cube.zarr"
     to_zarr(make_cube(), store, group="T18SVG")
-    cube = open_zarr(store, "T18SVG")
+    cube = open_zarr(store, group="T18SVG")
     only_coarse = cube.assign({"r10m": xr.DataTree(cube["r10m"].to_dataset().compute())})
     for data in (cube, only_coarse, cube["r20m"]["reflectance"], cube["r10m"]["reflectance"] + np.uint16(0)):
         with pytest.raises(StoreError, match="are read lazily from group 'T18SVG'"):
             to_zarr(data, store, group="T18SVG", overwrite=True)
     to_zarr(cube, store, group="T48QUE")
-    to_zarr(open_zarr(store, "T48QUE"), store, group="T18SVG", overwrite=True)
+    to_zarr(open_zarr(store, group="T48QUE"), store, group="T18SVG", overwrite=True)
     np.testing.assert_array_equal(
-        open_zarr(store, "T18SVG")["r60m"]["reflectance"].values, make_cube()["r60m"]["reflectance"].values
+        open_zarr(store, group="T18SVG")["r60m"]["reflectance"].values, make_cube()["r60m"]["reflectance"].values
     )
 
 
@@ -470,7 +470,7 @@ def test_results_are_listed_at_any_depth(tmp_path: Path) -> None:
     assert list_results(store) == ["a/cube", "a/deep/er", "b"]
     to_zarr(make_array((1, 12, 12, 12)), tmp_path / "root.zarr")
     assert list_results(tmp_path / "root.zarr") == ["/"]
-    assert open_zarr(tmp_path / "root.zarr", "/").sizes["y"] == 12
+    assert open_zarr(tmp_path / "root.zarr", group="/").sizes["y"] == 12
 
 
 def test_overwriting_replaces_everything(tmp_path: Path) -> None:
@@ -507,7 +507,7 @@ def test_what_s2pipe_did_not_write_is_never_deleted(tmp_path: Path) -> None:
 def test_a_group_beside_foreign_ones_is_legal(tmp_path: Path) -> None:
     xr.Dataset({"a": ("x", [1, 2])}).to_zarr(tmp_path / "f.zarr", group="other", zarr_format=3, consolidated=False)
     to_zarr(make_array(), tmp_path / "f.zarr", group="T18SVG")
-    xr.testing.assert_identical(open_zarr(tmp_path / "f.zarr", "T18SVG").compute(), make_array())
+    xr.testing.assert_identical(open_zarr(tmp_path / "f.zarr", group="T18SVG").compute(), make_array())
     assert xr.open_zarr(tmp_path / "f.zarr", group="other", consolidated=False).a.values.tolist() == [1, 2]
 
 
@@ -598,7 +598,7 @@ def test_missing_and_foreign_stores(tmp_path: Path) -> None:
         open_zarr(tmp_path / "f.zarr")
     to_zarr(make_array(), tmp_path / "a.zarr")
     with pytest.raises(StoreError, match="groups present: '/'"):
-        open_zarr(tmp_path / "a.zarr", "T18SVG")
+        open_zarr(tmp_path / "a.zarr", group="T18SVG")
 
 
 def test_damaged_metadata(tmp_path: Path) -> None:
@@ -676,7 +676,7 @@ def test_paths_urls_and_opened_stores(tmp_path: Path) -> None:
         check_store(store)
         for overwrite in (False, True):
             to_zarr(array, store, group="T18SVG", overwrite=overwrite)
-            assert_same(open_zarr(store, "T18SVG"), array)
+            assert_same(open_zarr(store, group="T18SVG"), array)
         with pytest.raises(StoreError, match="exists"):
             to_zarr(array, store, group="T18SVG")
 
@@ -696,8 +696,8 @@ def test_s3(s3_bucket: str) -> None:
     with pytest.raises(StoreError, match="exists"):
         to_zarr(array, store, group="T18SVG")
     to_zarr(array, store, group="T18SVG", overwrite=True)
-    assert_same(open_zarr(store, "T18SVG"), array)
-    assert_same(open_zarr(store, "T48QUE"), array.isel(time=[1]))
+    assert_same(open_zarr(store, group="T18SVG"), array)
+    assert_same(open_zarr(store, group="T48QUE"), array.isel(time=[1]))
     with pytest.raises(StoreError, match="groups present: 'T18SVG', 'T48QUE'"):
         open_zarr(store)
     with pytest.raises(StoreError, match=r"s3://nosuchbucket/a\.zarr"):
@@ -706,7 +706,7 @@ def test_s3(s3_bucket: str) -> None:
         list_results("s3://nosuchbucket/a.zarr")
     assert list_results(store) == ["T18SVG", "T48QUE"]
     with pytest.raises(StoreError, match="are read lazily from"):
-        to_zarr(open_zarr(store, "T18SVG"), f"{store}/", group="T18SVG", overwrite=True)
+        to_zarr(open_zarr(store, group="T18SVG"), f"{store}/", group="T18SVG", overwrite=True)
     s3fs.S3FileSystem.clear_instance_cache()
 
 
@@ -717,7 +717,7 @@ def test_chunks_tell_whether_and_how_they_were_written(tmp_path: Path) -> None:
     array = make_array((2, 12, 96, 84)).chunk({"time": 1, "band": -1, "y": 48, "x": 42})
     to_zarr(array[:1], tmp_path / "a.zarr", group="T18SVG")
     to_zarr(array.assign_attrs(s2pipe_method="glp"), tmp_path / "a.zarr", group="T18SVG", resume=True, refit=True)
-    table = list_chunks(tmp_path / "a.zarr", "T18SVG")
+    table = list_chunks(tmp_path / "a.zarr", group="T18SVG")
     assert len(table) == 8
     assert table["written"].all()
     assert table.groupby("time")["method"].unique().map(list).tolist() == [["bicubic"], ["glp"]]
