@@ -162,9 +162,9 @@ def open_zarr(store: StoreLike, *, group: str | None = None) -> xr.DataArray | x
     node = _result_at(location)
     if not node.attrs[COMPLETE]:
         raise StoreError(
-            f"{location} is incomplete: it is still being written, or writing it was interrupted. Wait; or resume it by the same "
-            "job again, or to_zarr with resume=True; or replace it with overwrite=True. xarray.open_zarr reads what is written, "
-            "and the rest as nodata",
+            f"{location} was not written to its end: it is still being written, or was interrupted. Wait; or resume it by the "
+            "same job again, or to_zarr with resume=True; or replace it with overwrite=True. xarray.open_zarr reads what is "
+            "written, and the rest as nodata",
             argument=("store", "group"),
         )
     with store_errors(location, "read"):
