@@ -230,7 +230,10 @@ class Submitted(AbstractContextManager["Submitted"]):
 
     def _submit(self) -> list[Future[Any]]:
         """Submit the next date, if there is one."""
-        futures = _futures(self.client, next(self._dates, []))
+        writes = next(self._dates, None)
+        if writes is None:
+            return []
+        futures: list[Future[Any]] = self.client.get(_graph_of(writes), [write.key for write in writes], sync=False)
         self._newest = len(futures)
         self._at_work.update(futures)
         return futures
@@ -255,17 +258,12 @@ class Submitted(AbstractContextManager["Submitted"]):
         self.client.cancel(list(self._at_work))  # when the user interrupts, or something failed
 
 
-def _futures(client: Client, writes: Sequence[Delayed]) -> list[Future[Any]]:
-    """The futures of these writes, in a graph of their own: that of each is of all dates, and would be sent with each date.
+def _graph_of(writes: Sequence[Delayed]) -> HighLevelGraph:
+    """A graph of these writes alone: that of each is of all dates, which the cluster would be sent with each date.
 
     `dask.optimize` reduces it too, but loses on which workers tasks may run: https://github.com/dask/dask/issues/7036
     """
-    if not writes:
-        return []
-    keys = [write.key for write in writes]
-    graph = HighLevelGraph.merge(*(write.dask for write in writes)).cull(keys)
-    futures: list[Future[Any]] = client.get(graph, keys, sync=False)
-    return futures
+    return HighLevelGraph.merge(*(write.dask for write in writes)).cull([write.key for write in writes])
 
 
 @contextmanager
