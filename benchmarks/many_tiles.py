@@ -105,8 +105,8 @@ def plan(folder: Path) -> dict[str, float]:
     start = time.perf_counter()
     cube = s2pipe.load(found)
     sharpened = s2pipe.sharpen(cube, SHARPENER, bands=BANDS)
-    place = locate(folder / "planned.zarr", None)
-    planned = plan_writing(sharpened, place, overwrite=False, resume=False, refit=False, shards=True)
+    location = locate(folder / "planned.zarr", None)
+    planned = plan_writing(sharpened, location, overwrite=False, resume=False, refit=False, shards=True)
     seconds = time.perf_counter() - start
     return {
         "plan_s_a_date": seconds / DATES,

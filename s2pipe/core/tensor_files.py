@@ -1,4 +1,4 @@
-"""Tensors and what is stated of them in one safetensors file, which tells when it is damaged. Pickles are never opened."""
+"""Tensors, and what is stated of them, in the safetensors format, which shows when it is damaged. Pickles are never opened."""
 
 from __future__ import annotations
 
@@ -19,61 +19,105 @@ from s2pipe.core.hashing import sha256_of
 SUFFIX = ".safetensors"
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], stated: Mapping[str, Any], *, kind: str) -> None:
-    """Write a file of this `kind` in one go: whoever is killed meanwhile leaves the one before.
+def tensors_to_bytes(tensors: Mapping[str, Tensor], stated: Mapping[str, Any], *, kind: str) -> bytes:
+    """The content of a file of this `kind`.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+    stated : mapping
+        Of what JSON can hold.
+    kind : str
+        What `tensors_from_bytes` will be asked for.
+    """
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(stated)
+    return safetensors.torch.save(held, {"kind": kind, "stated": text, "sha256": _hash(held, kind, text)})
+
+
+def tensors_from_bytes(
+    content: bytes, *, kind: str, name: str, argument: str = "path"
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, and what is stated of them, in the content of a file of this `kind`; errors call it `name`.
+
+    Raises
+    ------
+    InputError
+        About `argument`, if it is not in the safetensors format, of another kind, or damaged.
+    """
+    try:
+        tensors = safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise InputError(
+            f"{name} is no safetensors file ({error}); pickled weights (.pt, .pth, .pkl) are never opened: fit anew",
+            argument=argument,
+        ) from None
+    metadata = _metadata(content)
+    if metadata.get("kind") != kind:
+        raise InputError(f"{name} holds tensors, but is no {kind}", argument=argument)
+    text = metadata.get("stated", "")
+    if metadata.get("sha256") != _hash(tensors, kind, text):
+        raise InputError(
+            f"{name} is damaged: it does not hold what was written; fit anew, or copy the file again", argument=argument
+        )
+    return tensors, json.loads(text)
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """What the header of a safetensors file states, which the library reads from files only.
+
+    See https://github.com/safetensors/safetensors/issues/194
+    """
+    length = int.from_bytes(content[:8], "little")
+    header: dict[str, Any] = json.loads(content[8 : 8 + length])
+    return header.get("__metadata__") or {}
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], stated: Mapping[str, Any], *, kind: str, argument: str = "path"
+) -> None:
+    """Write `tensors_to_bytes` to a file in one go: if it is interrupted, the file before is left.
 
     Parameters
     ----------
     path : Path
         Its folder exists; an existing file is replaced.
-    tensors : mapping of str to Tensor
-    stated : mapping
-        Of what JSON can hold.
-    kind : str
-        What `read_tensors` will be asked for.
+    tensors, stated, kind
+        As for `tensors_to_bytes`.
+    argument : str
+        By which the caller was given the file.
 
     Raises
     ------
     InputError
-        If the file cannot be written.
+        About `argument`, if the file cannot be written.
     """
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(stated)
-    metadata = {"kind": kind, "stated": text, "sha256": _hash(held, kind, text)}
+    content = tensors_to_bytes(tensors, stated, kind=kind)
     part = path.with_name(f"{path.name}.part")
     try:
-        safetensors.torch.save_file(held, part, metadata)
+        part.write_bytes(content)
         os.replace(part, path)
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
         with suppress(OSError):
             part.unlink()
-        raise InputError(f"{path} cannot be written: {error}") from None
+        raise InputError(f"{path} cannot be written: {error}", argument=argument) from None
 
 
-def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, and what is stated of them, in a file of this `kind`.
+def read_tensors(path: Path, *, kind: str, argument: str = "path") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """`tensors_from_bytes` of a file.
 
     Raises
     ------
     InputError
-        If there is no such file, it is no safetensors file, of another kind, or damaged.
+        About `argument`, if there is no such file, it cannot be read, or as for `tensors_from_bytes`.
     """
     if not path.is_file():
-        raise InputError(f"there is no file {path}")
+        raise InputError(f"there is no file {path}", argument=argument)
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safe_open is no mapping
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(
-            f"{path} is no safetensors file ({error}); pickled weights (.pt, .pth, .pkl) are never opened: fit anew"
-        ) from None
-    if metadata.get("kind") != kind:
-        raise InputError(f"{path} holds tensors, but is no {kind}")
-    text = metadata.get("stated", "")
-    if metadata.get("sha256") != _hash(tensors, kind, text):
-        raise InputError(f"{path} is damaged: it does not hold what was written; fit anew, or copy the file again")
-    return tensors, json.loads(text)
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}", argument=argument) from None
+    return tensors_from_bytes(content, kind=kind, name=str(path), argument=argument)
 
 
 def tensors_below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -174,11 +174,11 @@ def _save_checkpoint(checkpoint: Checkpoint, network: nn.Module, optimiser: torc
         "best_step": state.best_step,
         "best_loss": state.best_loss,
     }
-    write_tensors(checkpoint.path, tensors, stated, kind=CHECKPOINT_KIND)
+    write_tensors(checkpoint.path, tensors, stated, kind=CHECKPOINT_KIND, argument="checkpoint")
 
 
 def _load_checkpoint(checkpoint: Checkpoint, network: nn.Module, optimiser: torch.optim.Adam) -> _State:
-    tensors, stated = read_tensors(checkpoint.path, kind=CHECKPOINT_KIND)
+    tensors, stated = read_tensors(checkpoint.path, kind=CHECKPOINT_KIND, argument="checkpoint")
     if stated["identity"] != checkpoint.identity:
         raise InputError(
             f"the checkpoint {checkpoint.path} is of a training on other data, or with other settings or precision=; "

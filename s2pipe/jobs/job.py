@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dask
 from dask.callbacks import Callback
 from dask.delayed import Delayed
-from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from dask.highlevelgraph import HighLevelGraph
 from dask.system import CPU_COUNT
 from dask.utils import key_split
 
@@ -26,7 +26,7 @@ from s2pipe.inputs.dataarray import as_cube
 from s2pipe.jobs.kept_sharpener import check_same_fit, keep_sharpener, kept_sharpener
 from s2pipe.store.location import locate
 from s2pipe.store.lock import hold, refuse_if_held
-from s2pipe.store.permission import check_place
+from s2pipe.store.permission import check_location
 from s2pipe.store.writer import write_chunk
 from s2pipe.store.zarr_io import plan_writing
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from s2pipe.methods import Method, Sharpener
     from s2pipe.physics.sensor import Sensor
-    from s2pipe.store.location import Place, StoreLike
+    from s2pipe.store.location import Location, StoreLike
     from s2pipe.store.writer import Plan
 
 log = logging.getLogger(__name__)
@@ -124,21 +124,21 @@ def sharpen_to_store(
 @contextmanager
 def planned(data: xr.DataTree | xr.DataArray, store: StoreLike, job: Job, *, group: str | None) -> Iterator[Plan]:
     """Fit, and plan what the store lacks, which is locked while the block runs."""
-    place = locate(store, group)
-    refuse_if_held(place)
-    check_place(place, overwrite=job.overwrite, resume=not job.overwrite)
+    location = locate(store, group)
+    refuse_if_held(location)
+    check_location(location, overwrite=job.overwrite, resume=not job.overwrite)
     warn_if_nobody_works()
     cube = as_cube(data)
     bands = bands_wanted(cube, job.bands)
-    sharpener = job.arguments.fitted() or _kept(place, job, bands)
+    sharpener = job.arguments.fitted() or _kept(location, job, bands)
     if sharpener is None:
         with progress_of(group):
             sharpener = fit_for(cube, bands, job.arguments)
     sharpened = sharpen_cube(cube, bands, sharpener, device=job.arguments.device)
-    with hold(place) as token:
+    with hold(location) as token:
         yield plan_writing(
             sharpened,
-            place,
+            location,
             overwrite=job.overwrite,
             resume=not job.overwrite,
             refit=job.refit,
@@ -148,12 +148,12 @@ def planned(data: xr.DataTree | xr.DataArray, store: StoreLike, job: Job, *, gro
         )
 
 
-def _kept(place: Place, job: Job, bands: Sequence[str]) -> Sharpener | None:
+def _kept(location: Location, job: Job, bands: Sequence[str]) -> Sharpener | None:
     """The Sharpener that the store keeps, if it is to be used again; StoreError where it is not of this job."""
-    kept = None if job.overwrite or job.refit else kept_sharpener(place)
+    kept = None if job.overwrite or job.refit else kept_sharpener(location)
     if kept is not None:
-        check_same_fit(place, kept, job.arguments, bands=bands)
-        log.info("using the weights that %s keeps", place)
+        check_same_fit(location, kept, job.arguments, bands=bands)
+        log.info("using the weights that %s keeps", location)
     return kept
 
 
@@ -182,15 +182,15 @@ def write(plan: Plan, client: Client | None) -> None:
 def _bar(plan: Plan) -> AbstractContextManager[Report]:
     done = plan.total - plan.left
     if done:
-        log.info("%d of %d chunks of %s are there already", done, plan.total, plan.place)
-    name = f"{plan.place.path}: " if plan.place.path else ""
+        log.info("%d of %d chunks of %s are there already", done, plan.total, plan.location)
+    name = f"{plan.location.path}: " if plan.location.path else ""
     return chunk_bar(f"{name}chunks written", done=done, total=plan.total)
 
 
 def _finish(plan: Plan, failures: Sequence[ReadError]) -> None:
     """Mark the result as complete, unless something of it could not be read."""
     if failures:
-        log.warning("not all of %s is written, but what is stays; the same job again writes the rest", plan.place)
+        log.warning("not all of %s is written, but what is stays; the same job again writes the rest", plan.location)
         raise failures[0]
     plan.finish()
 
@@ -239,7 +239,10 @@ class Submitted(AbstractContextManager["Submitted"]):
 
     def _submit(self) -> list[Future[Any]]:
         """Submit the next date, if there is one."""
-        futures: list[Future[Any]] = self.client.compute(_alone(next(self._dates, [])))
+        writes = next(self._dates, None)
+        if writes is None:
+            return []
+        futures: list[Future[Any]] = self.client.get(_graph_of(writes), [write.key for write in writes], sync=False)
         self._newest = len(futures)
         self._at_work.update(futures)
         return futures
@@ -264,17 +267,12 @@ class Submitted(AbstractContextManager["Submitted"]):
         self.client.cancel(list(self._at_work))  # when the user interrupts, or something failed
 
 
-def _alone(writes: Sequence[Delayed]) -> list[Delayed]:
-    """The same, in a graph of their own: each is made in that of all dates, which the cluster would be sent with each date.
+def _graph_of(writes: Sequence[Delayed]) -> HighLevelGraph:
+    """A graph of these writes alone: that of each is of all dates, which the cluster would be sent with each date.
 
-    `dask.optimize` does so too, but forgets on which workers tasks may run.
+    `dask.optimize` reduces it too, but loses on which workers tasks may run: https://github.com/dask/dask/issues/7036
     """
-    keys = [write.key for write in writes]
-    graph = HighLevelGraph.merge(*(write.dask for write in writes)).cull(keys)
-    # looking into layers of another kind would make their tasks, which are sent as a recipe
-    listed = {name: layer for name, layer in graph.layers.items() if isinstance(layer, MaterializedLayer)}
-    layer_of = {key: name for name, layer in listed.items() for key in layer.keys() & set(keys)}
-    return [Delayed(key, graph, layer=layer_of[key]) for key in keys]
+    return HighLevelGraph.merge(*(write.dask for write in writes)).cull([write.key for write in writes])
 
 
 @contextmanager

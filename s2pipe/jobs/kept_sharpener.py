@@ -1,27 +1,23 @@
-"""The fitted Sharpener that a store keeps beside its chunks, so that whoever goes on with them uses the same weights."""
+"""The fitted Sharpener that a store keeps beside its chunks, so that a job that resumes them uses the same weights."""
 
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import is_dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from s2pipe.core.bands import BANDS
 from s2pipe.core.errors import InputError, StoreError
-from s2pipe.core.tensor_files import SUFFIX
 from s2pipe.engine.fit import FitArguments
 from s2pipe.methods import METHODS, Sharpener
 from s2pipe.methods.base import TorchSharpener, stated_options
-from s2pipe.methods.saving import load_sharpener, save_sharpener
+from s2pipe.methods.saving import sharpener_from_bytes, sharpener_to_bytes
 from s2pipe.physics.sensor import as_sensor
 from s2pipe.store.ledger import Ledger
-from s2pipe.store.location import OWN_GROUP, Place, store_errors
+from s2pipe.store.location import OWN_GROUP, Location, open_group, store_errors
 
 log = logging.getLogger(__name__)
 
@@ -29,29 +25,26 @@ WEIGHTS = "s2pipe_weights_sha256"
 """How a run of the ledger names the weights it used."""
 
 
-def keep_sharpener(place: Place, sharpener: Sharpener | None) -> None:
+def keep_sharpener(location: Location, sharpener: Sharpener | None) -> None:
     """Write a Sharpener of this package into the group of a result; one from elsewhere cannot be kept."""
     if not isinstance(sharpener, TorchSharpener):
         return
-    kept = kept_sharpener(place)
+    kept = kept_sharpener(location)
     if isinstance(kept, TorchSharpener) and kept.weights_sha256 == sharpener.weights_sha256:
         return
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"sharpener{SUFFIX}"
-        save_sharpener(sharpener, file)
-        content = np.frombuffer(file.read_bytes(), dtype=np.uint8)
-    with store_errors(place, "write to"):
-        group = zarr.open_group(store=place.store, path=place.below(OWN_GROUP).path, mode="r+")
+    content = np.frombuffer(sharpener_to_bytes(sharpener), dtype=np.uint8)
+    with store_errors(location, "write to"):
+        group = open_group(location.below(OWN_GROUP))
         name = _name(sharpener.weights_sha256)
         about: Any = {"content": "a file as s2pipe.load_sharpener reads it"}
-        # what was killed while it wrote left an array without its numbers
+        # a process that was killed while it wrote leaves an array without its numbers
         group.create_array(name, data=content, chunks=content.shape, dimension_names=("byte",), attributes=about, overwrite=True)
 
 
-def kept_sharpener(place: Place) -> TorchSharpener | None:
-    """The Sharpener of the last run that began to write the result at `place`; None where none is kept."""
-    with store_errors(place, "read"):
-        ledger = Ledger.open(place)
+def kept_sharpener(location: Location) -> TorchSharpener | None:
+    """The Sharpener of the last run that the result at `location` keeps one of; None where it keeps none."""
+    with store_errors(location, "read"):
+        ledger = Ledger.open(location)
         if ledger is None:
             return None
         names = [_name(run[WEIGHTS]) for run in reversed(ledger.runs) if WEIGHTS in run]
@@ -59,17 +52,14 @@ def kept_sharpener(place: Place) -> TorchSharpener | None:
         if found is None:
             return None
         content = np.asarray(found[:]).tobytes()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"sharpener{SUFFIX}"
-        file.write_bytes(content)
-        try:
-            return load_sharpener(file)
-        except InputError:
-            log.warning("the weights that %s keeps are damaged, or of another version: fitting anew", place)
-            return None
+    try:
+        return sharpener_from_bytes(content, name=f"what {location} keeps")
+    except InputError:
+        log.warning("the weights that %s keeps are damaged, or of another version: fitting anew", location)
+        return None
 
 
-def check_same_fit(place: Place, kept: TorchSharpener, arguments: FitArguments, *, bands: Sequence[str]) -> None:
+def check_same_fit(location: Location, kept: TorchSharpener, arguments: FitArguments, *, bands: Sequence[str]) -> None:
     """StoreError where a fit of these arguments would not be what made `kept`, or that does not make one of these `bands`."""
     method, sensor, precision = arguments.recipe(), as_sensor(arguments.sensor), arguments.precision
     options: dict[str, Any] = stated_options(method) if is_dataclass(method) else {}
@@ -82,13 +72,15 @@ def check_same_fit(place: Place, kept: TorchSharpener, arguments: FitArguments, 
     ]
     if differences:
         raise StoreError(
-            f"{place} was written by another fit: {'; '.join(differences)}. Write to another store or group, replace this one "
-            "with overwrite=True (--overwrite), or write what it lacks by the new fit with refit=True (--refit)"
+            f"{location} was written by another fit: {'; '.join(differences)}; give another store or group, replace this one "
+            "with overwrite=True, or write what it lacks by the new fit with refit=True",
+            argument=("overwrite", "refit"),
         )
     if lacking := [band for band in bands if BANDS[band].gsd > 10 and band not in kept.bands_out]:
         raise StoreError(
-            f"{place} was written without bands {', '.join(lacking)}. Ask for the bands that it has with bands=, write to "
-            "another store or group, or replace this one with overwrite=True (--overwrite)"
+            f"{location} was written without bands {', '.join(lacking)}; ask for the bands that it has with bands=, give another "
+            "store or group, or replace this one with overwrite=True",
+            argument=("bands", "overwrite"),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
@@ -227,7 +228,7 @@ class TorchSharpener:
         """The same Sharpener for the scene degraded by `ratio`: what it holds in pixels of 10 m is told in larger ones."""
         return self
 
-    @property
+    @cached_property
     def weights_sha256(self) -> str:
         """Hash of `weights`, the same wherever it is computed."""
         return sha256_of({name: tensor.detach().cpu().numpy() for name, tensor in self.weights().items()})

@@ -1,4 +1,4 @@
-"""Fitted Sharpeners as safetensors files, to be used again on other scenes and other machines."""
+"""Fitted Sharpeners in the safetensors format, to be used again on other scenes and other machines."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from torch import Tensor
 
 from s2pipe.core.errors import InputError
 from s2pipe.core.precision import Precision
-from s2pipe.core.tensor_files import SUFFIX, read_tensors, write_tensors
+from s2pipe.core.tensor_files import SUFFIX, read_tensors, tensors_from_bytes, tensors_to_bytes, write_tensors
 from s2pipe.methods import METHODS
 from s2pipe.methods.base import Sharpener, TorchSharpener
 from s2pipe.physics.sensor import Sensor
@@ -35,10 +36,29 @@ def save_sharpener(sharpener: Sharpener, path: str | Path) -> None:
         If the Sharpener is from elsewhere, `path` ends otherwise, or the file cannot be written.
     """
     path = Path(path)
-    if not isinstance(sharpener, TorchSharpener) or sharpener.method not in METHODS:
-        raise InputError(f"a {type(sharpener).__name__} is no Sharpener of s2pipe's own methods and cannot be saved")
+    tensors, stated = _parts(sharpener)
     if path.suffix != SUFFIX:
-        raise InputError(f"path={str(path)!r} must end in {SUFFIX}")
+        raise InputError(f"path={str(path)!r} must end in {SUFFIX}", argument="path")
+    write_tensors(path, tensors, stated, kind=KIND)
+
+
+def sharpener_to_bytes(sharpener: Sharpener) -> bytes:
+    """The content of the file that `save_sharpener` writes.
+
+    Raises
+    ------
+    InputError
+        If the Sharpener is from elsewhere.
+    """
+    return tensors_to_bytes(*_parts(sharpener), kind=KIND)
+
+
+def _parts(sharpener: Sharpener) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All that a Sharpener holds: its tensors, and what is stated of them."""
+    if not isinstance(sharpener, TorchSharpener) or sharpener.method not in METHODS:
+        raise InputError(
+            f"a {type(sharpener).__name__} is no Sharpener of s2pipe's own methods and cannot be saved", argument="sharpener"
+        )
     tensors = sharpener.weights() | {FINGERPRINT: torch.from_numpy(sharpener.fingerprint.copy())}
     stated = {
         "method": sharpener.method,
@@ -51,7 +71,7 @@ def save_sharpener(sharpener: Sharpener, path: str | Path) -> None:
         "halo": sharpener.halo,
         "bicubic_bands": sharpener.bicubic_bands,
     }
-    write_tensors(path, tensors, stated, kind=KIND)
+    return tensors, stated
 
 
 def load_sharpener(path: str | Path) -> TorchSharpener:
@@ -71,10 +91,20 @@ def load_sharpener(path: str | Path) -> TorchSharpener:
         If there is no such file, it is no safetensors file (pickles are never opened), not written by `save_sharpener`,
         damaged, or its weights are those of another architecture than it says.
     """
-    path = Path(path)
-    tensors, stated = read_tensors(path, kind=KIND)
+    return _restored(*read_tensors(Path(path), kind=KIND), name=str(path))
+
+
+def sharpener_from_bytes(content: bytes, *, name: str) -> TorchSharpener:
+    """The Sharpener of which `sharpener_to_bytes` made this content; errors, those of `load_sharpener`, call it `name`."""
+    return _restored(*tensors_from_bytes(content, kind=KIND, name=name), name=name)
+
+
+def _restored(tensors: dict[str, Tensor], stated: Mapping[str, Any], *, name: str) -> Sharpener:
+    """The Sharpener of these `_parts`."""
     if stated["method"] not in METHODS:
-        raise InputError(f"{path} is of the method {stated['method']!r}; legal methods are {', '.join(METHODS)}")
+        raise InputError(
+            f"{name} is of the method {stated['method']!r}; accepted methods are {', '.join(METHODS)}", argument="path"
+        )
     fingerprint = tensors.pop(FINGERPRINT).numpy()
     names = set(tensors)
     try:
@@ -82,7 +112,9 @@ def load_sharpener(path: str | Path) -> TorchSharpener:
         if left := names - set(sharpener.weights()):
             raise KeyError(f"it has no {', '.join(sorted(left))}")
     except (KeyError, RuntimeError, TypeError) as error:  # load_state_dict names the tensors
-        raise InputError(f"the weights in {path} are not those of {stated['method']} with {stated['options']}: {error}") from None
+        raise InputError(
+            f"the weights in {name} are not those of {stated['method']} with {stated['options']}: {error}", argument="path"
+        ) from None
     return sharpener
 
 

@@ -1,4 +1,4 @@
-"""How a result is laid out in Zarr: chunks, shards, fill value, georeference; datasets that xarray writes as they are."""
+"""How a result is laid out in Zarr: chunks, shards, fill value, georeference; datasets that xarray writes unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from s2pipe.core.lattice import DEFAULT_CHUNK
 VARIABLE = "reflectance"
 
 CHUNKS = "s2pipe_chunks"
-"""The attribute of a group that tells the dask chunks its array was written in, (time, band, y, x)."""
+"""The attribute of a group that states the dask chunks in which its array was written, (time, band, y, x)."""
 
 DEFAULT_CHUNK_METRES = 10 * DEFAULT_CHUNK
 """Edge of a chunk of data that comes without chunks."""
@@ -47,7 +47,7 @@ GEOZARR_CONVENTIONS = [
 
 
 def datasets_of(data: xr.DataArray | xr.DataTree, *, shards: bool) -> dict[str, xr.Dataset]:
-    """Return the datasets to write, by the group under the result's own in which each stands."""
+    """Return the datasets to write, by the group below the result's own that each goes to."""
     if isinstance(data, xr.DataTree):
         return {
             name: _dataset(node[VARIABLE], chunk=DEFAULT_CHUNK_METRES // gsd, shards=shards).assign_attrs(
@@ -56,19 +56,24 @@ def datasets_of(data: xr.DataArray | xr.DataTree, *, shards: bool) -> dict[str, 
             for gsd, name, node in _cube_nodes(data)
         }
     if not isinstance(data, xr.DataArray):
-        raise InputError(f"data is a {type(data).__name__}; give a DataArray {DIMS} or a cube (DataTree)")
+        raise InputError(f"data is a {type(data).__name__}; give a DataArray {DIMS} or a cube (DataTree)", argument="data")
     return {"": _dataset(data, chunk=DEFAULT_CHUNK_METRES // GSDS[0], shards=shards)}
 
 
 def _cube_nodes(tree: xr.DataTree) -> list[tuple[int, str, xr.Dataset]]:
-    legal = {node_name(gsd): gsd for gsd in GSDS}
-    strangers = [name for name in (*tree.children, *tree.data_vars) if name not in legal]
-    if strangers or node_name(GSDS[0]) not in tree.children:
-        raise InputError(f"data is no cube: it must have {node_name(GSDS[0])} and may have {list(legal)[1:]}; extra: {strangers}")
-    nodes = [(legal[name], name, node.to_dataset()) for name, node in tree.children.items()]
+    accepted = {node_name(gsd): gsd for gsd in GSDS}
+    extra = [name for name in (*tree.children, *tree.data_vars) if name not in accepted]
+    if extra or node_name(GSDS[0]) not in tree.children:
+        raise InputError(
+            f"data is no cube: it must have {node_name(GSDS[0])} and may have {list(accepted)[1:]}; extra: {extra}",
+            argument="data",
+        )
+    nodes = [(accepted[name], name, node.to_dataset()) for name, node in tree.children.items()]
     for _, name, node in nodes:
         if list(node.data_vars) != [VARIABLE] or tree[name].children:
-            raise InputError(f"node {name} must hold one variable {VARIABLE!r} and no nodes; it holds {list(tree[name])}")
+            raise InputError(
+                f"node {name} must hold one variable {VARIABLE!r} and no nodes; it holds {list(tree[name])}", argument="data"
+            )
     return nodes
 
 
@@ -78,9 +83,12 @@ def _dataset(array: xr.DataArray, *, chunk: int, shards: bool) -> xr.Dataset:
     `chunk` is the edge in pixels of the chunks of data in memory.
     """
     if array.dims != DIMS or 0 in array.shape:
-        raise InputError(f"data has dimensions {dict(array.sizes)}; give {DIMS}, none of them empty (see transpose, expand_dims)")
+        raise InputError(
+            f"data has dimensions {dict(array.sizes)}; give {DIMS}, none of them empty (see transpose, expand_dims)",
+            argument="data",
+        )
     if "time" in array.indexes and not array.indexes["time"].is_unique:
-        raise InputError("two of the dates given are the same; a store holds each date once: drop one of them")
+        raise InputError("two of the dates given are the same; a store holds each date once: drop one of them", argument="data")
     encoding = Encoding.from_attrs(array.dtype, array.attrs)
     array, conventions = _georeference(array)
     rechunked, shard = _align_chunks(array.variable, chunk)
@@ -97,7 +105,7 @@ def _dataset(array: xr.DataArray, *, chunk: int, shards: bool) -> xr.Dataset:
         variable.encoding["grid_mapping"] = variable.attrs.pop("grid_mapping", array.rio.grid_mapping)
     for values in dataset.variables.values():
         if "_FillValue" not in values.attrs:
-            # Otherwise xarray adds one to floats, and what is read has an attribute more than what was written.
+            # Otherwise xarray adds one to floats, and what is read has one attribute more than what was written.
             values.encoding["_FillValue"] = None
     return dataset.assign_attrs({**conventions, CHUNKS: [1, *shard[1:]]})
 
@@ -108,8 +116,11 @@ def _storable_coord(name: Any, coord: xr.DataArray) -> xr.Variable:
     if values.dtype.kind in "UTO":
         values = values.astype(object)
         if not all(isinstance(value, str) for value in values.flat):
-            raise InputError(f"coordinate {name!r} holds objects that Zarr cannot store; drop it with data.drop_vars({name!r})")
-    # Otherwise xarray takes the unit that the dates at hand need, and those that are appended may need a finer one.
+            raise InputError(
+                f"coordinate {name!r} holds objects that Zarr cannot store; drop it with data.drop_vars({name!r})",
+                argument="data",
+            )
+    # Otherwise xarray chooses the unit that these dates need, and dates that are added later may need a finer one.
     encoding = {"units": "nanoseconds since 1970-01-01", "dtype": "int64"} if values.dtype.kind == "M" else None
     return xr.Variable(coord.dims, values, storable_attrs(coord.attrs, f"coordinate {name!r}"), encoding)
 
@@ -118,7 +129,7 @@ def storable_attrs(attrs: Mapping[Any, Any], owner: str) -> dict[str, Any]:
     plain = {name: value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value for name, value in attrs.items()}
     unstorable = [name for name, value in plain.items() if not _is_json(value)]
     if unstorable:
-        raise InputError(f"attributes {unstorable} of {owner} cannot be stored as JSON; drop or convert them")
+        raise InputError(f"attributes {unstorable} of {owner} cannot be stored as JSON; drop or convert them", argument="data")
     return plain
 
 
@@ -133,7 +144,7 @@ def _is_json(value: Any) -> bool:
 def _georeference(array: xr.DataArray) -> tuple[xr.DataArray, dict[str, Any]]:
     """`array` with the GeoTransform of its coordinates, and its georeference as GeoZarr's group attributes.
 
-    The coordinates lead, because a GeoTransform stays behind when the array is cut.
+    The coordinates are used, because the GeoTransform of an array is not updated when the array is cut.
     """
     crs = array.rio.crs
     if crs is None:

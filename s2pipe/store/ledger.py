@@ -1,7 +1,7 @@
 """The ledger of a result: which of its chunks have been written, and by which run.
 
-It stands in the store beside the array, in a group of its own: an array with one number for each chunk, which is that of the
-run that wrote it, 0 where none has yet; the runs are described in the group's attributes.
+It is stored beside the array, in a group of its own: an array with one number for each chunk, that of the run that wrote it, 0
+where none has yet; the runs are described in the group's attributes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from s2pipe.store.location import OWN_GROUP, Place, open_node
+from s2pipe.store.location import OWN_GROUP, Location, open_group, open_node
 
 _ARRAY = "chunks"
 _RUNS = "runs"
@@ -40,9 +40,9 @@ class Ledger:
     written: zarr.Array[Any]
 
     @classmethod
-    def create(cls, place: Place, edges: Sequence[Sequence[int]]) -> Ledger:
-        """Of the array in the group at `place`, nothing of which is written yet; `edges` are those of its chunks, by axis."""
-        group = zarr.open_group(store=place.store, path=place.below(OWN_GROUP).path, mode="a", zarr_format=3)
+    def create(cls, location: Location, edges: Sequence[Sequence[int]]) -> Ledger:
+        """Of the array at `location`, nothing of which is written yet; `edges` are those of its chunks, by axis."""
+        group = open_group(location.below(OWN_GROUP), mode="a")
         group.attrs.put({_RUNS: [], _EDGES: [list(axis) for axis in edges[1:]]})
         written = group.create_array(
             _ARRAY,
@@ -55,19 +55,19 @@ class Ledger:
         return cls(group=group, written=written)
 
     @classmethod
-    def open(cls, place: Place) -> Ledger | None:
-        """Of the array in the group at `place`; None where there is none."""
-        group = open_node(place.below(OWN_GROUP))
-        if group is None or _ARRAY not in group:
+    def open(cls, location: Location) -> Ledger | None:
+        """Of the array at `location`; None where there is none."""
+        found = open_node(location.below(OWN_GROUP))
+        if found is None or _ARRAY not in found:
             return None
-        group = zarr.open_group(store=place.store, path=group.path, mode="r+")
+        group = open_group(location.below(OWN_GROUP))
         written = group[_ARRAY]
         assert isinstance(written, zarr.Array)
         return cls(group=group, written=written)
 
     @property
     def dates(self) -> int:
-        """Number of dates it knows of; what the array has beyond them was never begun."""
+        """Number of dates it knows of; nothing of further dates in the array was ever written."""
         return int(self.written.shape[0])
 
     @property

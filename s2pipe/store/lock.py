@@ -1,4 +1,4 @@
-"""One writer at a time: a lock in the store beside the result, with a heartbeat; a stale one is taken over."""
+"""One writer at a time: a lock in the store beside the result, which its holder renews; a stale one is replaced."""
 
 from __future__ import annotations
 
@@ -17,35 +17,33 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import zarr
 from zarr.abc.buffer import Buffer
 from zarr.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 from zarr.errors import ContainsGroupError
-from zarr.storage import FsspecStore
+from zarr.storage import FsspecStore, StorePath
 
 from s2pipe.core.errors import StoreError
-from s2pipe.store.location import OWN_GROUP, Place, store_errors
+from s2pipe.store.location import OWN_GROUP, Location, open_group, store_errors, sync
 
 log = logging.getLogger(__name__)
 
 NAME = ".lock"
 HEARTBEAT = 10.0
-"""Seconds between two signs of life."""
+"""Seconds between two renewals."""
 STALE = 60.0
-"""Seconds without one after which a writer on another machine is taken for dead; one on this machine is looked for."""
+"""Seconds without a renewal after which a lock from another machine is stale; on this machine its process is looked up."""
 SETTLING = 0.3
-"""Seconds after which a lock is looked at again, where two writers may both have thought that they wrote it."""
+"""Seconds after which a lock is read again, where two writers may both have believed that they took it."""
 CLOCK = 5.0
-"""Seconds by which the beginning of one process may be told differently when the clock is set."""
+"""Seconds by which the start of one process may differ between two readings when the clock is set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Holder:
     """Who writes.
 
-    `beat` is when it last said so; `processes` see `_processes`; `started` when its process began, which tells it from a later
-    one of the same number.
+    `beat` is when the lock was last renewed; `processes` see `_processes`; `started` is when its process began, which
+    distinguishes it from a later one of the same number.
     """
 
     token: str
@@ -81,7 +79,7 @@ class _Holder:
 
 
 def _processes() -> str:
-    """Tells apart where the same number is another process: machines, and containers of one, which may have one host name."""
+    """Identifies the system whose process numbers are meant: a machine, or one of its containers, which may share a host name."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:  # only Linux has them
@@ -89,128 +87,129 @@ def _processes() -> str:
 
 
 @contextmanager
-def hold(place: Place) -> Iterator[str]:
-    """Be the only writer of a result within the block, which gets the token that `check_held` knows it by.
+def hold(location: Location) -> Iterator[str]:
+    """Be the only writer of a result within the block, which gets the token that identifies it to `check_held`.
 
-    The store and the group are made where they are not there yet.
+    The store and the group are created where they do not exist.
 
     Raises
     ------
     StoreError
-        If another writer is alive, on entering; or has taken the lock over, on leaving.
+        On entering, if another writer holds the lock; on leaving, if another has taken it over.
     """
     own = _Holder.here()
-    refuse_if_held(place)
-    with store_errors(place, "lock"):
-        with suppress(ContainsGroupError):  # of another writer, who came at the same time
-            zarr.open_group(store=place.store, mode="a", zarr_format=3)  # a folder of nothing but a lock would be nobody's
-        _take(place, own)
-        check_held(place, own.token)
-        zarr.open_group(store=place.store, path=place.below(OWN_GROUP).path, mode="a", zarr_format=3)
+    refuse_if_held(location)
+    with store_errors(location, "lock"):
+        with suppress(ContainsGroupError):  # another writer created it at the same time
+            open_group(location.at(""), mode="a")  # a folder that holds a lock alone would be no store
+        _take(location, own)
+        check_held(location, own.token)
+        open_group(location.below(OWN_GROUP), mode="a")
     done = threading.Event()
-    beating = threading.Thread(target=_beat, args=(place, own, done), name="s2pipe lock", daemon=True)
+    beating = threading.Thread(target=_beat, args=(location, own, done), name="s2pipe lock", daemon=True)
     beating.start()
     try:
         yield own.token
-        check_held(place, own.token)
+        check_held(location, own.token)
     finally:
         done.set()
         beating.join()
-        _release(place, own)
+        _release(location, own)
 
 
-def _take(place: Place, own: _Holder) -> None:
+def _take(location: Location, own: _Holder) -> None:
     """Write a lock where there is none, or a stale one; of two that come at once, one finds the other's afterwards."""
-    stale = sync(place.store.exists(_key(place)))
+    stale = sync(_key(location).exists())
     if stale:
-        if _read(place) is None:  # no lock, or one that is being renewed
+        if _read(location) is None:  # unreadable, or being renewed
             time.sleep(SETTLING)
-            refuse_if_held(place)
-        sync(place.store.delete(_key(place)))
-    sync(place.store.set_if_not_exists(_key(place), _content(own)))
-    if stale or isinstance(place.store, FsspecStore):  # which looks first, and then writes
+            refuse_if_held(location)
+        sync(_key(location).delete())
+    sync(_key(location).set_if_not_exists(_content(own)))
+    if stale or isinstance(location.store, FsspecStore):  # its set_if_not_exists looks first, and then writes
         time.sleep(SETTLING)
 
 
-def refuse_if_held(place: Place) -> None:
-    """StoreError where a writer of this result is alive."""
-    holder = _read(place)
+def refuse_if_held(location: Location) -> None:
+    """StoreError where another writer holds the lock of this result."""
+    holder = _read(location)
     if holder is not None and holder.is_alive():
-        raise _held(place, holder)
+        raise _held(location, holder)
 
 
-def check_held(place: Place, token: str) -> None:
-    """StoreError unless whoever has this token still holds the lock of this result: another may have taken him for dead."""
+def check_held(location: Location, token: str) -> None:
+    """StoreError unless the holder of this token still has the lock of this result: another may have considered it stale."""
     with suppress(StoreError):
-        if _token_at(place) == token:
+        if _token_at(location) == token:
             return
-    time.sleep(SETTLING)  # some stores have nothing for a moment where a key is written again
-    holder = _read(place)
+    time.sleep(SETTLING)  # some stores hold nothing for a moment while a key is replaced
+    holder = _read(location)
     if holder is None:
         raise StoreError(
-            f"{place} is no longer locked by this process: its lock is gone. Another may have taken it for dead, written, "
-            "and ended; so nothing more is written here. The same job again writes what is lacking"
+            f"{location} is no longer locked by this process: its lock is gone. Another process may have considered it stale, "
+            "written, and ended; so nothing more is written here. The same job again resumes it"
         )
     if holder.token != token:
-        raise _held(place, holder)
+        raise _held(location, holder)
 
 
-def _token_at(place: Place) -> str | None:
-    holder = _read(place)
+def _token_at(location: Location) -> str | None:
+    holder = _read(location)
     return None if holder is None else holder.token
 
 
-def _held(place: Place, holder: _Holder) -> StoreError:
+def _held(location: Location, holder: _Holder) -> StoreError:
     return StoreError(
-        f"{place} is being written by process {holder.pid} on {holder.host}, which last said so at {holder.beat}; wait until it "
-        f"has ended, or write to another store or group. Where that machine is gone, the lock is free after {STALE:.0f} s"
+        f"{location} is being written by process {holder.pid} on {holder.host}, which renewed its lock at {holder.beat}; wait "
+        f"until it has ended, or give another store or group. If that machine is gone, the lock is free after {STALE:.0f} s",
+        argument=("store", "group"),
     )
 
 
-def _beat(place: Place, own: _Holder, done: threading.Event) -> None:
+def _beat(location: Location, own: _Holder, done: threading.Event) -> None:
     while not done.wait(HEARTBEAT):
         try:
-            if _token_at(place) != own.token:
-                log.error("another process has taken over the lock of %s; this one writes no more", place)
+            if _token_at(location) != own.token:
+                log.error("another process has taken over the lock of %s; this one writes no more", location)
                 return
-            _write(place, replace(own, beat=_now()))
-        except Exception as error:  # what the store fails with now, it may not the next time
-            log.warning("cannot renew the lock of %s: %s", place, type(error).__name__)
+            _write(location, replace(own, beat=_now()))
+        except Exception as error:  # the store may fail now and not the next time
+            log.warning("cannot renew the lock of %s: %s", location, type(error).__name__)
 
 
-def _release(place: Place, own: _Holder) -> None:
+def _release(location: Location, own: _Holder) -> None:
     try:
-        if _token_at(place) == own.token:
-            sync(place.store.delete(_key(place)))
-    except Exception as error:  # it will be stale
-        log.warning("cannot remove the lock of %s: %s", place, type(error).__name__)
+        if _token_at(location) == own.token:
+            sync(_key(location).delete())
+    except Exception as error:  # it will become stale
+        log.warning("cannot remove the lock of %s: %s", location, type(error).__name__)
 
 
-def _read(place: Place) -> _Holder | None:
+def _read(location: Location) -> _Holder | None:
     found: Any = None
-    with store_errors(place, "read the lock of"), suppress(FileNotFoundError, NotADirectoryError):
-        # read-only, because zarr makes the folder of a store that it opens to write
-        found = sync(place.store.with_read_only(True).get(_key(place), default_buffer_prototype()))
+    with store_errors(location, "read the lock of"), suppress(FileNotFoundError, NotADirectoryError):
+        # read-only, because zarr creates the folder of a store that it opens to write
+        found = sync(StorePath(location.store.with_read_only(True), _key(location).path).get())
     if found is None:
         return None
     try:
         holder = _Holder(**json.loads(found.to_bytes()))
         datetime.fromisoformat(holder.beat).astimezone(UTC)
         return replace(holder, pid=abs(int(holder.pid)), started=float(holder.started))
-    except (TypeError, ValueError, OverflowError):  # no store writes half a key; whatever this is, nobody renews it
+    except (TypeError, ValueError, OverflowError):  # no store writes half a key; nobody renews what this is
         return None
 
 
-def _write(place: Place, holder: _Holder) -> None:
-    sync(place.store.set(_key(place), _content(holder)))
+def _write(location: Location, holder: _Holder) -> None:
+    sync(_key(location).set(_content(holder)))
 
 
 def _content(holder: _Holder) -> Buffer:
     return default_buffer_prototype().buffer.from_bytes(json.dumps(asdict(holder)).encode())
 
 
-def _key(place: Place) -> str:
-    return f"{place.below(OWN_GROUP).path}/{NAME}"
+def _key(location: Location) -> StorePath:
+    return location.below(OWN_GROUP).node / NAME
 
 
 def _now() -> str:

@@ -1,7 +1,7 @@
-"""Writing a result: what the store lacks of it, chunk by chunk, in an order that may break off anywhere and be gone on with.
+"""Writing a result: what the store lacks of it, chunk by chunk, in an order that may be interrupted anywhere and resumed.
 
-The group is marked as incomplete first and as complete last. A chunk is marked in the ledger once its pixels are in the store; a
-date once the ledger has room for its chunks. What stands in the store beyond the ledger was never begun, and is cut off.
+The group is marked as incomplete first and as complete last. A chunk is marked in the ledger once its pixels are in the store. A
+date belongs to the result once the ledger has room for its chunks; what the arrays hold of further dates is cut off.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,23 +22,21 @@ import pandas as pd
 import xarray as xr
 import zarr
 from dask.delayed import Delayed, delayed
-from zarr.core.metadata import ArrayV3Metadata
-from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from s2pipe.core.bands import GSDS, node_name
 from s2pipe.core.errors import StoreError
-from s2pipe.store.differences import COMPLETE, STARTED, VERSION, WRITTEN, differences_between, made_by
+from s2pipe.store.differences import COMPLETE, STARTED, VERSION, WRITTEN, made_by, refuse_differences
 from s2pipe.store.layout import VARIABLE
 from s2pipe.store.ledger import Index, Ledger
-from s2pipe.store.location import OWN_GROUP, Place, open_node, store_errors
+from s2pipe.store.location import OWN_GROUP, Location, open_group, open_node, store_errors, sync
 from s2pipe.store.lock import NAME as LOCK
 from s2pipe.store.lock import check_held, refuse_if_held
 
 log = logging.getLogger(__name__)
 
 LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.partial$")
-"""How the names of files end that zarr was writing to a local store when it was killed."""
+"""How the names of files end that zarr was writing to a local store when its process was killed."""
 
 
 def is_result(node: Any) -> bool:
@@ -51,12 +47,12 @@ def is_result(node: Any) -> bool:
 def members(group: zarr.Group) -> list[tuple[str, Any]]:
     """Names and nodes in a group, but for what s2pipe keeps there for itself."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a lock is no part of a Zarr hierarchy
+        warnings.simplefilter("ignore")  # zarr warns of a lock, which is no part of a Zarr hierarchy
         return [(name, node) for name, node in group.members() if name != OWN_GROUP]
 
 
-Keep = Callable[[Place], object]
-"""Puts into a result, before its chunks are planned, what must be known of their making."""
+Keep = Callable[[Location], object]
+"""Stores beside a result, before its chunks are planned, what resuming them will need."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +61,14 @@ class Plan:
 
     Attributes
     ----------
-    place : Place
+    location : Location
     writes : list of list of Delayed
-        By date. Each writes a chunk that the store lacks, and returns how many bytes that has.
+        By date. Each writes a chunk that the store lacks, and returns its size in bytes.
     total : int
-        Number of chunks there are.
+        Number of chunks of the dates given, those that are written already included.
     """
 
-    place: Place
+    location: Location
     writes: list[list[Delayed]]
     total: int
 
@@ -87,71 +83,75 @@ class Plan:
         return work
 
     def finish(self) -> None:
-        """Mark the group as complete, if it is, once all is written."""
-        with store_errors(self.place, "finish"):
-            left = sum(int((_ledger(self.place.below(name)).read() == 0).sum()) for name in node_names(open_node(self.place)))
+        """Mark the group as complete, once all is written, unless it lacks chunks of other dates."""
+        with store_errors(self.location, "finish"):
+            ledgers = [_ledger(self.location.below(name)) for name in node_names(open_node(self.location))]
+            left = sum(int((ledger.read() == 0).sum()) for ledger in ledgers)
             if not left:
-                _mark(self.place, complete=True)
+                _mark(self.location, complete=True)
                 return
-        log.warning("%s still lacks %d chunks of dates that were not given; it stays marked as incomplete", self.place, left)
+        log.warning("%s still lacks %d chunks of dates that were not given; it stays incomplete", self.location, left)
 
 
 def _finish(plan: Plan, written: list[list[int]]) -> None:
-    """`Plan.finish`, once everything that `written` stands for is done."""
+    """`Plan.finish`, once the chunks of which `written` holds the sizes are written."""
     plan.finish()
 
 
-def begin(place: Place, datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, Any], *, keep: Keep, token: str | None) -> Plan:
-    """Create the group anew, in place of the result that may stand there, and plan all of its chunks.
+def begin(
+    location: Location, datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, Any], *, keep: Keep, token: str | None
+) -> Plan:
+    """Create the group, replacing the result that it may hold, and plan all of its chunks.
 
     Parameters
     ----------
-    place : Place
+    location : Location
     datasets : mapping of str to xarray.Dataset
-        By the group under the result's own in which each stands, as `layout.datasets_of` makes them.
+        By the group below the result's own that each goes to, as `layout.datasets_of` makes them.
     attrs : mapping
         Of the group.
     keep : callable
         See `Keep`.
     token : str or None
-        Of the lock, see `lock.hold`, that is held until the plan is done; None where none is.
+        Of the lock that is held until the plan is done, see `lock.hold`; None where none is.
     """
     marks = {VERSION: version("s2pipe"), WRITTEN: datetime.now(UTC).isoformat(), COMPLETE: False}
-    _create_group(place, {**attrs, **marks})
+    _create_group(location, {**attrs, **marks})
     for name, dataset in datasets.items():
-        node = place.below(name)
+        node = location.below(name)
         stated = dataset if name else dataset.assign_attrs(marks)  # xarray replaces the attributes of the group
-        stated.to_zarr(place.store, group=node.path, mode="a", zarr_format=3, consolidated=False, compute=False)
-    ledgers = {name: Ledger.create(place.below(name), dataset[VARIABLE].chunks or ()) for name, dataset in datasets.items()}
-    keep(place)
-    return _plan(place, token, datasets, ledgers, {name: range(dataset.sizes["time"]) for name, dataset in datasets.items()})
+        stated.to_zarr(location.store, group=node.path, mode="a", zarr_format=3, consolidated=False, compute=False)
+    ledgers = {name: Ledger.create(location.below(name), dataset[VARIABLE].chunks or ()) for name, dataset in datasets.items()}
+    keep(location)
+    return _plan(location, token, datasets, ledgers, {name: range(dataset.sizes["time"]) for name, dataset in datasets.items()})
 
 
-def may_go_on(place: Place, datasets: Mapping[str, xr.Dataset]) -> bool:
-    """Whether a result was begun there so far that some of it is written.
+def can_resume(location: Location, datasets: Mapping[str, xr.Dataset]) -> bool:
+    """Whether there is a result some chunks of which are written.
 
     Raises
     ------
     StoreError
-        If it has other nodes than `datasets`; or there are chunks, but nothing that tells which of them were written: beginning
-        anew would lose them.
+        If it has other nodes than `datasets`; or it holds chunks but no ledger that says which: starting again would lose them.
     """
-    group = open_node(place)
+    group = open_node(location)
     if not is_result(group):
         return False
     names = node_names(group)
-    ledgers = {name: Ledger.open(place.below(name)) for name in names}
-    if any(ledger is None and sync(_has_chunks(place.below(name).below(VARIABLE))) for name, ledger in ledgers.items()):
+    ledgers = {name: Ledger.open(location.below(name)) for name in names}
+    if any(ledger is None and _has_chunks(location.below(name)) for name, ledger in ledgers.items()):
         raise StoreError(
-            f"{place} holds chunks but nothing that tells which were written, because another version of s2pipe wrote it. Write "
-            "to another store or group, or replace this one with overwrite=True (--overwrite)"
+            f"{location} holds chunks but no ledger that says which are written, because another version of s2pipe wrote it; "
+            "give another store or group, or replace this one with overwrite=True",
+            argument="overwrite",
         )
     if not any(ledger is not None and ledger.read().any() for ledger in ledgers.values()):
         return False
     if set(names) != set(datasets):
         raise StoreError(
-            f"{place} holds {_nodes(names)}, but what is given is {_nodes(datasets)}. Give the same, write to another store or "
-            "group, or replace this one with overwrite=True (--overwrite)"
+            f"{location} holds {_nodes(names)}, but the data given are {_nodes(datasets)}; give the same, or another store or "
+            "group, or replace this one with overwrite=True",
+            argument=("data", "overwrite"),
         )
     return True
 
@@ -165,65 +165,53 @@ def _nodes(names: Iterable[str]) -> str:
     return "one array" if "" in names else f"a cube of {', '.join(names)}"
 
 
-async def _has_chunks(array: Place) -> bool:
-    async for _ in array.store.list_prefix(f"{array.path}/c/"):
-        return True
-    return False
+def _has_chunks(location: Location) -> bool:
+    return not sync((location.node / VARIABLE / "c").is_empty())
 
 
-def go_on(place: Place, datasets: Mapping[str, xr.Dataset], *, refit: bool, keep: Keep, token: str | None) -> Plan:
+def resume_from(location: Location, datasets: Mapping[str, xr.Dataset], *, refit: bool, keep: Keep, token: str | None) -> Plan:
     """Plan what a result lacks of `datasets`, after adding the dates that it does not have.
 
     Raises
     ------
     StoreError
-        If the result differs in bands, grid, encoding or chunks; or, unless `refit`, in how it was made. Nothing that was begun
-        is changed then.
+        If the result differs in bands, grid, encoding or chunks; or, unless `refit`, in how it was made. Then nothing is changed.
     """
-    ledgers = {name: _ledger(place.below(name)) for name in datasets}
+    ledgers = {name: _ledger(location.below(name)) for name in datasets}
     stored = {}
     for name, ledger in ledgers.items():
-        _cut_off(place.below(name), ledger.dates)
-        stored[name] = open_dataset(place.below(name))
-    differences = [
-        f"{name}: {difference}" if name else difference
-        for name, dataset in datasets.items()
-        for difference in differences_between(stored[name], dataset, ledgers[name], refit=refit)
-    ]
-    if differences:
-        raise StoreError(
-            f"{place} cannot be gone on with: {'; '.join(differences)}. Write to another store or group, or replace this "
-            "one with overwrite=True (--overwrite)"
-        )
+        _cut_off(location.below(name), ledger.dates)
+        stored[name] = open_dataset(location.below(name))
+    refuse_differences(location, stored, datasets, ledgers, refit=refit)
     where = {}
     for name, dataset in datasets.items():
         times = stored[name]["time"].values
         new = np.flatnonzero(~np.isin(dataset["time"].values, times))
         if len(new):
-            _mark(place, complete=False)
-            _append(place.below(name), dataset.isel(time=new))
+            _mark(location, complete=False)
+            _append(location.below(name), dataset.isel(time=new))
             ledgers[name].add_dates(len(new))
         times = np.concatenate([times, dataset["time"].values[new]])
         where[name] = [int(np.flatnonzero(times == time)[0]) for time in dataset["time"].values]
-    _delete_leftovers(place)
-    keep(place)
-    return _plan(place, token, datasets, ledgers, where)
+    _delete_leftovers(location)
+    keep(location)
+    return _plan(location, token, datasets, ledgers, where)
 
 
 def _plan(
-    place: Place,
+    location: Location,
     token: str | None,
     datasets: Mapping[str, xr.Dataset],
     ledgers: Mapping[str, Ledger],
     where: Mapping[str, Sequence[int]],
 ) -> Plan:
-    """Plan the unwritten chunks of each dataset, whose dates stand at `where` in the store."""
+    """Plan the unwritten chunks of each dataset, whose dates have the indices `where` in the store."""
     writes: defaultdict[Any, list[Delayed]] = defaultdict(list)
-    total, begun = 0, open_node(place).attrs[WRITTEN]
+    total, begun = 0, open_node(location).attrs[WRITTEN]
     for name, dataset in datasets.items():
-        node, ledger = place.below(name), ledgers[name]
+        node, ledger = location.below(name), ledgers[name]
         unwritten = ledger.read() == 0
-        # dask's optimisation of arrays forgets on which workers tasks may run, and spares none of these
+        # optimising arrays loses on which workers tasks may run, https://github.com/dask/dask/issues/7036, and saves no task here
         blocks = dataset[VARIABLE].data.to_delayed(optimize_graph=False)
         total += blocks.size
         wanted = [index for index in np.ndindex(blocks.shape) if unwritten[where[name][index[0]], *index[1:]]]
@@ -232,53 +220,53 @@ def _plan(
         run = ledger.begin_run(
             {**made_by(dataset[VARIABLE]), VERSION: version("s2pipe"), STARTED: datetime.now(UTC).isoformat(timespec="seconds")}
         )
-        array: Any = zarr.open_array(store=place.store, path=node.below(VARIABLE).path, mode="r+")
-        target = _Target(place=place, token=token, begun=begun, array=array, ledger=ledger)
-        shared = delayed(target, pure=False, traverse=False)  # one key, which reaches a worker once
+        array: Any = zarr.open_array(store=location.store, path=node.below(VARIABLE).path, mode="r+")
+        target = _Target(location=location, token=token, begun=begun, array=array, ledger=ledger)
+        shared = delayed(target, pure=False, traverse=False)  # one key, which is sent to a worker once
         starts, times = ledger.starts, dataset["time"].values
         for index in wanted:
             chunk: Index = (where[name][index[0]], *index[1:])
             region = tuple(slice(axis[i], axis[i + 1]) for axis, i in zip(starts, chunk[1:], strict=True))
             writes[times[index[0]]].append(delayed(write_chunk)(blocks[index], shared, chunk, region, run))
-    return Plan(place=place, writes=list(writes.values()), total=total)
+    return Plan(location=location, writes=list(writes.values()), total=total)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Target:
-    """Where chunks are written; `token` see `begin`, `begun` is when the result was begun that they belong to."""
+    """Where chunks are written; `token` see `begin`, `begun` is when their result was begun."""
 
-    place: Place
+    location: Location
     token: str | None
     begun: str
     array: Any
     ledger: Ledger
 
     def check(self) -> None:
-        """StoreError where another writer has taken the result over, as from a machine that slept, or has replaced it."""
+        """StoreError where another writer has taken the result over, as from a machine that was suspended, or has replaced it."""
         if self.token is not None:
-            check_held(self.place, self.token)
+            check_held(self.location, self.token)
             return
-        refuse_if_held(self.place)
-        group = open_node(self.place)
+        refuse_if_held(self.location)
+        group = open_node(self.location)
         if not is_result(group) or group.attrs[WRITTEN] != self.begun:
-            raise StoreError(f"{self.place} was replaced, or deleted, after this was planned; call to_zarr again")
+            raise StoreError(f"{self.location} was replaced, or deleted, after this was planned; call to_zarr again")
 
 
 def write_chunk(block: npt.NDArray[Any], target: _Target, chunk: Index, region: tuple[slice, ...], run: int) -> int:
-    """Write a chunk to its bands, rows and columns, and mark it; returns how many bytes it has; see `_Target.check`."""
+    """Write a chunk to its bands, rows and columns, and mark it in the ledger; returns its size in bytes; see `_Target.check`."""
     target.check()
-    with store_errors(target.place, "write to"):
+    with store_errors(target.location, "write to"):
         target.array[(slice(chunk[0], chunk[0] + 1), *region)] = block
         target.ledger.mark(chunk, run)
     return int(block.nbytes)
 
 
-# What stands in the store
+# What the store holds
 
 
-def chunk_table(place: Place, name: str) -> pd.DataFrame:
-    """A row for each chunk of the array under `name` in a result, see `s2pipe.list_chunks`."""
-    node = place.below(name)
+def chunk_table(location: Location, name: str) -> pd.DataFrame:
+    """A row for each chunk of the array in group `name` of a result, see `s2pipe.list_chunks`."""
+    node = location.below(name)
     ledger = _ledger(node)
     times = open_dataset(node)["time"].values
     bands, starts = ledger.edges[0], ledger.starts
@@ -292,89 +280,89 @@ def chunk_table(place: Place, name: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _ledger(place: Place) -> Ledger:
-    ledger = Ledger.open(place)
+def _ledger(location: Location) -> Ledger:
+    ledger = Ledger.open(location)
     if ledger is None:
-        raise StoreError(f"{place} has lost its ledger of the chunks that were written; write it again with overwrite=True")
+        raise StoreError(
+            f"{location} has lost its ledger of the chunks that are written; write it again with overwrite=True",
+            argument="overwrite",
+        )
     return ledger
 
 
-def open_dataset(place: Place) -> xr.Dataset:
-    """An array that stands in the store, with its coordinates and its raw numbers."""
+def open_dataset(location: Location) -> xr.Dataset:
+    """An array of the store, with its coordinates and its raw numbers."""
     dataset: xr.Dataset = xr.open_zarr(
-        place.store, group=place.path, zarr_format=3, consolidated=False, mask_and_scale=False, decode_coords="all", chunks=None
+        location.store,
+        group=location.path,
+        zarr_format=3,
+        consolidated=False,
+        mask_and_scale=False,
+        decode_coords="all",
+        chunks=None,
     )
     return dataset
 
 
-def _cut_off(place: Place, dates: int) -> None:
-    """Drop what the arrays have of dates beyond the ledger's."""
-    for array in _arrays_of_dates(place).values():
+def _cut_off(location: Location, dates: int) -> None:
+    """Cut off what the arrays hold of dates beyond the ledger's."""
+    for array in _arrays_of_dates(location).values():
         if array.shape[0] > dates:
             array.resize((dates, *array.shape[1:]))
 
 
-def _append(place: Place, dataset: xr.Dataset) -> None:
+def _append(location: Location, dataset: xr.Dataset) -> None:
     """Make room for more dates, and describe them."""
-    for name, array in _arrays_of_dates(place).items():
+    for name, array in _arrays_of_dates(location).items():
         before, added = array.shape[0], dataset.sizes["time"]
         array.resize((before + added, *array.shape[1:]))
         if name != VARIABLE:
             array[before:] = xr.conventions.encode_cf_variable(dataset[name].variable).values
 
 
-def _arrays_of_dates(place: Place) -> dict[str, zarr.Array[Any]]:
-    group = zarr.open_group(store=place.store, path=place.path, mode="r+")
-    return {name: array for name, array in group.arrays() if _dimensions(array)[:1] == ("time",)}
+def _arrays_of_dates(location: Location) -> dict[str, zarr.Array[Any]]:
+    return {name: array for name, array in open_group(location).arrays() if _dimensions(array)[:1] == ["time"]}
 
 
-def _dimensions(array: zarr.Array[Any]) -> tuple[Any, ...]:
-    assert isinstance(array.metadata, ArrayV3Metadata)  # s2pipe writes no other
-    return array.metadata.dimension_names or ()
+def _dimensions(array: zarr.Array[Any]) -> list[Any]:
+    names: Any = array.metadata.to_dict().get("dimension_names")
+    return list(names or ())
 
 
 # Groups and their marks
 
 
-def _create_group(place: Place, attrs: Mapping[str, Any]) -> None:
-    """Create the group, empty and marked as incomplete, in place of the result that may stand there."""
-    if is_result(open_node(place)):
-        # Deleting takes time and may break off: what is left by then must not look complete.
-        _mark(place, complete=False)
-        arrays = [name for name, node in members(open_node(place)) if isinstance(node, zarr.Array)]
-        sync(_clear(place, {OWN_GROUP, VARIABLE, *map(node_name, GSDS), *arrays}))
-    group = zarr.open_group(store=place.store, path=place.path, mode="a", zarr_format=3)  # an empty one may be there
+def _create_group(location: Location, attrs: Mapping[str, Any]) -> None:
+    """Create the group, empty and marked as incomplete, replacing the result that it may hold."""
+    if is_result(open_node(location)):
+        # Deleting takes time and may be interrupted: what is left by then must not look complete.
+        _mark(location, complete=False)
+        arrays = [name for name, node in members(open_node(location)) if isinstance(node, zarr.Array)]
+        sync(_clear(location, {VARIABLE, *map(node_name, GSDS), *arrays}))
+    group = open_group(location, mode="a")  # an empty one may be there
     group.attrs.put(dict(attrs))
 
 
-async def _clear(place: Place, written: Collection[str]) -> None:
-    """Delete what s2pipe wrote in a group, which is called `written`, but for the lock that a writer holds; the group last."""
-    own, itself = place.below(OWN_GROUP).path, place.below("zarr.json").path
-    kept = {f"{own}/{LOCK}", f"{own}/zarr.json", itself}
-    prefix = f"{place.path}/" if place.path else ""
-    keys = [key async for key in place.store.list_prefix(prefix) if key.removeprefix(prefix).split("/")[0] in written]
-    for key in keys:
-        if key not in kept:
-            await place.store.delete(key)
-    await place.store.delete(itself)
-    if isinstance(place.store, LocalStore):
-        for name in written:
-            _delete_empty_folders(place.store.root / place.path / name)
+async def _clear(location: Location, written: Collection[str]) -> None:
+    """Delete what s2pipe wrote in a group, which is called `written`, and all of its own group but the lock; the group last.
+
+    Ledgers go first: whoever resumes what this leaves when it is interrupted must find no chunk marked that is deleted.
+    """
+    own = location.below(OWN_GROUP)
+    beside = [own.node / name async for name in own.store.list_dir(own.path) if name not in (LOCK, "zarr.json")]
+    nodes = [location.node / name for name in written]
+    for node in (*beside, *(node / OWN_GROUP for node in nodes), *nodes):
+        await node.delete_dir()
+    await (location.node / "zarr.json").delete()
 
 
-def _delete_empty_folders(root: Path) -> None:
-    for folder in sorted((path for path in (root, *root.rglob("*")) if path.is_dir()), reverse=True):  # what is deepest first
-        with suppress(OSError):
-            folder.rmdir()
-
-
-def _delete_leftovers(place: Place) -> None:
-    """Delete what zarr was writing to a local store when it was killed."""
-    if isinstance(place.store, LocalStore):
-        for path in (place.store.root / place.path).rglob("*.partial"):
+def _delete_leftovers(location: Location) -> None:
+    """Delete the files that zarr was writing to a local store when its process was killed."""
+    if isinstance(location.store, LocalStore):
+        for path in (location.store.root / location.path).rglob("*.partial"):
             if LEFTOVER.search(path.name):
                 path.unlink(missing_ok=True)
 
 
-def _mark(place: Place, *, complete: bool) -> None:
-    zarr.open_group(store=place.store, path=place.path, mode="r+").update_attributes({COMPLETE: complete})
+def _mark(location: Location, *, complete: bool) -> None:
+    open_group(location).update_attributes({COMPLETE: complete})

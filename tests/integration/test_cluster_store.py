@@ -55,6 +55,6 @@ def test_the_store_is_complete_when_the_future_is_done(cluster: LocalCluster, ar
     with Client(cluster.scheduler_address) as client:
         delayed = to_zarr(array, tmp_path / "a.zarr", group="T18SVG", compute=False)
         with pytest.raises(StoreError, match="not written to its end"):
-            open_zarr(tmp_path / "a.zarr", "T18SVG")
+            open_zarr(tmp_path / "a.zarr", group="T18SVG")
         client.compute(delayed).result()
-        xr.testing.assert_identical(open_zarr(tmp_path / "a.zarr", "T18SVG").compute(), array.compute(scheduler="sync"))
+        xr.testing.assert_identical(open_zarr(tmp_path / "a.zarr", group="T18SVG").compute(), array.compute(scheduler="sync"))

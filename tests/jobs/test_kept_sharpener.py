@@ -1,4 +1,5 @@
 import pytest
+from refusals import refused
 from scenes import random_cube
 from zarr.storage import MemoryStore
 
@@ -12,10 +13,10 @@ from s2pipe.store.location import locate
 
 
 @pytest.fixture
-def place():
-    place = locate(MemoryStore(), "T18SVG")
-    Ledger.create(place, [(1,), (12,), (60,), (60,)])
-    return place
+def location():
+    location = locate(MemoryStore(), "T18SVG")
+    Ledger.create(location, [(1,), (12,), (60,), (60,)])
+    return location
 
 
 @pytest.fixture(scope="module")
@@ -24,53 +25,53 @@ def fits():
     return {seed: s2pipe.fit(cube, "resnet", steps=1, patches=48, blocks=1, seed=seed) for seed in (0, 1)}
 
 
-def begin(place, sharpener):
-    Ledger.open(place).begin_run({f"s2pipe_{name}": value for name, value in sharpener.provenance().items()})
+def begin(location, sharpener):
+    Ledger.open(location).begin_run({f"s2pipe_{name}": value for name, value in sharpener.provenance().items()})
 
 
-def test_it_is_kept_as_it_is(place, fits):
-    assert kept_sharpener(place) is None
-    begin(place, fits[0])
-    keep_sharpener(place, fits[0])
-    kept = kept_sharpener(place)
+def test_it_is_kept_as_it_is(location, fits):
+    assert kept_sharpener(location) is None
+    begin(location, fits[0])
+    keep_sharpener(location, fits[0])
+    kept = kept_sharpener(location)
     assert kept.provenance() == fits[0].provenance()
 
 
-def test_that_of_the_last_run_is_used(place, fits):
+def test_that_of_the_last_run_is_used(location, fits):
     for sharpener in (fits[0], fits[1], fits[0]):
-        begin(place, sharpener)
-        keep_sharpener(place, sharpener)
-        assert kept_sharpener(place).weights_sha256 == sharpener.weights_sha256
+        begin(location, sharpener)
+        keep_sharpener(location, sharpener)
+        assert kept_sharpener(location).weights_sha256 == sharpener.weights_sha256
 
 
-def test_a_run_that_broke_off_before_it_was_kept_has_none(place, fits):
-    begin(place, fits[0])
-    assert kept_sharpener(place) is None
+def test_a_run_that_broke_off_before_it_was_kept_has_none(location, fits):
+    begin(location, fits[0])
+    assert kept_sharpener(location) is None
 
 
-def test_one_from_elsewhere_cannot_be_kept(place):
-    keep_sharpener(place, lambda r10m, r20m, r60m: r10m)
-    assert list(Ledger.open(place).group) == ["chunks"]
+def test_one_from_elsewhere_cannot_be_kept(location):
+    keep_sharpener(location, lambda r10m, r20m, r60m: r10m)
+    assert list(Ledger.open(location).group) == ["chunks"]
 
 
 @pytest.mark.parametrize(
-    ("method", "sensor", "seed", "message"),
+    ("method", "sensor", "seed", "fact"),
     [
         ("glp", Sensor(), 0, "method was 'resnet', not 'glp'"),
         ("resnet", Sensor.named("box"), 0, "sensor was 'centre', not 'box'"),
         ("resnet", Sensor(), 3, "seed was 0, not 3"),
     ],
 )
-def test_another_fit_is_refused(place, fits, method, sensor, seed, message):
+def test_another_fit_is_refused(location, fits, method, sensor, seed, fact):
     options = {"steps": 1, "patches": 48, "blocks": 1} if method == "resnet" else {}
-    with pytest.raises(StoreError, match=rf"{message}.*refit=True \(--refit\)"):
-        check_same_fit(place, fits[0], get_method(method, **options), sensor=sensor, seed=seed, precision="auto", bands=[])
+    with refused("overwrite", "refit", kind=StoreError, naming=(location, fact)):
+        check_same_fit(location, fits[0], get_method(method, **options), sensor=sensor, seed=seed, precision="auto", bands=[])
 
 
-def test_another_option_is_refused_and_the_same_ones_are_not(place, fits):
+def test_another_option_is_refused_and_the_same_ones_are_not(location, fits):
     options = {"steps": 1, "patches": 48, "blocks": 1}
-    check_same_fit(place, fits[0], get_method("resnet", **options), sensor=Sensor(), seed=0, precision="auto", bands=[])
-    with pytest.raises(StoreError, match="steps was 1, not 2"):
+    check_same_fit(location, fits[0], get_method("resnet", **options), sensor=Sensor(), seed=0, precision="auto", bands=[])
+    with refused("overwrite", "refit", kind=StoreError, naming=("steps was 1, not 2",)):
         check_same_fit(
-            place, fits[0], get_method("resnet", **options | {"steps": 2}), sensor=Sensor(), seed=0, precision="auto", bands=[]
+            location, fits[0], get_method("resnet", **options | {"steps": 2}), sensor=Sensor(), seed=0, precision="auto", bands=[]
         )

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from affine import Affine
 from dask.base import tokenize
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 from zarr.storage import LocalStore, MemoryStore
 
 import s2pipe.store
@@ -311,7 +313,7 @@ def test_building_computes_nothing_and_completes_when_computed(tmp_path: Path) -
     with dask.config.set(scheduler=forbid_computing):
         delayed = to_zarr(written, tmp_path / "a.zarr", compute=False)
     assert not (tmp_path / "a.zarr/reflectance/c").exists()
-    with pytest.raises(StoreError, match=r"not written to its end.*overwrite=True"):
+    with refused("store", "group", kind=StoreError, naming=(tmp_path / "a.zarr",)):
         open_zarr(tmp_path / "a.zarr")
     assert delayed is not None
     delayed.compute()
@@ -325,7 +327,7 @@ def test_work_that_holds_no_lock_gives_way_to_a_writer(tmp_path: Path) -> None:
     array = make_array((2, 12, 96, 84))
     work = to_zarr(array, tmp_path / "a.zarr", compute=False)
     assert work is not None
-    with hold(locate(tmp_path / "a.zarr", None)), pytest.raises(StoreError, match="is being written"):
+    with hold(locate(tmp_path / "a.zarr", None)), refused("store", "group", kind=StoreError):
         work.compute()
     work.compute()
     assert_same(open_zarr(tmp_path / "a.zarr"), array)
@@ -336,7 +338,7 @@ def test_work_does_not_write_into_what_replaced_its_result(tmp_path: Path) -> No
     assert work is not None
     other = make_array((2, 12, 96, 84), "float32")
     to_zarr(other, tmp_path / "a.zarr", overwrite=True)
-    with pytest.raises(StoreError, match="was replaced"):
+    with refused(kind=StoreError, naming=(tmp_path / "a.zarr",)):
         work.compute()
     assert_same(open_zarr(tmp_path / "a.zarr"), other)
 
@@ -351,9 +353,9 @@ def test_a_write_that_breaks_off_stays_incomplete(tmp_path: Path) -> None:
     failing = array.copy(data=array.data.map_blocks(broken, dtype=array.dtype, meta=array.data._meta))
     with pytest.raises(RuntimeError, match="the worker died"):
         to_zarr(failing, tmp_path / "a.zarr")
-    with pytest.raises(StoreError, match="not written to its end"):
+    with refused("store", "group", kind=StoreError, naming=(tmp_path / "a.zarr",)):
         open_zarr(tmp_path / "a.zarr")
-    with pytest.raises(StoreError, match="overwrite=True"):
+    with refused("overwrite", "resume", kind=StoreError):
         to_zarr(array, tmp_path / "a.zarr")
     to_zarr(array, tmp_path / "a.zarr", overwrite=True)
     assert_same(open_zarr(tmp_path / "a.zarr"), array)
@@ -361,22 +363,35 @@ def test_a_write_that_breaks_off_stays_incomplete(tmp_path: Path) -> None:
 
 def test_an_incomplete_cube_is_refused(tmp_path: Path) -> None:
     to_zarr(make_cube(), tmp_path / "cube.zarr", compute=False)
-    with pytest.raises(StoreError, match="not written to its end"):
+    with refused("store", "group", kind=StoreError, naming=(tmp_path / "cube.zarr",)):
         open_zarr(tmp_path / "cube.zarr")
 
 
-def test_deleting_that_breaks_off_leaves_an_incomplete_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    to_zarr(make_array(), tmp_path / "a.zarr")
+@pytest.mark.parametrize(("make", "folder", "chunks"), [(make_array, "reflectance", "c"), (make_cube, "r20m", "reflectance/c/1")])
+def test_an_interrupted_replacement_looks_neither_complete_nor_partly_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make: Any, folder: str, chunks: str
+) -> None:
+    to_zarr(make(), tmp_path / "a.zarr")
+    real = LocalStore.delete_dir
 
-    async def broken(self: LocalStore, key: str) -> None:
-        raise OSError("the disk went away")
+    async def broken(self: LocalStore, prefix: str) -> None:
+        if "s2pipe" in prefix.split("/"):
+            await real(self, prefix)
+        elif prefix == folder:  # others come later
+            shutil.rmtree(self.root / prefix / chunks)
+            raise OSError("the disk went away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalStore, "delete", broken)
-        with pytest.raises(StoreError, match="the disk went away"):
-            to_zarr(make_array(), tmp_path / "a.zarr", overwrite=True)
-    with pytest.raises(StoreError, match="not written to its end"):
+        patch.setattr(LocalStore, "delete_dir", broken)
+        with refused("store", kind=StoreError, naming=("the disk went away",)):
+            to_zarr(make(), tmp_path / "a.zarr", overwrite=True)
+    with refused("store", "group", kind=StoreError, naming=(tmp_path / "a.zarr",)):
         open_zarr(tmp_path / "a.zarr")
+    try:
+        to_zarr(make(), tmp_path / "a.zarr", resume=True)
+    except StoreError:  # pixels are left, and no ledger that says which
+        to_zarr(make(), tmp_path / "a.zarr", overwrite=True)
+    xr.testing.assert_identical(open_zarr(tmp_path / "a.zarr").compute(), make().compute())
 
 
 def test_tokens_are_those_of_one_writing(tmp_path: Path) -> None:
@@ -396,19 +411,19 @@ def test_groups_are_independent(tmp_path: Path) -> None:
     to_zarr(first, store, group="T18SVG")
     to_zarr(second, store, group="east/T48QUE")
     before = {name: (store / name).stat().st_mtime_ns for name in files(store) if name.startswith("east")}
-    with pytest.raises(StoreError, match=r"T18SVG.*exists; choose another store or group.*overwrite=True \(--overwrite\)"):
+    with refused("overwrite", "resume", kind=StoreError, naming=("T18SVG", store)):
         to_zarr(second, store, group="T18SVG")
     to_zarr(second, store, group="T18SVG", overwrite=True)
-    xr.testing.assert_identical(open_zarr(store, "T18SVG").compute(), second)
-    xr.testing.assert_identical(open_zarr(store, "east/T48QUE").compute(), second)
+    xr.testing.assert_identical(open_zarr(store, group="T18SVG").compute(), second)
+    xr.testing.assert_identical(open_zarr(store, group="east/T48QUE").compute(), second)
     assert before == {name: (store / name).stat().st_mtime_ns for name in files(store) if name.startswith("east")}
-    with pytest.raises(StoreError, match="groups present: 'T18SVG', 'east/T48QUE'"):
+    with refused("store", "group", kind=StoreError, naming=("T18SVG", "east/T48QUE")):
         open_zarr(store)
-    with pytest.raises(StoreError, match="groups present: 'T18SVG', 'east/T48QUE'"):
+    with refused("store", "group", kind=StoreError, naming=("T33UUB", "T18SVG", "east/T48QUE")):
         open_zarr(store, group="T33UUB")
-    with pytest.raises(StoreError, match="groups present"):
+    with refused("store", "group", kind=StoreError, naming=("T18SVG", "east/T48QUE")):
         to_zarr(first, store, overwrite=True)
-    xr.testing.assert_identical(open_zarr(store, "T18SVG").compute(), second)
+    xr.testing.assert_identical(open_zarr(store, group="T18SVG").compute(), second)
 
 
 LAZY_OPERATIONS = {
@@ -427,40 +442,40 @@ def test_data_read_from_the_group_to_overwrite_are_refused(
 ) -> None:
     store = tmp_path / "w.zarr"
     to_zarr(make_array().chunk({"band": -1, "y": 48, "x": 42}), store, group=group)
-    lazy = LAZY_OPERATIONS[operation](open_zarr(store, group))
+    lazy = LAZY_OPERATIONS[operation](open_zarr(store, group=group))
     (tmp_path / "link.zarr").symlink_to(store)
     monkeypatch.chdir(tmp_path)
     before = {name: (store / name).stat().st_mtime_ns for name in files(store)}
     for same in (store, "w.zarr", f"file://{store}", LocalStore(store), tmp_path / "link.zarr"):
-        with pytest.raises(StoreError, match=r"are read lazily from .*write to another"):
+        with refused("data", kind=StoreError):
             to_zarr(lazy, same, group=group, overwrite=True)
     assert before == {name: (store / name).stat().st_mtime_ns for name in files(store)}
-    xr.testing.assert_identical(open_zarr(store, group).compute(), make_array())
+    xr.testing.assert_identical(open_zarr(store, group=group).compute(), make_array())
     expected = lazy.values
     to_zarr(lazy, tmp_path / "other.zarr", group=group)
-    np.testing.assert_array_equal(open_zarr(tmp_path / "other.zarr", group).values, expected)
+    np.testing.assert_array_equal(open_zarr(tmp_path / "other.zarr", group=group).values, expected)
     to_zarr(lazy.persist(), store, group=group, overwrite=True)
-    np.testing.assert_array_equal(open_zarr(store, group).values, expected)
+    np.testing.assert_array_equal(open_zarr(store, group=group).values, expected)
 
 
 def test_cubes_read_from_the_group_to_overwrite_are_refused(tmp_path: Path) -> None:
     store = tmp_path / "cube.zarr"
     to_zarr(make_cube(), store, group="T18SVG")
-    cube = open_zarr(store, "T18SVG")
+    cube = open_zarr(store, group="T18SVG")
     only_coarse = cube.assign({"r10m": xr.DataTree(cube["r10m"].to_dataset().compute())})
     for data in (cube, only_coarse, cube["r20m"]["reflectance"], cube["r10m"]["reflectance"] + np.uint16(0)):
-        with pytest.raises(StoreError, match="are read lazily from group 'T18SVG'"):
+        with refused("data", kind=StoreError, naming=("T18SVG", store)):
             to_zarr(data, store, group="T18SVG", overwrite=True)
     to_zarr(cube, store, group="T48QUE")
-    to_zarr(open_zarr(store, "T48QUE"), store, group="T18SVG", overwrite=True)
+    to_zarr(open_zarr(store, group="T48QUE"), store, group="T18SVG", overwrite=True)
     np.testing.assert_array_equal(
-        open_zarr(store, "T18SVG")["r60m"]["reflectance"].values, make_cube()["r60m"]["reflectance"].values
+        open_zarr(store, group="T18SVG")["r60m"]["reflectance"].values, make_cube()["r60m"]["reflectance"].values
     )
 
 
 def test_results_are_listed_at_any_depth(tmp_path: Path) -> None:
     store = tmp_path / "w.zarr"
-    with pytest.raises(StoreError, match="no Zarr store at"):
+    with refused("store", kind=StoreError, naming=(store,)):
         list_results(store)
     zarr.create_group(store)
     assert list_results(store) == []
@@ -470,7 +485,7 @@ def test_results_are_listed_at_any_depth(tmp_path: Path) -> None:
     assert list_results(store) == ["a/cube", "a/deep/er", "b"]
     to_zarr(make_array((1, 12, 12, 12)), tmp_path / "root.zarr")
     assert list_results(tmp_path / "root.zarr") == ["/"]
-    assert open_zarr(tmp_path / "root.zarr", "/").sizes["y"] == 12
+    assert open_zarr(tmp_path / "root.zarr", group="/").sizes["y"] == 12
 
 
 def test_overwriting_replaces_everything(tmp_path: Path) -> None:
@@ -483,7 +498,7 @@ def test_overwriting_replaces_everything(tmp_path: Path) -> None:
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_no_group_inside_a_result(tmp_path: Path, overwrite: bool) -> None:
     to_zarr(make_cube(), tmp_path / "cube.zarr")
-    with pytest.raises(StoreError, match="takes no group 'r10m'"):
+    with refused("store", "group", kind=StoreError, naming=("r10m", tmp_path / "cube.zarr")):
         to_zarr(make_array(), tmp_path / "cube.zarr", group="r10m", overwrite=overwrite)
     assert isinstance(open_zarr(tmp_path / "cube.zarr"), xr.DataTree)
 
@@ -497,21 +512,28 @@ def test_what_s2pipe_did_not_write_is_never_deleted(tmp_path: Path) -> None:
     old = tmp_path / "old.zarr"
     xr.Dataset({"a": ("x", [1, 2])}).to_zarr(old, zarr_format=2, consolidated=False)
     before = files(tmp_path)
-    for store, group in [(folder, None), (folder, "T18SVG"), (foreign, None), (foreign, "a"), (old, None), (old, "T18SVG")]:
+    for store, group, arguments in [
+        (folder, None, ["store"]),
+        (folder, "T18SVG", ["store"]),
+        (foreign, None, ["store", "group"]),
+        (foreign, "a", ["store", "group"]),
+        (old, None, ["store", "group"]),
+        (old, "T18SVG", ["store"]),
+    ]:
         for overwrite in (True, False):
-            with pytest.raises(StoreError):
+            with refused(*arguments, kind=StoreError, naming=(store,)):
                 to_zarr(make_array(), store, group=group, overwrite=overwrite)
     assert files(tmp_path) == before
 
 
-def test_a_group_beside_foreign_ones_is_legal(tmp_path: Path) -> None:
+def test_a_group_beside_foreign_ones_is_accepted(tmp_path: Path) -> None:
     xr.Dataset({"a": ("x", [1, 2])}).to_zarr(tmp_path / "f.zarr", group="other", zarr_format=3, consolidated=False)
     to_zarr(make_array(), tmp_path / "f.zarr", group="T18SVG")
-    xr.testing.assert_identical(open_zarr(tmp_path / "f.zarr", "T18SVG").compute(), make_array())
+    xr.testing.assert_identical(open_zarr(tmp_path / "f.zarr", group="T18SVG").compute(), make_array())
     assert xr.open_zarr(tmp_path / "f.zarr", group="other", consolidated=False).a.values.tolist() == [1, 2]
 
 
-# Bad places
+# Bad locations
 
 
 @pytest.fixture
@@ -525,12 +547,12 @@ def uncomputable() -> xr.DataArray:
     return array.copy(data=array.data.map_blocks(fail, dtype=array.dtype, meta=array.data._meta))
 
 
-def test_unwritable_places_are_refused_before_computing(tmp_path: Path, uncomputable: xr.DataArray) -> None:
+def test_unwritable_locations_are_refused_before_computing(tmp_path: Path, uncomputable: xr.DataArray) -> None:
     (tmp_path / "file").write_text("no folder")
     before = files(tmp_path)
     for store in (tmp_path / "file/a.zarr", tmp_path / "file", tmp_path / "missing/a.zarr", Path("/proc/a.zarr")):
         for write in (lambda store: to_zarr(uncomputable, store), check_store):
-            with pytest.raises(StoreError, match=str(store)):
+            with refused("store", kind=StoreError, naming=(store,)):
                 write(store)
     assert files(tmp_path) == before
 
@@ -556,16 +578,16 @@ def open_folder() -> Iterator[Path]:
 
 
 def test_permissions_are_respected(open_folder: Path, ordinary_user: None, uncomputable: xr.DataArray) -> None:
-    with pytest.raises(StoreError, match="cannot be written"):
+    with refused("store", kind=StoreError, naming=(open_folder,)):
         to_zarr(uncomputable, open_folder / "a.zarr")
 
 
 def test_an_existing_store_is_refused_before_computing(tmp_path: Path, uncomputable: xr.DataArray) -> None:
     to_zarr(make_array(), tmp_path / "a.zarr")
     before = files(tmp_path)
-    with pytest.raises(StoreError, match=r"exists.*overwrite=True \(--overwrite\)"):
+    with refused("overwrite", "resume", kind=StoreError, naming=(tmp_path / "a.zarr",)):
         to_zarr(uncomputable, tmp_path / "a.zarr")
-    with pytest.raises(StoreError, match="exists"):
+    with refused("overwrite", "resume", kind=StoreError):
         check_store(tmp_path / "a.zarr")
     check_store(tmp_path / "a.zarr", overwrite=True)
     assert files(tmp_path) == before
@@ -583,41 +605,41 @@ def test_checking_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_read_only_stores_are_refused(uncomputable: xr.DataArray) -> None:
-    with pytest.raises(StoreError, match="cannot be written"):
+    with refused("store", kind=StoreError):
         to_zarr(uncomputable, MemoryStore(read_only=True))
 
 
 def test_missing_and_foreign_stores(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no Zarr store at"):
+    with refused("store", kind=StoreError, naming=(tmp_path / "missing.zarr",)):
         open_zarr(tmp_path / "missing.zarr")
     assert files(tmp_path) == []
-    with pytest.raises(StoreError, match="no Zarr store at"):
+    with refused("store", kind=StoreError, naming=(tmp_path,)):
         open_zarr(tmp_path)
     xr.Dataset({"a": ("x", [1, 2])}).to_zarr(tmp_path / "f.zarr", zarr_format=3, consolidated=False)
-    with pytest.raises(StoreError, match="holds no result"):
+    with refused("store", "group", kind=StoreError, naming=(tmp_path / "f.zarr",)):
         open_zarr(tmp_path / "f.zarr")
     to_zarr(make_array(), tmp_path / "a.zarr")
-    with pytest.raises(StoreError, match="groups present: '/'"):
-        open_zarr(tmp_path / "a.zarr", "T18SVG")
+    with refused("store", "group", kind=StoreError, naming=("T18SVG", "'/'")):
+        open_zarr(tmp_path / "a.zarr", group="T18SVG")
 
 
 def test_damaged_metadata(tmp_path: Path) -> None:
     to_zarr(make_array(), tmp_path / "a.zarr")
     (tmp_path / "a.zarr/zarr.json").write_text("{")
     for call in (open_zarr, check_store):
-        with pytest.raises(StoreError, match="cannot read"):
+        with refused("store", kind=StoreError, naming=(tmp_path / "a.zarr",)):
             call(tmp_path / "a.zarr")
 
 
 @pytest.mark.parametrize("group", ["a//b", "../b", "a/./b"])
 def test_bad_group_names(tmp_path: Path, group: str) -> None:
-    with pytest.raises(InputError, match="group="):
+    with refused("group", naming=(group,)):
         to_zarr(make_array(), tmp_path / "a.zarr", group=group)
 
 
 @pytest.mark.parametrize("store", [3, None, "", object()])
 def test_what_is_no_store(store: Any) -> None:
-    with pytest.raises(InputError, match="store is"):
+    with refused("store"):
         check_store(store)
 
 
@@ -636,25 +658,29 @@ def test_credentials_stay_out_of_messages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "fact"),
     [
         (lambda: make_array().values, "ndarray"),
         (lambda: make_array().to_dataset(), "Dataset"),
         (lambda: make_array()[0], "dimensions"),
         (lambda: make_array().transpose("band", "time", "y", "x"), "dimensions"),
         (lambda: make_array()[:, :, :0], "dimensions"),
-        (lambda: make_array().astype("complex64"), "complex64"),
-        (lambda: make_array().assign_coords(spec=((), {"a": 1})), "coordinate 'spec'.*drop_vars"),
-        (lambda: make_array().assign_attrs(spec=Affine.identity, ids={1, 2}), r"\['spec', 'ids'\]"),
-        (lambda: xr.DataTree.from_dict({"r20m": make_cube()["r20m"].to_dataset()}), "no cube"),
+        (lambda: make_array().assign_coords(spec=((), {"a": 1})), "'spec'"),
+        (lambda: make_array().assign_attrs(spec=Affine.identity, ids={1, 2}), "['spec', 'ids']"),
+        (lambda: xr.DataTree.from_dict({"r20m": make_cube()["r20m"].to_dataset()}), "r10m"),
         (lambda: xr.DataTree.from_dict({"r10m": make_cube()["r10m"].to_dataset(), "scl": xr.Dataset()}), "scl"),
         (lambda: xr.DataTree.from_dict({"r10m": make_cube()["r10m"].to_dataset().assign(scl=1)}), "scl"),
     ],
 )
-def test_bad_data_is_refused_and_leaves_nothing(tmp_path: Path, make: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_bad_data_is_refused_and_leaves_nothing(tmp_path: Path, make: Any, fact: str) -> None:
+    with refused("data", naming=(fact,)):
         to_zarr(make(), tmp_path / "a.zarr")
     assert files(tmp_path) == []
+
+
+def test_complex_numbers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="complex64"):
+        to_zarr(make_array().astype("complex64"), tmp_path / "a.zarr")
 
 
 # Other kinds of store
@@ -676,8 +702,8 @@ def test_paths_urls_and_opened_stores(tmp_path: Path) -> None:
         check_store(store)
         for overwrite in (False, True):
             to_zarr(array, store, group="T18SVG", overwrite=overwrite)
-            assert_same(open_zarr(store, "T18SVG"), array)
-        with pytest.raises(StoreError, match="exists"):
+            assert_same(open_zarr(store, group="T18SVG"), array)
+        with refused("overwrite", "resume", kind=StoreError):
             to_zarr(array, store, group="T18SVG")
 
 
@@ -689,24 +715,24 @@ def test_s3(s3_bucket: str) -> None:
     array = make_array((2, 12, 96, 84)).chunk({"time": 1, "band": -1, "y": 48, "x": 48})
     check_store(store)
     assert bucket.find(s3_bucket) == []
-    with pytest.raises(StoreError, match="no Zarr store"):
+    with refused("store", kind=StoreError, naming=(store,)):
         open_zarr(store)
     to_zarr(array, store, group="T18SVG")
     to_zarr(array.isel(time=[1]), store, group="T48QUE")
-    with pytest.raises(StoreError, match="exists"):
+    with refused("overwrite", "resume", kind=StoreError, naming=(store,)):
         to_zarr(array, store, group="T18SVG")
     to_zarr(array, store, group="T18SVG", overwrite=True)
-    assert_same(open_zarr(store, "T18SVG"), array)
-    assert_same(open_zarr(store, "T48QUE"), array.isel(time=[1]))
-    with pytest.raises(StoreError, match="groups present: 'T18SVG', 'T48QUE'"):
+    assert_same(open_zarr(store, group="T18SVG"), array)
+    assert_same(open_zarr(store, group="T48QUE"), array.isel(time=[1]))
+    with refused("store", "group", kind=StoreError, naming=("T18SVG", "T48QUE")):
         open_zarr(store)
-    with pytest.raises(StoreError, match=r"s3://nosuchbucket/a\.zarr"):
+    with refused("store", kind=StoreError, naming=("s3://nosuchbucket/a.zarr",)):
         check_store("s3://nosuchbucket/a.zarr")
-    with pytest.raises(StoreError, match=r"s3://nosuchbucket/a\.zarr"):
+    with refused("store", kind=StoreError, naming=("s3://nosuchbucket/a.zarr",)):
         list_results("s3://nosuchbucket/a.zarr")
     assert list_results(store) == ["T18SVG", "T48QUE"]
-    with pytest.raises(StoreError, match="are read lazily from"):
-        to_zarr(open_zarr(store, "T18SVG"), f"{store}/", group="T18SVG", overwrite=True)
+    with refused("data", kind=StoreError):
+        to_zarr(open_zarr(store, group="T18SVG"), f"{store}/", group="T18SVG", overwrite=True)
     s3fs.S3FileSystem.clear_instance_cache()
 
 
@@ -717,7 +743,7 @@ def test_chunks_tell_whether_and_how_they_were_written(tmp_path: Path) -> None:
     array = make_array((2, 12, 96, 84)).chunk({"time": 1, "band": -1, "y": 48, "x": 42})
     to_zarr(array[:1], tmp_path / "a.zarr", group="T18SVG")
     to_zarr(array.assign_attrs(s2pipe_method="glp"), tmp_path / "a.zarr", group="T18SVG", resume=True, refit=True)
-    table = list_chunks(tmp_path / "a.zarr", "T18SVG")
+    table = list_chunks(tmp_path / "a.zarr", group="T18SVG")
     assert len(table) == 8
     assert table["written"].all()
     assert table.groupby("time")["method"].unique().map(list).tolist() == [["bicubic"], ["glp"]]
@@ -734,8 +760,8 @@ def test_chunks_of_a_cube_that_was_not_written_to_its_end(tmp_path: Path) -> Non
 
 
 def test_chunks_of_what_is_no_result(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no Zarr store"):
+    with refused("store", kind=StoreError, naming=(tmp_path / "a.zarr",)):
         list_chunks(tmp_path / "a.zarr")
     to_zarr(make_array(), tmp_path / "a.zarr", group="T18SVG")
-    with pytest.raises(StoreError, match="groups present: 'T18SVG'"):
+    with refused("store", "group", kind=StoreError, naming=("T18SVG",)):
         list_chunks(tmp_path / "a.zarr")
