@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from s2pipe.methods import list_methods
     from s2pipe.methods.saving import load_sharpener, save_sharpener
     from s2pipe.physics.sensor import Sensor
-    from s2pipe.quality.consistency import check_consistency
+    from s2pipe.quality.consistency import measure_consistency
     from s2pipe.quality.evaluation import evaluate
-    from s2pipe.quality.registration import check_geometry, check_registration, repair_registration
+    from s2pipe.quality.registration import measure_geometry, measure_registration, repair_registration
     from s2pipe.store.zarr_io import list_chunks, open_zarr, to_zarr
 
 __version__ = version("s2pipe")
@@ -34,9 +34,6 @@ __all__ = [
     "S2PipeError",
     "Sensor",
     "StoreError",
-    "check_consistency",
-    "check_geometry",
-    "check_registration",
     "evaluate",
     "fit",
     "from_arrays",
@@ -45,6 +42,9 @@ __all__ = [
     "list_methods",
     "load",
     "load_sharpener",
+    "measure_consistency",
+    "measure_geometry",
+    "measure_registration",
     "open_zarr",
     "repair_registration",
     "save_sharpener",
@@ -57,9 +57,6 @@ __all__ = [
 
 _HOME = {
     "Sensor": "physics.sensor",
-    "check_consistency": "quality.consistency",
-    "check_geometry": "quality.registration",
-    "check_registration": "quality.registration",
     "evaluate": "quality.evaluation",
     "fit": "engine.sharpening",
     "from_arrays": "inputs.arrays",
@@ -68,6 +65,9 @@ _HOME = {
     "list_methods": "methods",
     "load": "inputs.load",
     "load_sharpener": "methods.saving",
+    "measure_consistency": "quality.consistency",
+    "measure_geometry": "quality.registration",
+    "measure_registration": "quality.registration",
     "open_zarr": "store.zarr_io",
     "repair_registration": "quality.registration",
     "save_sharpener": "methods.saving",

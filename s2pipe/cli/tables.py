@@ -58,17 +58,17 @@ def items_table(items: pystac.ItemCollection) -> Table:
     return table
 
 
-def what_was_judged(scene: SceneFile, *, protocol: str, gsd: int, told: str | None) -> str:
+def what_was_judged(scene: SceneFile, *, sensor: str, gsd: int, told: str | None) -> str:
     from s2pipe.core.cube import encoding_of
 
     if scene.reference is None:
         degraded, reference = "degraded by", "what was observed"
     else:
         degraded, reference = "degraded in the file already, supposedly by", "the file's own reference"
-    otherwise = "" if told in (None, protocol) else f"; the methods are told {told}"
+    otherwise = "" if told in (None, sensor) else f"; the methods are told {told}"
     encoding = encoding_of(scene.cube)
     return (
-        f"{redact(scene.name)}, protocol {protocol}, gsd {gsd}: all bands are {degraded} {DEGRADED_BY[protocol]}{otherwise}; "
+        f"{redact(scene.name)}, sensor {sensor}, gsd {gsd}: all bands are {degraded} {DEGRADED_BY[sensor]}{otherwise}; "
         f"the {gsd} m bands, sharpened back, are held against {reference}; "
         f"reflectance = number * {encoding.scale:g} + {encoding.offset:g}"
     )

@@ -37,7 +37,7 @@ def sharpen(
     data: xr.DataTree | xr.DataArray,
     method: str | Method | Sharpener = "mtf-resnet",
     *,
-    sensor: Sensor | None = None,
+    sensor: Sensor | str | None = None,
     bands: Sequence[str] | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -58,8 +58,9 @@ def sharpen(
         method's halo; they are those of the result, but that chunks thinner than twice the halo are joined.
     method : str, Method or Sharpener
         A name from `list_methods`, a recipe, or a Sharpener that `fit` gave, which is used as it is.
-    sensor : Sensor, optional
-        What degraded the coarse bands; default: the block-centred MTF operator.
+    sensor : Sensor or str, optional
+        What degraded the coarse bands, or its name: ``"centre"``, ``"corner"`` or ``"box"``; default: the block-centred MTF
+        operator.
     bands : sequence of str, optional
         Bands to return; default: all of `data`. Without a 60 m band among them the 60 m bands are not used either.
     device : str
@@ -143,7 +144,7 @@ def fit(
     data: xr.DataTree | xr.DataArray,
     method: str | Method = "mtf-resnet",
     *,
-    sensor: Sensor | None = None,
+    sensor: Sensor | str | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
@@ -251,20 +252,21 @@ def _all_bands(cube: xr.DataTree) -> tuple[str, ...]:
 
 
 def _refuse_fit_arguments(
-    sharpener: Sharpener, sensor: Sensor | None, checkpoint: str | Path | None, fit_options: dict[str, Any]
+    sharpener: Sharpener, sensor: Sensor | str | None, checkpoint: str | Path | None, fit_options: dict[str, Any]
 ) -> None:
     if options := [*fit_options, *(["checkpoint"] if checkpoint is not None else [])]:
         raise InputError(f"options {', '.join(options)} cannot be set on a fitted Sharpener; give them to s2pipe.fit")
-    if sensor is None and sharpener.sensor.protocol != "centre":
+    if sensor is None and sharpener.sensor.name != "centre":
         log.warning(
             "the Sharpener was fitted for the sensor %r, which is not what Sentinel-2's own pixels come from; results may be "
             "shifted: say sensor= to state that you mean it",
-            sharpener.sensor.protocol,
+            sharpener.sensor.name,
         )
-    if sensor is not None and as_sensor(sensor) != sharpener.sensor:
-        other = " of another mtf" if sensor.protocol == sharpener.sensor.protocol else ""
+    if sensor is not None and (told := as_sensor(sensor)) != sharpener.sensor:
+        other = " of another mtf" if told.name == sharpener.sensor.name else ""
         raise InputError(
-            f"the Sharpener was fitted for the sensor {sharpener.sensor.protocol!r}{other}, not {sensor.protocol!r}; fit again"
+            f"the Sharpener was fitted for the sensor {sharpener.sensor.name!r}{other}, not {told.name!r}; fit again",
+            argument="sensor",
         )
 
 

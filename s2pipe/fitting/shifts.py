@@ -46,7 +46,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def shifts_of(windows: Sequence[Window], bands: Mapping[int, Sequence[str]]) -> pd.DataFrame:
-    """What `check_registration` returns, of windows read before and the names of their bands by GSD."""
+    """What `measure_registration` returns, of windows read before and the names of their bands by GSD."""
     clear = [window for window in windows if not is_clouded(window)]
     pairs = {gsd: [_observed_pair(window, gsd) for window in clear] for gsd in bands if gsd > 10}
     table = table_of_shifts(pairs, bands)
@@ -61,7 +61,7 @@ def warn_if_misregistered(windows: Sequence[Window], bands: Mapping[int, Sequenc
         typical = table.groupby("gsd")[["dy", "dx"]].median().dropna()
         log.warning(
             "bands are shifted against the 10 m bands, %s 10 m pixels along y and x: s2pipe.repair_registration(data) repairs "
-            "whole pixels that all bands of a resolution share, s2pipe.check_registration(data) tells each band's shift",
+            "whole pixels that all bands of a resolution share, s2pipe.measure_registration(data) tells each band's shift",
             " and ".join(f"those of {gsd} m by ({dy:.1f}, {dx:.1f})" for gsd, dy, dx in typical.itertuples()),
         )
 

@@ -75,8 +75,8 @@ def check_same_fit(
     assert isinstance(kept, TorchSharpener)  # no other is kept
     name = getattr(method, "name", type(method).__name__)  # a recipe from elsewhere needs none
     options: dict[str, Any] = stated_options(method) if is_dataclass(method) else {}
-    asked = {"method": name, "sensor": sensor.protocol, "mtf": sensor.mtf, "seed": seed, **options}
-    had = {"method": kept.method, "sensor": kept.sensor.protocol, "mtf": kept.sensor.mtf, "seed": kept.seed, **kept.options}
+    asked = {"method": name, "sensor": sensor.name, "mtf": sensor.mtf, "seed": seed, **options}
+    had = {"method": kept.method, "sensor": kept.sensor.name, "mtf": kept.sensor.mtf, "seed": kept.seed, **kept.options}
     if precision != "auto" and METHODS[kept.method].bfloat16:
         asked["precision"], had["precision"] = precision, kept.precision
     differences = [

@@ -180,7 +180,7 @@ class TorchSharpener:
         stated: dict[str, Any] = {
             "method": self.method,
             "options": self.options,
-            "sensor": self.sensor.protocol,
+            "sensor": self.sensor.name,
             "seed": self.seed,
             "precision": self.precision,
             "weights_sha256": self.weights_sha256,

@@ -45,7 +45,7 @@ def save_sharpener(sharpener: Sharpener, path: str | Path) -> None:
         "options": sharpener.options,
         "seed": sharpener.seed,
         "precision": sharpener.precision,
-        "sensor": {"protocol": sharpener.sensor.protocol, "mtf": sharpener.sensor.mtf},
+        "sensor": {"name": sharpener.sensor.name, "mtf": sharpener.sensor.mtf},
         "bands_in": sharpener.bands_in,
         "bands_out": sharpener.bands_out,
         "halo": sharpener.halo,
@@ -87,7 +87,9 @@ def load_sharpener(path: str | Path) -> Sharpener:
 
 
 def _fields(stated: Mapping[str, Any]) -> dict[str, Any]:
-    sensor = Sensor(protocol=stated["sensor"]["protocol"], mtf=tuple((band, mtf) for band, mtf in stated["sensor"]["mtf"]))
+    about = stated["sensor"]
+    name = about.get("name") or about["protocol"]  # as earlier versions called it
+    sensor = Sensor(name=name, mtf=tuple((band, mtf) for band, mtf in about["mtf"]))
     names = {name: tuple(stated[name]) for name in ("bands_in", "bands_out", "bicubic_bands")}
     stated = {"precision": "float32", **stated}  # what an earlier version wrote states none
     if stated["precision"] not in get_args(Precision):

@@ -22,8 +22,8 @@ from s2pipe.inputs.dataarray import as_cube
 from s2pipe.physics.sensor import Sensor, as_sensor
 
 
-def check_consistency(
-    sharp: xr.DataArray, data: xr.DataTree | xr.DataArray, *, sensor: Sensor | None = None, seed: int = 0
+def measure_consistency(
+    sharp: xr.DataArray, data: xr.DataTree | xr.DataArray, *, sensor: Sensor | str | None = None, seed: int = 0
 ) -> pd.DataFrame:
     """How far sharpened bands, degraded again, are from what was observed.
 
@@ -36,8 +36,9 @@ def check_consistency(
         What `s2pipe.sharpen` returned.
     data : xarray.DataTree or xarray.DataArray
         The cube, or the 10 m DataArray, that it was made of.
-    sensor : Sensor, optional
-        What degraded the coarse bands; default: what `sharp` says it was sharpened for, else the block-centred MTF operator.
+    sensor : Sensor or str, optional
+        What degraded the coarse bands, or its name; default: what `sharp` says it was sharpened for, else the block-centred
+        MTF operator.
     seed : int
         Of the sampling.
 
@@ -52,20 +53,20 @@ def check_consistency(
     InputError
         If `sharp` is no sharpened scene, or not of `data`, or the data hold nodata only.
     """
-    sensor = as_sensor(sensor, default=_stated_sensor(sharp))
+    operator = as_sensor(sensor, default=_stated_sensor(sharp))
     sample = sample_sharpened(sharp, data, seed=seed)
     tables = []
     for gsd in (20, 60):
         bands = [band for band in bands_at(sample.bands[10], gsd) if band in sample.bands.get(gsd, ())]
         if bands:
-            tables.append(_consistency(sample, gsd, bands, sensor))
+            tables.append(_consistency(sample, gsd, bands, operator))
     return pd.concat(tables)
 
 
 def _stated_sensor(sharp: Any) -> Sensor:
     attrs = getattr(sharp, "attrs", {})
     mtf = json.loads(attrs["s2pipe_mtf"]) if "s2pipe_mtf" in attrs else dict(Sensor().mtf)
-    return Sensor(protocol=attrs.get("s2pipe_sensor", "centre"), mtf=tuple(mtf.items()))
+    return Sensor(name=attrs.get("s2pipe_sensor", "centre"), mtf=tuple(mtf.items()))
 
 
 def _consistency(sample: Sample, gsd: int, bands: list[str], sensor: Sensor) -> pd.DataFrame:

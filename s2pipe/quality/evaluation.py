@@ -27,7 +27,7 @@ from s2pipe.fitting.shifts import warn_if_misregistered
 from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods import METHODS, Method, Sharpener, get_method
 from s2pipe.methods.base import FitContext, TorchSharpener
-from s2pipe.physics.sensor import Protocol, Sensor, as_sensor
+from s2pipe.physics.sensor import Sensor, as_sensor
 from s2pipe.quality.plot import busiest_part, check_picture_path, save_evaluation
 from s2pipe.quality.reduced import Reduced, reduce_scene, with_reference
 
@@ -37,7 +37,7 @@ ALL = "all"
 """In place of a method's name: every method of the table that can run."""
 
 COLUMNS = (
-    "method", "protocol", "gsd", "band", "sre_db", "rmse", "ssim", "uiqi", "sam_deg", "ergas", "seconds", "in_sample",
+    "method", "sensor", "gsd", "band", "sre_db", "rmse", "ssim", "uiqi", "sam_deg", "ergas", "seconds", "in_sample",
     "interpolated",
 )  # fmt: skip
 
@@ -82,11 +82,11 @@ def evaluate(
     data: xr.DataTree | xr.DataArray,
     methods: str | Method | Sharpener | Sequence[str | Method | Sharpener],
     *,
-    protocol: Protocol = "centre",
+    sensor: Sensor | str = "centre",
+    told: Sensor | str | None = None,
     gsd: int = 20,
     crop: int = 2,
-    sensor: Sensor | None = None,
-    reference: npt.NDArray[Any] | None = None,
+    reference: npt.NDArray[np.generic] | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
@@ -110,16 +110,16 @@ def evaluate(
         little to be fitted on, and which it therefore interpolated, are marked in the column ``interpolated``. The name
         ``"all"`` stands for every method of `list_methods` that is not named beside it. One of these that cannot run on this
         scene, or without its options, is left out, and a warning says why; a method that is named raises its error.
-    protocol : {"centre", "corner", "box"}
-        What degrades the scene, see `Sensor`.
+    sensor : Sensor or str
+        What degrades the scene, or its name: ``"centre"``, ``"corner"`` or ``"box"``.
+    told : Sensor or str, optional
+        What the methods are told of the degradation; default: the truth. Another shows what a wrong statement costs.
     gsd : {20, 60}
         Resolution of the bands that are judged.
     crop : int
         Pixels left out beside each edge of the reference.
-    sensor : Sensor, optional
-        What the methods are told of the degradation; default: the truth. Another shows what a wrong statement costs.
     reference : ndarray, (band, y, x), optional
-        For a scene that came degraded, by the ratio of `gsd` and as `protocol` says: its bands of `gsd` as observed, on the
+        For a scene that came degraded, by the ratio of `gsd` and as `sensor` says: its bands of `gsd` as observed, on the
         grid of its 10 m bands and in its numbers. The scene is then neither degraded nor cropped.
     seed, device, precision
         As for `sharpen`.
@@ -134,7 +134,7 @@ def evaluate(
     Returns
     -------
     pandas.DataFrame
-        A row for each method and band, and one with ``band="all"``. Columns: ``method``, ``protocol``, ``gsd``, ``band``,
+        A row for each method and band, and one with ``band="all"``. Columns: ``method``, ``sensor``, ``gsd``, ``band``,
         ``sre_db`` (dB), ``rmse`` (reflectance), ``ssim``, ``uiqi``, ``sam_deg`` (degrees), ``ergas``, ``seconds`` (fit and
         sharpening), ``in_sample``, ``interpolated``. On the rows of all bands SRE, SSIM and UIQI are means over the bands, RMSE
         is that of all bands together; SAM and ERGAS stand there only. ``attrs["left_out"]`` is a dict of the methods that were
@@ -149,9 +149,9 @@ def evaluate(
     if plot is not None:
         check_picture_path(plot)
     cube = as_cube(data)
-    operator = Sensor.named(protocol)
-    told = as_sensor(sensor, default=operator)
-    context = fit_context(sensor=told, seed=seed, device=device, precision=precision, progress=progress)
+    operator = as_sensor(sensor)
+    stated = as_sensor(told, default=operator, argument="told")
+    context = fit_context(sensor=stated, seed=seed, device=device, precision=precision, progress=progress)
     left_out: dict[str, str] = {}
     given = list(methods) if isinstance(methods, (list, tuple)) else [methods]
     candidates = [_in_precision(candidate, precision) for candidate in _candidates(given, fit_options, left_out)]
@@ -179,14 +179,14 @@ def score(
     methods: Sequence[Method | Sharpener],
     *,
     crop: int = 2,
-    sensor: Sensor,
+    told: Sensor,
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """The table of `evaluate` for a scene that is reduced already."""
-    context = fit_context(sensor=sensor, seed=seed, device=device, precision=precision, progress=progress)
+    context = fit_context(sensor=told, seed=seed, device=device, precision=precision, progress=progress)
     candidates = _numbered([_in_precision(Candidate(label=_label(method), method=method), precision) for method in methods])
     judged = judge(reduced, candidates, context, crop=crop, device=device, left_out={})
     return pd.concat([result.scores for result in judged], ignore_index=True)
@@ -302,10 +302,11 @@ def _check_method(method: Any, reduced: Reduced, sensor: Sensor, device: str) ->
         check_fit(reduced.cube, as_method(method, {}), sensor)
         return
     if method.sensor != sensor:
-        other = " of another mtf" if method.sensor.protocol == sensor.protocol else ""
+        other = " of another mtf" if method.sensor.name == sensor.name else ""
         raise InputError(
-            f"the Sharpener {_label(method)} was fitted for the sensor {method.sensor.protocol!r}{other}, but the methods are "
-            f"told {sensor.protocol!r}; fit it anew, give another protocol=, or state its sensor= to measure what that costs"
+            f"the Sharpener {_label(method)} was fitted for the sensor {method.sensor.name!r}{other}, but the methods are "
+            f"told {sensor.name!r}; fit it anew, give another sensor=, or state its own as told= to measure what that costs",
+            argument=("sensor", "told"),
         )
     _judged_bands(reduced, method, device)  # which refuses a Sharpener of other bands, and computes nothing yet
 
@@ -337,7 +338,7 @@ def compare(reduced: Reduced, estimate: npt.NDArray[np.float32], *, crop: int) -
         "sam_deg": metrics.sam(*spectra),
         "ergas": metrics.ergas(*spectra, reduced.gsd // 10),
     }
-    return pd.DataFrame([*rows, together]).assign(protocol=reduced.protocol, gsd=reduced.gsd)
+    return pd.DataFrame([*rows, together]).assign(sensor=reduced.sensor, gsd=reduced.gsd)
 
 
 def _band_row(

@@ -146,7 +146,7 @@ def draw_evaluation(scores: pd.DataFrame, truth: xr.DataArray, estimates: Mappin
     sre = scores.pivot(index="method", columns="band", values="sre_db")[list(scores["band"].unique())]
     sre = sre.sort_values("all", ascending=False)
     titles = _titles(scores)
-    protocol, gsd = scores["protocol"].iloc[0], int(scores["gsd"].iloc[0])
+    sensor, gsd = scores["sensor"].iloc[0], int(scores["gsd"].iloc[0])
     rows = -(-(1 + len(sre)) // MOST_COLUMNS)
     columns = -(-(1 + len(sre)) // rows)
     cell = min(2.0, 10.5 / columns)  # inches
@@ -154,7 +154,7 @@ def draw_evaluation(scores: pd.DataFrame, truth: xr.DataArray, estimates: Mappin
     figure = Figure(figsize=(max(columns * cell, 7), sum(heights)), layout="constrained", facecolor="white")
     panels: Any = figure.subfigures(2, 1, height_ratios=heights)  # matplotlib's stubs know of one panel only
     above, below = panels
-    above.suptitle(f"The {gsd} m bands, sharpened one scale lower (protocol {protocol})", fontsize=11)
+    above.suptitle(f"The {gsd} m bands, sharpened one scale lower (sensor {sensor})", fontsize=11)
     _draw_sre(above.subplots(), sre.rename(index=titles))
     _draw_parts(below, truth, {titles[name]: estimates[name] for name in sre.index}, rows=rows, columns=columns, gsd=gsd)
     return figure

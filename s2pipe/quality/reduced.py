@@ -37,14 +37,14 @@ class Reduced:
         The observed bands of `gsd`, float32 reflectance with NaN, on the grid of the cube's 10 m node.
     gsd : int
         20 or 60.
-    protocol : str
-        What degraded the cube.
+    sensor : str
+        Name of what degraded the cube.
     """
 
     cube: xr.DataTree
     reference: npt.NDArray[np.float32]
     gsd: int
-    protocol: str
+    sensor: str
 
     @cached_property
     def fingerprint(self) -> npt.NDArray[np.uint64]:
@@ -78,7 +78,7 @@ def reduce_scene(cube: xr.DataTree, operator: Sensor, gsd: int) -> Reduced:
     lower = {
         node_name(own): _node(_degrade(array, operator, bands[own], ratio), bands[own], own) for own, array in observed.items()
     }
-    return Reduced(cube=xr.DataTree.from_dict(lower), reference=observed[gsd], gsd=gsd, protocol=operator.protocol)
+    return Reduced(cube=xr.DataTree.from_dict(lower), reference=observed[gsd], gsd=gsd, sensor=operator.name)
 
 
 def with_reference(cube: xr.DataTree, reference: npt.NDArray[Any], operator: Sensor, gsd: int) -> Reduced:
@@ -101,7 +101,7 @@ def with_reference(cube: xr.DataTree, reference: npt.NDArray[Any], operator: Sen
     if (reference.dtype.kind == "f") == encoding.is_integer:
         raise InputError(f"reference is {reference.dtype}, and the scene holds {encoding.dtype}; give both in the same numbers")
     lower = {node_name(own): _node(encoding.decode(np.asarray(array.data[0])), bands[own], own) for own, array in arrays.items()}
-    return Reduced(cube=xr.DataTree.from_dict(lower), reference=encoding.decode(reference), gsd=gsd, protocol=operator.protocol)
+    return Reduced(cube=xr.DataTree.from_dict(lower), reference=encoding.decode(reference), gsd=gsd, sensor=operator.name)
 
 
 def _nodes_to_judge(cube: xr.DataTree, gsd: int) -> dict[int, xr.DataArray]:

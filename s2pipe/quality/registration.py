@@ -22,7 +22,7 @@ from s2pipe.quality.consistency import sample_sharpened
 log = logging.getLogger(__name__)
 
 
-def check_registration(data: xr.DataTree | xr.DataArray, *, seed: int = 0) -> pd.DataFrame:
+def measure_registration(data: xr.DataTree | xr.DataArray, *, seed: int = 0) -> pd.DataFrame:
     """The shift of every coarse band against the 10 m bands.
 
     Measured on windows sampled from all dates together; nothing else is read. Gradients of a band are regressed on those of
@@ -77,7 +77,7 @@ def repair_registration(data: xr.DataTree | xr.DataArray) -> xr.DataTree:
         resolutions, shifted so, do not tile each other; or if too little is left.
     """
     cube = as_cube(data)
-    shifts = _common_shifts(check_registration(cube))
+    shifts = _common_shifts(measure_registration(cube))
     if not any(any(shift) for shift in shifts.values()):
         log.info("nothing is cropped: no resolution is shifted by a whole pixel, and a fraction of one stays as it is")
         return cube
@@ -95,7 +95,7 @@ def _common_shifts(table: pd.DataFrame) -> dict[int, tuple[int, int]]:
     """The whole shift (dy, dx) that the bands of each resolution share."""
     if unknown := [str(band) for band in table.index[table["dy"].isna()]]:
         raise InputError(
-            f"the shift of {', '.join(unknown)} cannot be measured (flat, clouded or too small, see s2pipe.check_registration); "
+            f"the shift of {', '.join(unknown)} cannot be measured (flat, clouded or too small, see s2pipe.measure_registration); "
             "leave these bands out, or give a clearer or larger scene"
         )
     shared = {}
@@ -144,10 +144,10 @@ def _place(array: xr.DataArray, fine: xr.DataArray, ratio: int) -> xr.DataArray:
     return array
 
 
-def check_geometry(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | None = None, *, seed: int = 0) -> pd.DataFrame:
+def measure_geometry(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | None = None, *, seed: int = 0) -> pd.DataFrame:
     """The shift of every sharpened band against the 10 m bands.
 
-    Measured as `check_registration` does, but on the 10 m grid, on windows of `sharp` only. Band and 10 m bands are blurred
+    Measured as `measure_registration` does, but on the 10 m grid, on windows of `sharp` only. Band and 10 m bands are blurred
     alike before, by a Gaussian of half the band's GSD: finer than that, a band has what a method copied from the 10 m bands,
     which is not shifted, or the artefacts of interpolation, which are shifted anyhow.
 
@@ -164,7 +164,7 @@ def check_geometry(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | None 
     -------
     pandas.DataFrame
         One row for each sharpened band, indexed by ``band``: ``gsd`` in metres; ``dy``, ``dx`` and ``r2`` as
-        `check_registration` has them. With `data` also ``observed_dy`` and ``observed_dx``, the shift of the band before it was
+        `measure_registration` has them. With `data` also ``observed_dy`` and ``observed_dx``, the shift of the band before it was
         sharpened, and ``relative_dy`` and ``relative_dx``, the shift against that.
 
     Raises

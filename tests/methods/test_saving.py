@@ -16,7 +16,7 @@ from s2pipe.core.tensor_files import read_tensors, write_tensors
 from s2pipe.methods.base import TorchSharpener
 from s2pipe.methods.saving import KIND
 
-OWN_MTF = Sensor(protocol="corner", mtf=tuple((band, 0.2 + 0.01 * i) for i, band in enumerate(BANDS)))
+OWN_MTF = Sensor(name="corner", mtf=tuple((band, 0.2 + 0.01 * i) for i, band in enumerate(BANDS)))
 
 
 def fit(cube, method, **options):

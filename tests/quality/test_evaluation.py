@@ -25,7 +25,7 @@ from s2pipe.quality.reduced import reduce_scene
 from s2pipe.simulation.landscape import simulate_scene
 
 COLUMNS = [
-    *("method", "protocol", "gsd", "band", "sre_db", "rmse", "ssim", "uiqi", "sam_deg", "ergas", "seconds"),
+    *("method", "sensor", "gsd", "band", "sre_db", "rmse", "ssim", "uiqi", "sam_deg", "ergas", "seconds"),
     *("in_sample", "interpolated"),
 ]
 
@@ -90,7 +90,7 @@ def repaired(data_dir):
     ],
 )
 def test_figures_are_those_measured_elsewhere(repaired, name, protocol, expected):
-    table = overall(evaluate(repaired[name], list(expected), protocol=protocol, sensor=Sensor.named("centre")))
+    table = overall(evaluate(repaired[name], list(expected), sensor=protocol, told="centre"))
     for method, (sre, sam, ergas) in expected.items():
         assert table.loc[method, "sre_db"] == pytest.approx(sre, abs=0.02)
         assert table.loc[method, "sam_deg"] == pytest.approx(sam, abs=0.002)
@@ -99,13 +99,13 @@ def test_figures_are_those_measured_elsewhere(repaired, name, protocol, expected
 
 def test_the_raw_scene_under_corner_gives_the_known_figures_and_a_warning(data_dir, caplog):
     raw = paper_scene(data_dir, "iceland")
-    table = overall(evaluate(raw, ["bicubic", "glp"], protocol="corner", sensor=Sensor.named("centre")))
+    table = overall(evaluate(raw, ["bicubic", "glp"], sensor="corner", told="centre"))
     assert table["sre_db"].to_dict() == pytest.approx({"bicubic": 21.49, "glp": 25.97}, abs=0.02)
     assert "s2pipe.repair_registration(data) repairs" in caplog.text
 
 
 def test_told_the_truth_glp_loses_nothing_under_box(repaired):
-    table = overall(evaluate(repaired["iceland"], ["glp"], protocol="box"))
+    table = overall(evaluate(repaired["iceland"], ["glp"], sensor="box"))
     assert table.loc["glp", "sre_db"] == pytest.approx(31.07, abs=0.02)
 
 
@@ -118,11 +118,11 @@ def test_a_repaired_scene_is_not_warned_of(repaired, caplog):
 
 
 def test_the_table_has_a_row_for_each_method_and_band_and_one_for_all(cube):
-    table = evaluate(cube, ["bicubic", "glp"], protocol="box")
+    table = evaluate(cube, ["bicubic", "glp"], sensor="box")
     assert list(table.columns) == COLUMNS
     bands = [*BANDS_BY_GSD[20], "all"]
     assert list(zip(table["method"], table["band"], strict=True)) == [(m, b) for m in ("bicubic", "glp") for b in bands]
-    assert set(table["protocol"]) == {"box"} and set(table["gsd"]) == {20}
+    assert set(table["sensor"]) == {"box"} and set(table["gsd"]) == {20}
     assert table["in_sample"].dtype == bool and (table["seconds"] > 0).all()
     assert np.isfinite(table[["sre_db", "rmse", "ssim", "uiqi"]]).all(axis=None)
     spectral = table.set_index("band")[["sam_deg", "ergas"]]
@@ -144,7 +144,7 @@ def test_bicubic_is_scored_as_by_hand(protocol, gsd):
     observed = (scene[f"r{gsd}m"]["reflectance"].values[0] * 1e-4 - 0.1).astype(np.float32)
     lower = sensor.degrade(torch.from_numpy(observed), BANDS_BY_GSD[gsd], ratio)
     x, xh = (array[:, 3:-3, 3:-3] for array in (observed, sensor.upsample(lower, ratio).numpy()))
-    table = evaluate(scene, "bicubic", protocol=protocol, gsd=gsd, crop=3).set_index("band")
+    table = evaluate(scene, "bicubic", sensor=protocol, gsd=gsd, crop=3).set_index("band")
     for band, *pair in zip(BANDS_BY_GSD[gsd], x, xh, strict=True):
         expected = [metric(*pair) for metric in (metrics.sre, metrics.rmse, metrics.ssim, metrics.uiqi)]
         assert table.loc[band, ["sre_db", "rmse", "ssim", "uiqi"]].tolist() == pytest.approx(expected, rel=1e-4)
@@ -396,7 +396,7 @@ def test_no_method_is_handed_anything_that_follows_the_reference(cube, gsd, esti
     for scene in (reduced, with_noise(reduced)):
         recorder = RecordingMethod()
         fitted = RecordingSharpener(sensor=Sensor(), bands_in=tuple(BANDS), bands_out=BANDS_BY_GSD[gsd], handed=recorder.handed)
-        score(scene, [recorder, fitted], sensor=Sensor(), progress=quiet)
+        score(scene, [recorder, fitted], told=Sensor(), progress=quiet)
         handed.append(recorder.handed)
     assert_identical(*handed)
     assert_identical(estimates[:2], estimates[2:])
@@ -416,7 +416,7 @@ def test_nor_when_the_scene_comes_with_its_reference(cube):
 def test_no_estimate_follows_the_reference(cube, method, estimates):
     reduced = reduce_scene(cube, Sensor(), 20)
     for scene in (reduced, with_noise(reduced)):
-        score(scene, [get_method(method, **quick_options(method))], sensor=Sensor(), progress=quiet)
+        score(scene, [get_method(method, **quick_options(method))], told=Sensor(), progress=quiet)
     assert_identical(*estimates)
 
 
@@ -493,9 +493,9 @@ def test_a_sharpener_for_another_sensor_is_refused_unless_that_is_stated(simulat
     corner = fit(simulated, "glp", sensor=Sensor.named("corner"))
     with pytest.raises(InputError, match="glp was fitted for the sensor 'corner', but the methods are told 'centre'; fit it"):
         evaluate(simulated, [corner])
-    for protocol, sensor in (("corner", None), ("centre", Sensor.named("corner"))):
-        table = evaluate(simulated, [corner], protocol=protocol, sensor=sensor)
-        assert set(table["protocol"]) == {protocol}
+    for sensor, told in (("corner", None), ("centre", "corner")):
+        table = evaluate(simulated, [corner], sensor=sensor, told=told)
+        assert set(table["sensor"]) == {sensor}
 
 
 def test_a_sharpener_for_another_mtf_is_refused(cube):
@@ -506,7 +506,7 @@ def test_a_sharpener_for_another_mtf_is_refused(cube):
 
 def test_a_wrong_statement_of_the_sensor_costs_what_the_truth_does_not(simulated):
     centre, corner, default = (
-        overall(evaluate(simulated, "glp", sensor=sensor))["sre_db"].item()
+        overall(evaluate(simulated, "glp", told=sensor))["sre_db"].item()
         for sensor in (Sensor.named("centre"), Sensor.named("corner"), None)
     )
     assert centre > corner + 1 and default == centre
@@ -548,7 +548,7 @@ def test_a_scene_is_cropped_right_and_bottom(gsd, edge):
 def test_a_scene_that_comes_degraded_with_its_reference_is_scored_alike(cube):
     reduced = reduce_scene(cube, Sensor.named("box"), 20)
     came, degraded = (
-        evaluate(scene, ["bicubic", "glp"], protocol="box", reference=reference)
+        evaluate(scene, ["bicubic", "glp"], sensor="box", reference=reference)
         for scene, reference in ((reduced.cube, reduced.reference), (cube, None))
     )
     assert_frame_equal(without_seconds(came), without_seconds(degraded))

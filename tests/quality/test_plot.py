@@ -70,7 +70,7 @@ def comparison(means, *, in_sample=(), interpolated=(), edge=24):
             for method, mean in means.items()
             for band, offset in zip((*bands, "all"), (-3, -2, -1, 1, 2, 3, 0), strict=True)
         ]
-    ).assign(protocol="box", gsd=20)
+    ).assign(sensor="box", gsd=20)
     scores["in_sample"] = scores["method"].isin(in_sample)
     scores["interpolated"] = scores["method"].isin(interpolated)
     truth = busiest_part(noise(edge=edge))

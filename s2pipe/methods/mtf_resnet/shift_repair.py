@@ -50,7 +50,7 @@ def expected_shift(sensor: Sensor) -> float:
     A corner sensor exists to degrade real scenes. One scale lower its 10 m pixels stand up and left of the ground they cover,
     by a quarter of their edge, and so do the 20 m bands that are to be made.
     """
-    return -0.25 if sensor.protocol == "corner" else 0.0
+    return -0.25 if sensor.name == "corner" else 0.0
 
 
 def moved_window(window: Window, shift: tuple[float, float]) -> Window:

@@ -159,7 +159,7 @@ def test_blocks_hardly_matter(data_dir):
 def test_the_measured_figures_are_met_on_iceland(protocol, figure, data_dir):
     # repaired scene, told centre; with the authors' smoothness the restated method gives 29.36 and 31.24 dB
     cube = s2pipe.repair_registration(read_scene(data_dir / "papers" / "iceland.mat").cube)
-    table = s2pipe.evaluate(cube, "s2sharp", protocol=protocol, sensor=Sensor.named("centre"), progress=lambda *_: None)
+    table = s2pipe.evaluate(cube, "s2sharp", sensor=protocol, told="centre", progress=lambda *_: None)
     assert table.loc[table["band"] == "all", "sre_db"].item() == pytest.approx(figure, abs=0.1)
 
 

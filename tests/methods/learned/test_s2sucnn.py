@@ -214,7 +214,7 @@ def test_training_meets_the_observation_better_and_goes_on_from_a_checkpoint(tmp
         for steps, folder in ((2, tmp_path), (30, tmp_path), (30, None))
     )
     assert resumed.weights_sha256 == whole.weights_sha256 != short.weights_sha256
-    first, last = (s2pipe.check_consistency(s2pipe.sharpen(cube, s), cube)["rmse"].mean() for s in (short, resumed))
+    first, last = (s2pipe.measure_consistency(s2pipe.sharpen(cube, s), cube)["rmse"].mean() for s in (short, resumed))
     assert last < 0.8 * first
 
 
@@ -268,7 +268,7 @@ def geometry(sensor, steps):
     cube = s2pipe.from_arrays(scene.r10m, scene.r20m, scene.r60m, offset=-0.1)
     options = {"steps": steps, "patch": 48, "batch": 1, "learning_rate": 3e-3}
     sharpener = s2pipe.fit(cube, "s2sucnn", sensor=Sensor.named(sensor), progress=quiet, **options)
-    return s2pipe.check_geometry(s2pipe.sharpen(cube, sharpener).compute())
+    return s2pipe.measure_geometry(s2pipe.sharpen(cube, sharpener).compute())
 
 
 @pytest.mark.slow
