@@ -280,11 +280,12 @@ def fit(
 @app.command()
 def evaluate(
     scene: Scene,
-    method: Annotated[
+    methods: Annotated[
         list[str],
         typer.Option(
+            "--method",
             help="Sharpening method, `s2pipe info` lists them, or weights that `s2pipe fit` wrote; repeat to compare. "
-            "`all` stands for every method that can run; the others are named with the reason."
+            "`all` stands for every method that can run; the others are named with the reason.",
         ),
     ],
     sensor: Annotated[
@@ -321,13 +322,12 @@ def evaluate(
     import s2pipe
     from s2pipe.inputs.files import read_scene
 
-    methods = [name_or_weights(given) for given in method]
     read = read_scene(scene, scale=scale, offset=offset)
     if repair and read.reference is not None:
         raise InputError("--repair would crop the scene, but not its own reference; leave it out")
     scores = s2pipe.evaluate(
         s2pipe.repair_registration(read.cube) if repair else read.cube,
-        methods,
+        [name_or_weights(given) for given in methods],
         sensor=sensor,
         told=told,
         gsd=gsd,

@@ -162,7 +162,7 @@ def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:
     # a finer resolution is looked at where nothing was seen in a coarser one
     chosen = next((chosen for gsd in coarsest_first if (chosen := _choose_places(nodes(cube)[gsd], gsd, places))), [])
     if not chosen:
-        raise InputError("the data hold nodata only; choose another date, or a bbox with imagery")
+        raise InputError("the data hold nodata only; choose another date, or a bbox with imagery", argument="data")
     windows = _read_windows(cube, chosen)
     brightness = float(np.median([np.median(window.reflectance[10]) for window in windows]))
     if brightness > BRIGHTEST:
@@ -257,8 +257,11 @@ def unseen_bands(windows: Sequence[Window], names: Mapping[int, Sequence[str]]) 
     fine = range(len(names[10]))
     if not any(window.seen_at(10, {10: fine}).any() for window in windows):
         dead = [band for i, band in enumerate(names[10]) if not any(window.seen[10][i].any() for window in windows)]
-        named = f"10 m bands {', '.join(dead)} hold" if dead else "no pixel was seen in all 10 m bands: they hold"
-        raise InputError(f"{named} nodata only, without which no result is valid; leave them out, or choose another date or bbox")
+        told = f"10 m bands {', '.join(dead)} hold nodata only" if dead else "no pixel is valid in all 10 m bands"
+        raise InputError(
+            f"{told}, and a result is valid only where all of them are; leave bands out, or choose another date or bbox",
+            argument="data",
+        )
     unseen = tuple(
         band
         for gsd, bands in names.items()
@@ -266,7 +269,9 @@ def unseen_bands(windows: Sequence[Window], names: Mapping[int, Sequence[str]]) 
         if gsd > 10 and not any(window.seen_at(gsd, {10: fine, gsd: [i]}).any() for window in windows)
     )
     if len(unseen) == sum(len(bands) for gsd, bands in names.items() if gsd > 10):
-        raise InputError(f"bands {', '.join(unseen)} hold nodata only; choose another date, or a bbox with imagery")
+        raise InputError(
+            f"bands {', '.join(unseen)} hold nodata only; choose another date, or a bbox with imagery", argument="data"
+        )
     if unseen:
         log.warning("bands %s hold nodata only in what was sampled: they are interpolated", ", ".join(unseen))
     return unseen

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from s2pipe.core.errors import InputError
+from s2pipe.core.errors import InputError, errors_about
 from s2pipe.core.progress import Progress
 from s2pipe.core.tensor_files import SUFFIX, read_tensors, tensors_below, write_tensors
 
@@ -54,7 +54,9 @@ class Checkpoint:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"checkpoint={str(folder)!r} is no folder that can be made: {error.strerror}") from None
+            raise InputError(
+                f"checkpoint={str(folder)!r} is no folder that can be made: {error.strerror}", argument="checkpoint"
+            ) from None
         return cls(path=folder / f"{name}{SUFFIX}", identity=identity)
 
 
@@ -122,7 +124,8 @@ def train(
         if state.step > steps:
             raise InputError(
                 f"the checkpoint {checkpoint.path} stands at step {state.step}, beyond steps={steps}; "
-                "give more steps, or another folder"
+                "give more steps, or another folder",
+                argument=("steps", "checkpoint"),
             )
     for step in range(state.step + 1, steps + 1):
         if decay:
@@ -134,7 +137,8 @@ def train(
         if not math.isfinite(value):
             raise InputError(
                 f"the loss of {label} is {value} at step {step}; give a smaller learning_rate than {learning_rate:g}, "
-                "and look for numbers that cannot be reflectance"
+                "and look for numbers that cannot be reflectance",
+                argument=("learning_rate", "data"),
             )
         current.backward()
         optimiser.step()
@@ -147,7 +151,8 @@ def train(
             progress(label, step, steps, value)
     if not all(torch.isfinite(parameter).all() for parameter in network.parameters()):
         raise InputError(
-            f"the weights of {label} are not finite after step {steps}; give a smaller learning_rate than {learning_rate:g}"
+            f"the weights of {label} are not finite after step {steps}; give a smaller learning_rate than {learning_rate:g}",
+            argument="learning_rate",
         )
     if held_out is not None:
         network.load_state_dict(state.best)
@@ -174,15 +179,18 @@ def _save_checkpoint(checkpoint: Checkpoint, network: nn.Module, optimiser: torc
         "best_step": state.best_step,
         "best_loss": state.best_loss,
     }
-    write_tensors(checkpoint.path, tensors, stated, kind=CHECKPOINT_KIND)
+    with errors_about("checkpoint"):
+        write_tensors(checkpoint.path, tensors, stated, kind=CHECKPOINT_KIND)
 
 
 def _load_checkpoint(checkpoint: Checkpoint, network: nn.Module, optimiser: torch.optim.Adam) -> _State:
-    tensors, stated = read_tensors(checkpoint.path, kind=CHECKPOINT_KIND)
+    with errors_about("checkpoint"):
+        tensors, stated = read_tensors(checkpoint.path, kind=CHECKPOINT_KIND)
     if stated["identity"] != checkpoint.identity:
         raise InputError(
             f"the checkpoint {checkpoint.path} is of a training on other data, or with other settings or precision=; "
-            "give another folder, or delete it"
+            "give another folder, or delete it",
+            argument="checkpoint",
         )
     network.load_state_dict(tensors_below(tensors, "network."))
     adam: dict[int, dict[str, Tensor]] = {}

@@ -128,6 +128,21 @@ METHODS: dict[str, Entry] = {
 }
 
 
+def entry_of(name: str, *, argument: str = "method") -> Entry:
+    """The row of the table of the method called `name`.
+
+    Raises
+    ------
+    InputError
+        If no method has this name; it is about `argument`.
+    """
+    if name.endswith(SUFFIX):
+        raise InputError(f"{name} is a file of weights; load it with s2pipe.load_sharpener, and give that", argument=argument)
+    if name not in METHODS:
+        raise InputError(f"unknown method {name!r}; there are {', '.join(METHODS)}", argument=argument)
+    return METHODS[name]
+
+
 def get_method(name: str, **options: Any) -> Method:
     """The method called `name` with its options set.
 
@@ -136,16 +151,13 @@ def get_method(name: str, **options: Any) -> Method:
     InputError
         If no method has this name, or it does not have one of the options; the message lists what there is.
     """
-    if name.endswith(SUFFIX):
-        raise InputError(f"{name} is a file of weights; load it with s2pipe.load_sharpener, and give that")
-    if name not in METHODS:
-        raise InputError(f"unknown method {name!r}; legal methods are {', '.join(METHODS)}")
-    entry = METHODS[name]
-    legal = list(entry.options)
-    if unknown := [option for option in options if option not in legal]:
+    entry = entry_of(name)
+    accepted = list(entry.options)
+    if unknown := [option for option in options if option not in accepted]:
         raise InputError(
             f"method {name!r} has no option {', '.join(map(repr, unknown))}; "
-            + (f"its options are {', '.join(legal)}" if legal else "it has no options")
+            + (f"its options are {', '.join(accepted)}" if accepted else "it has no options"),
+            argument=tuple(unknown),
         )
     method: Method = entry.recipe(**{**entry.preset, **options})
     return method

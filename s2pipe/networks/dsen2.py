@@ -130,14 +130,14 @@ def _check_architecture(path: str | os.PathLike[str], layers: Layers) -> None:
     )
     shapes = {name: [array.shape for array in weights] for name, weights in layers.items()}
     if strange := {name: s for name, s in shapes.items() if [len(shape) for shape in s] != [4, 1] or s[0][-1:] != s[1]}:
-        raise InputError(f"{path} holds layers that are no convolutions, {strange}; {expected}")
+        raise InputError(f"{path} holds layers that are no convolutions, {strange}; {expected}", argument="path")
     kernels = [kernel for kernel, _ in shapes.values()]
     inputs, features, targets = (kernels[0][2], kernels[0][3], kernels[-1][3]) if kernels else (0, 0, 0)
     inner = [(3, 3, features, features)] * (len(kernels) // 2 * 2 - 2)
     if kernels != [(3, 3, inputs, features), *inner, (3, 3, features, targets)]:
-        raise InputError(f"{path} holds the convolutions {_described(kernels)}; {expected}")
+        raise InputError(f"{path} holds the convolutions {_described(kernels)}; {expected}", argument="path")
     if INPUTS.get(targets) != inputs:
-        raise InputError(f"{path} holds a network from {inputs} channels to {targets}; {expected}")
+        raise InputError(f"{path} holds a network from {inputs} channels to {targets}; {expected}", argument="path")
 
 
 def _described(kernels: Sequence[Shape]) -> str:
@@ -153,9 +153,13 @@ def _read_layers(path: str | os.PathLike[str]) -> Layers:
             root = file.get("model_weights", file)
             layers = {name: _read_weights(root[name]) for name in _names(root, "layer_names")}
     except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5 ({error}); give the path of a weights file of Keras") from None
+        raise InputError(
+            f"{path} cannot be read as HDF5 ({error}); give the path of a weights file of Keras", argument="path"
+        ) from None
     except KeyError as error:
-        raise InputError(f"{path} is HDF5, but not laid out as Keras lays out weights: {error.args[0]}") from None
+        raise InputError(
+            f"{path} is HDF5, but not laid out as Keras lays out weights: {error.args[0]}", argument="path"
+        ) from None
     return {name: weights for name, weights in layers.items() if weights}
 
 

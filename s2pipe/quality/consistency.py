@@ -122,7 +122,9 @@ def sample_sharpened(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | Non
     """
     check_whole("seed", seed, least=0)
     if not isinstance(sharp, xr.DataArray) or sharp.dims != DIMS or "band" not in sharp.coords:
-        raise InputError(f"sharp is no DataArray with the dims {DIMS} and named bands; give what s2pipe.sharpen returned")
+        raise InputError(
+            f"sharp is no DataArray with the dims {DIMS} and named bands; give what s2pipe.sharpen returned", argument="sharp"
+        )
     bands = check_bands(band_names(sharp))
     observed = {} if data is None else nodes(as_cube(data))
     if observed:
@@ -131,7 +133,8 @@ def sample_sharpened(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | Non
     known = {band for array in observed.values() for band in band_names(array)} or set(bands)
     if not any(BANDS[band].gsd > 10 and band in known for band in bands) or not (has_fine or observed):
         raise InputError(
-            f"sharp has the bands {', '.join(bands)}; needed are a sharpened one, in data= too, and a 10 m band in either"
+            f"sharp has the bands {', '.join(bands)}; needed are a sharpened one, in data= too, and a 10 m band in either",
+            argument=("sharp", "data"),
         )
     if not has_fine:
         sharp = xr.concat([observed[10], sharp], "band", coords="minimal", compat="override", combine_attrs="override")
@@ -147,5 +150,6 @@ def _check_same_grid(sharp: xr.DataArray, fine: xr.DataArray) -> None:
     if not same_labels or encodings[0] != encodings[1]:
         raise InputError(
             f"sharp has other times, coordinates or units than data: {dict(sharp.sizes)} as {encodings[0]} and "
-            f"{dict(fine.sizes)} as {encodings[1]}; give the cube that sharp was made of"
+            f"{dict(fine.sizes)} as {encodings[1]}; give the cube that sharp was made of",
+            argument=("sharp", "data"),
         )

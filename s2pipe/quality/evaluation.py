@@ -19,13 +19,13 @@ import xarray as xr
 from s2pipe.core import metrics
 from s2pipe.core.checks import check_whole
 from s2pipe.core.cube import bands_by_gsd
-from s2pipe.core.errors import InputError, S2PipeError
+from s2pipe.core.errors import InputError, S2PipeError, errors_about
 from s2pipe.core.progress import Progress, progress_bar
 from s2pipe.engine.sharpening import as_method, check_fit, fit_context, fit_sample, in_precision, is_fitted, sharpen
 from s2pipe.fitting.sampling import Sample
 from s2pipe.fitting.shifts import warn_if_misregistered
 from s2pipe.inputs.dataarray import as_cube
-from s2pipe.methods import METHODS, Method, Sharpener, get_method
+from s2pipe.methods import METHODS, Method, Sharpener, entry_of, get_method
 from s2pipe.methods.base import FitContext, TorchSharpener
 from s2pipe.physics.sensor import Sensor, as_sensor
 from s2pipe.quality.plot import busiest_part, check_picture_path, save_evaluation
@@ -143,7 +143,7 @@ def evaluate(
     Raises
     ------
     InputError
-        If an argument is not legal, the scene is too small, has several dates or no band of `gsd`, its reference has another
+        If an argument is not accepted, the scene is too small, has several dates or no band of `gsd`, its reference has another
         shape, a Sharpener was fitted for another sensor, or no method of ``"all"`` can run.
     """
     if plot is not None:
@@ -166,7 +166,7 @@ def evaluate(
             parts[judged.label] = _image(reduced, judged.estimate).reindex_like(truth)
     if not tables:
         reasons = "; ".join(f"{label}: {reason}" for label, reason in left_out.items())
-        raise InputError(f"no method can run on this scene: {reasons}")
+        raise InputError(f"no method can run on this scene: {reasons}", argument=("methods", "data"))
     scores = pd.concat(tables, ignore_index=True)
     scores.attrs["left_out"] = left_out
     if plot is not None and truth is not None:
@@ -208,7 +208,7 @@ def judge(
     crop = check_whole("crop", crop, least=0)
     height, width = reduced.reference.shape[1:]
     if min(height, width) <= 2 * crop:
-        raise InputError(f"crop={crop} leaves nothing of a reference of {height} x {width} px; give less")
+        raise InputError(f"crop={crop} leaves nothing of a reference of {height} x {width} px; give less", argument="crop")
     ready = []
     for candidate in candidates:
         with _leaving_out(candidate.label, left_out, unless=candidate.required):
@@ -257,13 +257,16 @@ def _judge(candidate: Candidate, reduced: Reduced, sample: Sample, context: FitC
 def _candidates(methods: Sequence[Any], fit_options: Mapping[str, Any], left_out: dict[str, str]) -> list[Candidate]:
     """What was given, `ALL` as the names that it stands for, and each name as its recipe, with those of the options it has."""
     if not methods:
-        raise InputError(f"methods is empty; give names, of {', '.join(METHODS)}, {ALL!r}, Methods or Sharpeners")
+        raise InputError(
+            f"methods is empty; give names, of {', '.join(METHODS)}, {ALL!r}, Methods or Sharpeners", argument="methods"
+        )
     named = [method for method in methods if isinstance(method, str)]
     candidates = []
     for method in methods:
         if not isinstance(method, str):
             candidates.append(Candidate(label=_label(method), method=method))
         elif method != ALL:
+            entry_of(method, argument="methods")
             candidates.append(Candidate(label=method, method=get_method(method, **_own(fit_options, method))))
         else:
             for name in [name for name in METHODS if name not in named]:
@@ -281,11 +284,12 @@ def _own(fit_options: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _refuse_unknown(fit_options: Mapping[str, Any], names: Collection[str]) -> None:
-    legal = {option for name in names for option in _options(name)}
-    if unknown := [option for option in fit_options if option not in legal]:
+    accepted = {option for name in names for option in _options(name)}
+    if unknown := [option for option in fit_options if option not in accepted]:
         raise InputError(
             f"none of the methods named ({', '.join(names) or 'none'}) has the option {', '.join(map(repr, unknown))}; "
-            f"their options are {', '.join(sorted(legal)) or 'none'}"
+            f"their options are {', '.join(sorted(accepted)) or 'none'}",
+            argument=tuple(unknown),
         )
 
 
@@ -299,7 +303,9 @@ def _in_precision(candidate: Candidate, precision: str) -> Candidate:
 
 def _check_method(method: Any, reduced: Reduced, sensor: Sensor, device: str) -> None:
     if isinstance(method, type) or not isinstance(method, Sharpener):
-        check_fit(reduced.cube, as_method(method, {}), sensor)
+        with errors_about("methods"):
+            recipe = as_method(method, {})
+        check_fit(reduced.cube, recipe, sensor)
         return
     if method.sensor != sensor:
         other = " of another mtf" if method.sensor.name == sensor.name else ""
@@ -327,7 +333,8 @@ def compare(reduced: Reduced, estimate: npt.NDArray[np.float32], *, crop: int) -
         dead = ", ".join(name for name, pixels in zip(names, valid, strict=True) if not pixels.any())
         raise InputError(
             f"no pixel is valid in {f'the bands {dead}' if dead else 'all bands at once'} of both reference and estimate; "
-            "choose another date or a clearer part, or leave such bands out"
+            "choose another date or a clearer part, or leave such bands out",
+            argument="data",
         )
     rows = [_band_row(*parts) for parts in zip(names, reference, estimate, valid, strict=True)]
     everywhere = valid.all(axis=0)

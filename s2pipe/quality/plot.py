@@ -114,12 +114,13 @@ def check_picture_path(path: str | Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     path = Path(path)
-    if path.suffix.removeprefix(".").lower() not in (legal := FigureCanvasAgg.get_supported_filetypes()):
-        raise InputError(f"plot {path} must end in one of {', '.join(f'.{suffix}' for suffix in sorted(legal))}")
+    if path.suffix.removeprefix(".").lower() not in (accepted := FigureCanvasAgg.get_supported_filetypes()):
+        endings = ", ".join(f".{suffix}" for suffix in sorted(accepted))
+        raise InputError(f"plot {path} must end in one of {endings}", argument="plot")
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-        raise InputError(f"plot {path}: {path.parent} is no folder that can be written to")
+        raise InputError(f"plot {path}: {path.parent} is no folder that can be written to", argument="plot")
     if path.is_dir():
-        raise InputError(f"plot {path} is a folder; give the path of a picture")
+        raise InputError(f"plot {path} is a folder; give the path of a picture", argument="plot")
 
 
 def save_evaluation(path: str | Path, scores: pd.DataFrame, truth: xr.DataArray, estimates: Mapping[str, xr.DataArray]) -> None:

@@ -68,7 +68,8 @@ def reduce_scene(cube: xr.DataTree, operator: Sensor, gsd: int) -> Reduced:
     if not height or not width:
         raise InputError(
             f"the scene has {arrays[10].sizes['y']} x {arrays[10].sizes['x']} px at 10 m; to be degraded by {ratio} "
-            f"it must have at least {step} x {step} px"
+            f"it must have at least {step} x {step} px",
+            argument="data",
         )
     encoding = encoding_of(cube)
     observed = {
@@ -95,11 +96,15 @@ def with_reference(cube: xr.DataTree, reference: npt.NDArray[Any], operator: Sen
     if reference.shape != expected:
         raise InputError(
             f"reference has the shape {reference.shape}; expected {expected}, the {gsd} m bands on the grid of the 10 m bands; "
-            "change reference= or gsd="
+            "change reference= or gsd=",
+            argument=("reference", "gsd"),
         )
     encoding = encoding_of(cube)
     if (reference.dtype.kind == "f") == encoding.is_integer:
-        raise InputError(f"reference is {reference.dtype}, and the scene holds {encoding.dtype}; give both in the same numbers")
+        raise InputError(
+            f"reference is {reference.dtype}, and the scene holds {encoding.dtype}; give both in the same numbers",
+            argument="reference",
+        )
     lower = {node_name(own): _node(encoding.decode(np.asarray(array.data[0])), bands[own], own) for own, array in arrays.items()}
     return Reduced(cube=xr.DataTree.from_dict(lower), reference=encoding.decode(reference), gsd=gsd, sensor=operator.name)
 
@@ -107,12 +112,14 @@ def with_reference(cube: xr.DataTree, reference: npt.NDArray[Any], operator: Sen
 def _nodes_to_judge(cube: xr.DataTree, gsd: int) -> dict[int, xr.DataArray]:
     """The nodes of a scene of one date that has bands of `gsd`."""
     if check_whole("gsd", gsd, least=10) not in (20, 60):
-        raise InputError(f"gsd={gsd!r} must be 20 or 60")
+        raise InputError(f"gsd={gsd!r} must be 20 or 60", argument="gsd")
     arrays = nodes(cube)
     if gsd not in arrays:
-        raise InputError(f"the data have no {gsd} m bands to judge; they have {', '.join(map(node_name, arrays))}")
+        raise InputError(
+            f"the data have no {gsd} m bands to judge; they have {', '.join(map(node_name, arrays))}", argument=("data", "gsd")
+        )
     if (dates := arrays[10].sizes["time"]) > 1:
-        raise InputError(f"the data have {dates} dates; evaluate one at a time, such as data.isel(time=[0])")
+        raise InputError(f"the data have {dates} dates; evaluate one at a time, such as data.isel(time=[0])", argument="data")
     return arrays
 
 

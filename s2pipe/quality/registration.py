@@ -95,15 +95,18 @@ def _common_shifts(table: pd.DataFrame) -> dict[int, tuple[int, int]]:
     """The whole shift (dy, dx) that the bands of each resolution share."""
     if unknown := [str(band) for band in table.index[table["dy"].isna()]]:
         raise InputError(
-            f"the shift of {', '.join(unknown)} cannot be measured (flat, clouded or too small, see s2pipe.measure_registration); "
-            "leave these bands out, or give a clearer or larger scene"
+            f"the shift of {', '.join(unknown)} cannot be measured: they are flat, clouded or too small, see "
+            "s2pipe.measure_registration; leave these bands out, or give a clearer or larger scene",
+            argument="data",
         )
     shared = {}
     for gsd, group in table.groupby("gsd")[["dy", "dx"]]:
         common = group.median().round()
         if (group.sub(common).abs() > SAME_SHIFT).any(axis=None):
             told = ", ".join(f"{band} by ({dy:.1f}, {dx:.1f})" for band, dy, dx in group.itertuples())
-            raise InputError(f"the {gsd} m bands are shifted differently, {told} 10 m pixels, which no crop can repair")
+            raise InputError(
+                f"the {gsd} m bands are shifted differently, {told} 10 m pixels, which no crop can repair", argument="data"
+            )
         shared[int(gsd)] = (int(common["dy"]), int(common["dx"]))
     return shared
 
@@ -119,13 +122,17 @@ def _aligned_spans(sizes: Mapping[int, int], shifts: Mapping[int, int]) -> dict[
     begin = next((at for at in range(first, first + STEP) if all((at - s) % (gsd // 10) == 0 for gsd, s in shifts.items())), None)
     if begin is None:
         told = " and ".join(f"{shift} at {gsd} m" for gsd, shift in shifts.items() if gsd > 10)
-        raise InputError(f"pixels shifted by {told}, in 10 m pixels, do not tile each other, so no crop can repair them")
+        raise InputError(
+            f"pixels shifted by {told}, in 10 m pixels, do not tile each other, so no crop can repair them", argument="data"
+        )
     start = {gsd: (begin - shift) // (gsd // 10) for gsd, shift in shifts.items()}
     coarsest = max(sizes)
     count = min((size - start[gsd]) * gsd // coarsest for gsd, size in sizes.items())
     count -= count % 2  # even, so that each resolution can be degraded by 2 once more, as reduced-resolution tests do
     if count <= 0:
-        raise InputError(f"a scene of {sizes[10]} px has too little ground that all its resolutions cover; give a larger one")
+        raise InputError(
+            f"a scene of {sizes[10]} px has too little ground that all its resolutions cover; give a larger one", argument="data"
+        )
     return {gsd: slice(start[gsd], start[gsd] + count * coarsest // gsd) for gsd in sizes}
 
 

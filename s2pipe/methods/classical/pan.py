@@ -23,7 +23,7 @@ Pan = Literal["synthesised", "selected"]
 def check_pan(pan: Any) -> None:
     """Refuse what is no kind of panchromatic band."""
     if pan not in get_args(Pan):
-        raise InputError(f"pan={pan!r} must be one of {', '.join(map(repr, get_args(Pan)))}")
+        raise InputError(f"pan={pan!r} must be one of {', '.join(map(repr, get_args(Pan)))}", argument="pan")
 
 
 def named_after_pan(family: str, pan: Pan) -> str:

@@ -57,7 +57,9 @@ class ResSr:
 
     def __post_init__(self) -> None:
         if self.operator not in get_args(Operator):
-            raise InputError(f"operator={self.operator!r} must be one of {', '.join(map(repr, get_args(Operator)))}")
+            raise InputError(
+                f"operator={self.operator!r} must be one of {', '.join(map(repr, get_args(Operator)))}", argument="operator"
+            )
 
     def halo(self, gsds: Collection[int], sensor: Sensor) -> int:
         """See `Method.halo`."""

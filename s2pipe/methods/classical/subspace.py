@@ -95,7 +95,9 @@ def sample_pixels(
         parts.append(np.stack(rows))
     pixels = np.concatenate(parts, axis=1).astype(np.float64)
     if not pixels.shape[1]:
-        raise InputError("no pixel was seen in all bands at once; leave bands out, or choose another date or bbox")
+        raise InputError(
+            "no pixel is valid in all bands at once; leave bands out, or choose another date or bbox", argument="data"
+        )
     return pixels
 
 

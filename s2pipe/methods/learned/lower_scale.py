@@ -83,8 +83,9 @@ class LowerScaleCnn:
                 continue
             if not places:
                 raise InputError(
-                    f"the scene has no {PATCH} x {PATCH} px patch of seen {gsd} m pixels to train {self.name} on; "
-                    "give a larger or clearer scene, or method='glp'"
+                    f"the scene has no {PATCH} x {PATCH} px patch of valid {gsd} m pixels to train {self.name} on; "
+                    "give a larger or clearer scene, or method='glp'",
+                    argument="data",
                 )
             networks[gsd] = self.train_on_pairs(pairs, places, gsd, context)
         return LowerScaleSharpener(

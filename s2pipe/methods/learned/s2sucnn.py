@@ -78,11 +78,13 @@ class S2sucnn:
         check_whole("batch", self.batch, least=1)
         check_positive("learning_rate", self.learning_rate)
         if self.patch is not None and check_whole("patch", self.patch, least=SMALLEST_PATCH) % STEP:
-            raise InputError(f"patch={self.patch} must be a multiple of {STEP}, or None for whole windows")
+            raise InputError(f"patch={self.patch} must be a multiple of {STEP}, or None for whole windows", argument="patch")
         if self.variant not in get_args(s2sucnn.Variant):
-            raise InputError(f"variant={self.variant!r} must be one of {', '.join(map(repr, get_args(s2sucnn.Variant)))}")
+            raise InputError(
+                f"variant={self.variant!r} must be one of {', '.join(map(repr, get_args(s2sucnn.Variant)))}", argument="variant"
+            )
         if not (isinstance(self.held_out, (int, float)) and 0 <= self.held_out < 1):
-            raise InputError(f"held_out={self.held_out!r} must be a share, from 0 to below 1")
+            raise InputError(f"held_out={self.held_out!r} must be a share, from 0 to below 1", argument="held_out")
 
     def halo(self, gsds: Collection[int], sensor: Sensor) -> int:
         """See `Method.halo`."""
@@ -214,7 +216,9 @@ class _Scene:
         windows = [part for window in sample.windows if (part := window.crop_to_multiple(STEP)) is not None]
         smallest = min((min(window.seen[10].shape[1:]) for window in windows), default=0)
         if smallest < SMALLEST_PATCH:
-            raise InputError(f"the scene is {smallest} px of 10 m wide; s2sucnn needs at least {SMALLEST_PATCH} px")
+            raise InputError(
+                f"the scene is {smallest} px of 10 m wide; s2sucnn needs at least {SMALLEST_PATCH} px", argument="data"
+            )
         self.bands, self.sensor, self.seed, self.precision = sample.bands, context.sensor, context.seed, context.precision
         self.edge = min(recipe.patch, smallest) if recipe.patch else None
         self.batch = recipe.batch if recipe.patch else 1

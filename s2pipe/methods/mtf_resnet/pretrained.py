@@ -76,5 +76,5 @@ def load_pretrained(path: Path = SHIPPED) -> Pretrained:
     try:
         network.load_state_dict({name.removeprefix("network."): tensor.float() for name, tensor in tensors.items()})
     except RuntimeError as error:  # names what differs
-        raise InputError(f"the weights in {path} are not those of mtf-resnet: {error}") from None
+        raise InputError(f"the weights in {path} are not those of mtf-resnet: {error}", argument="path") from None
     return Pretrained(network=network.eval().requires_grad_(False), fingerprint=fingerprint, stated=stated)

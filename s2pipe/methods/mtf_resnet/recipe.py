@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from s2pipe.core.bands import bands_at
 from s2pipe.core.checks import check_positive, check_whole
-from s2pipe.core.errors import InputError
+from s2pipe.core.errors import InputError, errors_about
 from s2pipe.core.hashing import sha256_of
 from s2pipe.core.lattice import STEP
 from s2pipe.core.precision import Precision, choose_precision, computing_in
@@ -71,12 +71,16 @@ class MtfResNet:
         check_whole("steps", self.steps, least=0)
         check_positive("learning_rate", self.learning_rate)
         if self.weights is not None and not isinstance(self.weights, (str, Path)):
-            raise InputError(f"weights={self.weights!r} is a {type(self.weights).__name__}; give the path of a file, or None")
+            raise InputError(
+                f"weights={self.weights!r} is a {type(self.weights).__name__}; give the path of a file, or None",
+                argument="weights",
+            )
         self.pretrained()  # refuse a file that is none before anything is read
 
     def pretrained(self) -> Pretrained:
         """The network that it starts from."""
-        return load_pretrained(SHIPPED if self.weights is None else Path(self.weights))
+        with errors_about("weights"):
+            return load_pretrained(SHIPPED if self.weights is None else Path(self.weights))
 
     def halo(self, gsds: Collection[int], sensor: Sensor) -> int:
         """See `Method.halo`."""
