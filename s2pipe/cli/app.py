@@ -322,12 +322,13 @@ def evaluate(
     import s2pipe
     from s2pipe.inputs.files import read_scene
 
+    chosen = [name_or_weights(given) for given in methods]
     read = read_scene(scene, scale=scale, offset=offset)
     if repair and read.reference is not None:
         raise InputError("--repair would crop the scene, but not its own reference; leave it out")
     scores = s2pipe.evaluate(
         s2pipe.repair_registration(read.cube) if repair else read.cube,
-        [name_or_weights(given) for given in methods],
+        chosen,
         sensor=sensor,
         told=told,
         gsd=gsd,

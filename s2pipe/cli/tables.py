@@ -139,7 +139,13 @@ def print_installation() -> None:
         devices.append("mps")
     say(f"s2pipe {s2pipe.__version__}, Python {platform.python_version()}, torch {torch.__version__}")
     say(f"devices: {', '.join(devices)}")
-    out.print(frame_table(s2pipe.list_methods().reset_index(), title="methods"))
+    methods = Table(title="methods")
+    for column in ("method", "fit", "options", "paper"):
+        methods.add_column(column, overflow="fold")
+    for name, about in s2pipe.list_methods().items():
+        options = ", ".join(f"{option}={default}" for option, default in about.options.items())
+        methods.add_row(name, about.fit, options, about.paper)
+    out.print(methods)
     table = Table("band", "GSD m", "wavelength nm", "MTF at Nyquist", "asset keys", title="bands")
     for band in BANDS.values():
         table.add_row(band.name, str(band.gsd), f"{band.wavelength_nm:.1f}", f"{band.mtf_nyquist:.2f}", ", ".join(band.keys))

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
-import pandas as pd
-
 from s2pipe.core.errors import InputError
 from s2pipe.core.tensor_files import SUFFIX
 from s2pipe.methods.base import Method, Sharpener, TorchSharpener
@@ -23,10 +21,30 @@ from s2pipe.methods.learned.lower_scale import LowerScaleSharpener, ResNet, SscC
 from s2pipe.methods.learned.s2sucnn import S2sucnn, S2sucnnSharpener
 from s2pipe.methods.mtf_resnet.recipe import MtfResNet, MtfResNetSharpener
 
-__all__ = ["METHODS", "Method", "Sharpener", "get_method", "list_methods"]
+__all__ = ["METHODS", "Method", "MethodInfo", "Sharpener", "get_method", "list_methods"]
 
 
 Fit = Literal["none", "sample", "training"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodInfo:
+    """What a user should know of a method.
+
+    Attributes
+    ----------
+    fit : {"none", "sample", "training"}
+        What `s2pipe.fit` does: ``"none"``: nothing; ``"sample"``: it finds what holds for the whole scene on windows of it, in
+        seconds; ``"training"``: it trains a network on them.
+    options : dict
+        The options and their defaults.
+    paper : str
+        Authors, year and DOI.
+    """
+
+    fit: Fit
+    options: dict[str, Any]
+    paper: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +55,7 @@ class Entry:
     ----------
     recipe, sharpener : type
     fit : {"none", "sample", "training"}
-        What `s2pipe.fit` does: nothing; find what holds for the whole scene on windows of it; train a network on them.
+        See `MethodInfo`.
     bfloat16 : bool
         Whether it has a network that may compute in bfloat16.
     paper : str
@@ -163,21 +181,18 @@ def get_method(name: str, **options: Any) -> Method:
     return method
 
 
-def list_methods() -> pd.DataFrame:
-    """The methods there are.
+def list_methods() -> dict[str, MethodInfo]:
+    """The methods there are, by name.
 
     Returns
     -------
-    pandas.DataFrame
-        Indexed by ``method``, with columns ``fit`` (``"none"``; ``"sample"``: what holds for the whole scene is found on windows
-        of it, in seconds; ``"training"``: a network is trained on them), ``options`` (name=default) and ``paper``.
+    dict of str to MethodInfo
     """
-    rows = {
-        name: {
-            "fit": entry.fit,
-            "options": ", ".join(f"{name}={default}" for name, default in entry.options.items() if default is not MISSING),
-            "paper": entry.paper,
-        }
+    return {
+        name: MethodInfo(
+            fit=entry.fit,
+            options={option: default for option, default in entry.options.items() if default is not MISSING},
+            paper=entry.paper,
+        )
         for name, entry in METHODS.items()
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")

@@ -16,7 +16,7 @@ from s2pipe.core.bands import BANDS, bands_at, node_name
 from s2pipe.core.checks import check_whole
 from s2pipe.core.cube import DIMS, band_names, check_bands, nodes
 from s2pipe.core.encoding import Encoding
-from s2pipe.core.errors import InputError
+from s2pipe.core.errors import InputError, errors_about
 from s2pipe.fitting.sampling import Sample, Window
 from s2pipe.inputs.dataarray import as_cube
 from s2pipe.physics.sensor import Sensor, as_sensor
@@ -125,7 +125,8 @@ def sample_sharpened(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | Non
         raise InputError(
             f"sharp is no DataArray with the dims {DIMS} and named bands; give what s2pipe.sharpen returned", argument="sharp"
         )
-    bands = check_bands(band_names(sharp))
+    with errors_about("sharp"):
+        bands = check_bands(band_names(sharp))
     observed = {} if data is None else nodes(as_cube(data))
     if observed:
         _check_same_grid(sharp, observed[10])

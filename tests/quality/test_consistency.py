@@ -8,10 +8,11 @@ import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 from scenes import as_one_array, random_cube, with_chunks, with_numbers
 
 import s2pipe
-from s2pipe import InputError, Sensor
+from s2pipe import Sensor
 from s2pipe.core.bands import BANDS, BANDS_BY_GSD
 from s2pipe.inputs.files import read_scene
 from s2pipe.quality.consistency import measure_consistency
@@ -60,7 +61,7 @@ def test_the_sensor_that_a_result_states_is_the_default(truth):
         cube = observe(truth, sensor)
         sharp = s2pipe.sharpen(cube, "glp", sensor=sensor).compute()
         pd.testing.assert_frame_equal(measure_consistency(sharp, cube), measure_consistency(sharp, cube, sensor=sensor))
-        assert not measure_consistency(sharp, cube).equals(measure_consistency(sharp, cube, sensor=Sensor()))
+        assert not measure_consistency(sharp, cube).equals(measure_consistency(sharp, cube, sensor="center"))
 
 
 def test_every_pixel_whose_degradation_stays_inside_is_compared(truth):
@@ -144,37 +145,27 @@ def test_a_method_that_uses_the_sensor_is_more_consistent_on_a_real_scene(data_d
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "arguments", "named"),
     [
-        (lambda sharp, cube: (cube, cube), "sharp is no DataArray with the dims"),
-        (lambda sharp, cube: (sharp.drop_vars("band"), cube), r"sharp is no DataArray with the dims .* named bands"),
-        (lambda sharp, cube: (sharp, 7), "got a int"),
-        (lambda sharp, cube: (sharp.isel(y=slice(60)), cube), "other times, coordinates or units than data"),
-        (lambda sharp, cube: (sharp.astype("int32"), cube), "other times, coordinates or units than data.*int32"),
-        (lambda sharp, cube: (sharp.sel(band=["B02"]), cube), "sharp has the bands B02; needed are a sharpened one"),
-        (
-            lambda sharp, cube: (sharp.sel(band=["B01"]), without_60_m(cube)),
-            "sharp has the bands B01; needed are a sharpened one",
-        ),
-        (lambda sharp, cube: (sharp.assign_coords(band=[f"X{i}" for i in range(12)]), cube), "'X0', .*not available"),
+        (lambda sharp, cube: (cube, cube), ("sharp",), "time"),
+        (lambda sharp, cube: (sharp.drop_vars("band"), cube), ("sharp",), "named bands"),
+        (lambda sharp, cube: (sharp.isel(y=slice(60)), cube), ("sharp", "data"), 60),
+        (lambda sharp, cube: (sharp.astype("int32"), cube), ("sharp", "data"), "int32"),
+        (lambda sharp, cube: (sharp.sel(band=["B02"]), cube), ("sharp", "data"), "B02"),
+        (lambda sharp, cube: (sharp.sel(band=["B01"]), without_60_m(cube)), ("sharp", "data"), "B01"),
+        (lambda sharp, cube: (sharp.assign_coords(band=[f"X{i}" for i in range(12)]), cube), ("sharp",), "X0"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_computed(change, message):
+def test_bad_input_is_refused_before_anything_is_computed(change, arguments, named):
     cube, sharp = lazy()
-    with dask.config.set(scheduler=explode), pytest.raises(InputError, match=message):
+    with dask.config.set(scheduler=explode), refused(*arguments, naming=(named,)):
         measure_consistency(*change(sharp, cube))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"sensor": "corner"}, "sensor='corner' is a str; give a Sensor, such as"),
-        ({"seed": -1}, "seed=-1 must be a whole number"),
-    ],
-)
-def test_bad_options_are_refused_before_anything_is_computed(options, message):
+@pytest.mark.parametrize("options", [{"sensor": "middle"}, {"sensor": 3}, {"seed": -1}])
+def test_bad_options_are_refused_before_anything_is_computed(options):
     cube, sharp = lazy()
-    with dask.config.set(scheduler=explode), pytest.raises(InputError, match=message):
+    with dask.config.set(scheduler=explode), refused(*options, naming=tuple(options.values())):
         measure_consistency(sharp, cube, **options)
 
 

@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from refusals import refused
 from scenes import as_one_array, random_cube, with_chunks, with_numbers
 from scipy import ndimage
 
@@ -163,7 +164,7 @@ def test_small_patches_of_many_dates_are_measured_together(name, data_dir):
 def test_clouds_which_each_band_sees_elsewhere_tell_nothing(path, data_dir):
     cube = read_scene(data_dir / "crops" / path).cube
     assert measure_registration(cube)[["dy", "dx"]].isna().all(axis=None)
-    with pytest.raises(InputError, match=r"B05, B06, .* cannot be measured"):
+    with refused("data", naming=("B05, B06, ",)):
         repair_registration(cube)
 
 
@@ -277,20 +278,20 @@ def test_bands_shifted_differently_are_named(scene):
     arrays = shifted_arrays(scene, UNSHIFTED)
     arrays[1][1] = shifted_arrays(scene, {20: (2, 0)})[1][1]
     cube = s2pipe.from_arrays(*arrays)
-    with pytest.raises(InputError, match=r"20 m bands are shifted differently, .*B06 by \(2\.0, .*no crop can repair"):
+    with refused("data", naming=("20 m", "B06 by (2.0, ")):
         repair_registration(cube)
 
 
 def test_bands_that_cannot_be_measured_are_named(scene):
     arrays = shifted_arrays(scene, {20: (1, 1), 60: (1, 1)})
     arrays[1][5] = arrays[2][1] = 0.2
-    with pytest.raises(InputError, match="the shift of B12, B09 cannot be measured"):
+    with refused("data", naming=("B12, B09",)):
         repair_registration(s2pipe.from_arrays(*arrays))
 
 
 def test_pixels_that_do_not_tile_each_other_are_refused(scene):
     cube = s2pipe.from_arrays(*shifted_arrays(scene, {20: (1, 0), 60: (0, 0)}))
-    with pytest.raises(InputError, match="1 at 20 m and 0 at 60 m, in 10 m pixels, do not tile each other"):
+    with refused("data", naming=("1 at 20 m and 0 at 60 m",)):
         repair_registration(cube)
 
 
@@ -317,7 +318,7 @@ def test_aligned_spans_cover_the_same_ground_and_no_less_than_they_can(count, be
 
 
 def test_a_scene_of_which_nothing_is_left_is_refused():
-    with pytest.raises(InputError, match="a scene of 12 px has too little ground"):
+    with refused("data", naming=("12 px",)):
         _aligned_spans({10: 12, 20: 6, 60: 2}, {20: -1, 60: -5})
 
 
@@ -387,7 +388,7 @@ def test_without_10_m_bands_those_of_the_data_are_taken():
     whole = measure_geometry(s2pipe.sharpen(cube, sharpener), cube)
     part = s2pipe.sharpen(cube, sharpener, bands=["B8A", "B09"])
     pd.testing.assert_frame_equal(measure_geometry(part, cube), whole.loc[["B8A", "B09"]])
-    with pytest.raises(InputError, match="sharp has the bands B8A, B09; needed are"):
+    with refused("sharp", "data", naming=("B8A, B09",)):
         measure_geometry(part)
 
 
@@ -423,24 +424,29 @@ def test_no_more_is_sharpened_than_the_windows(registered):
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("call", "arguments"),
     [
-        (lambda sharp, cube: measure_geometry(cube), "sharp is no DataArray"),
-        (lambda sharp, cube: measure_geometry(sharp.isel(time=0)), r"sharp is no DataArray with the dims"),
-        (lambda sharp, cube: measure_geometry(sharp.sel(band=["B02", "B08"])), "sharp has the bands B02, B08; needed are"),
-        (lambda sharp, cube: measure_geometry(sharp.isel(x=slice(60)), cube), "other times, coordinates or units than data"),
-        (lambda sharp, cube: measure_geometry(sharp.astype("int32"), cube), "other times, coordinates or units than data"),
-        (lambda sharp, cube: measure_geometry(sharp, seed=-1), "seed=-1 must be a whole number"),
-        (lambda sharp, cube: measure_registration(7), "got a int"),
-        (lambda sharp, cube: measure_registration(cube, seed=0.5), "seed=0.5 must be a whole number"),
-        (lambda sharp, cube: repair_registration(None), "got a NoneType"),
+        (lambda sharp, cube: measure_geometry(cube), ["sharp"]),
+        (lambda sharp, cube: measure_geometry(sharp.isel(time=0)), ["sharp"]),
+        (lambda sharp, cube: measure_geometry(sharp.sel(band=["B02", "B08"])), ["sharp", "data"]),
+        (lambda sharp, cube: measure_geometry(sharp.isel(x=slice(60)), cube), ["sharp", "data"]),
+        (lambda sharp, cube: measure_geometry(sharp.astype("int32"), cube), ["sharp", "data"]),
+        (lambda sharp, cube: measure_geometry(sharp, seed=-1), ["seed"]),
+        (lambda sharp, cube: measure_registration(cube, seed=0.5), ["seed"]),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_computed(call, message):
+def test_bad_input_is_refused_before_anything_is_computed(call, arguments):
     def explode(*_, **__):
         raise AssertionError("computed")
 
     cube = with_chunks(random_cube(120, 120), 60, 60)
     sharp = s2pipe.sharpen(cube, "bicubic")
-    with dask.config.set(scheduler=explode), pytest.raises(InputError, match=message):
+    with dask.config.set(scheduler=explode), refused(*arguments):
         call(sharp, cube)
+
+
+@pytest.mark.parametrize("measure", [measure_registration, repair_registration])
+@pytest.mark.parametrize("data", [7, None])
+def test_what_is_no_cube_is_refused(measure, data):
+    with pytest.raises(InputError, match=type(data).__name__):
+        measure(data)
