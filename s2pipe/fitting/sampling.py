@@ -233,13 +233,13 @@ def _read_windows(cube: xr.DataTree, places: Sequence[Place]) -> list[Window]:
     ]
 
 
-def _read(parts: Sequence[Any]) -> tuple[Any, ...]:
+def _read(parts: Sequence[object]) -> tuple[Any, ...]:
     """The numbers of lazy parts; on a cluster ahead of what is sharpened there meanwhile."""
     numbers: tuple[Any, ...] = dask.compute(*parts, priority=1)
     return numbers
 
 
-def _cut(array: xr.DataArray, place: Place, gsd: int) -> Any:
+def _cut(array: xr.DataArray, place: Place, gsd: int) -> object:
     """The numbers (band, y, x) of a place, of the node of one resolution."""
     date, *spans = place
     rows, columns = (slice(span.start * 10 // gsd, span.stop * 10 // gsd) for span in spans)

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -175,7 +174,7 @@ def _explained(
     return explained, total, values
 
 
-def _differences(image: npt.NDArray[Any], step: int) -> npt.NDArray[Any]:
+def _differences(image: Image, step: int) -> Image:
     """Differences along y and x to the pixel `step` farther, (y, x, 2, band), of (band, y, x)."""
     image = np.moveaxis(image, 0, -1)
     here = image[:-step, :-step]

@@ -43,7 +43,7 @@ class MethodInfo:
     """
 
     fit: Fit
-    options: dict[str, Any]
+    options: dict[str, object]
     paper: str
 
 
@@ -69,7 +69,7 @@ class Entry:
     fit: Fit = "sample"
     bfloat16: bool = False
     paper: str
-    preset: Mapping[str, Any] = field(default_factory=dict)
+    preset: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def trained(self) -> bool:
@@ -77,7 +77,7 @@ class Entry:
         return self.fit == "training"
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """The options there are, with their defaults; MISSING where one must be given."""
         return {f.name: f.default for f in fields(self.recipe) if f.name not in self.preset}
 
@@ -161,7 +161,7 @@ def entry_of(name: str, *, argument: str = "method") -> Entry:
     return METHODS[name]
 
 
-def get_method(name: str, **options: Any) -> Method:
+def get_method(name: str, **options: object) -> Method:
     """The method called `name` with its options set.
 
     Raises

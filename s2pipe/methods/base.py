@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, Unpack, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from s2pipe.core.lattice import round_up
 from s2pipe.core.precision import Precision
 from s2pipe.core.progress import Progress
 from s2pipe.fitting.sampling import Sample
+from s2pipe.methods.fields import Fields, Options
 from s2pipe.physics.sensor import BICUBIC_REACH, Sensor
 
 Array = npt.NDArray[np.float32]
@@ -118,7 +119,7 @@ class TorchSharpener:
     """
 
     method: str
-    options: dict[str, Any]
+    options: Options
     seed: int
     sensor: Sensor
     bands_in: tuple[str, ...]
@@ -138,7 +139,7 @@ class TorchSharpener:
         return {}
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """The Sharpener that had these `weights`; `fields` are its other attributes.
 
         Raises KeyError or RuntimeError where the weights are those of something else.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import h5py
 import numpy as np
@@ -163,9 +162,9 @@ def _read_layers(path: str | os.PathLike[str]) -> Layers:
     return {name: weights for name, weights in layers.items() if weights}
 
 
-def _read_weights(layer: Any) -> list[npt.NDArray[np.float32]]:
+def _read_weights(layer: h5py.Group) -> list[npt.NDArray[np.float32]]:
     return [np.asarray(layer[name], dtype=np.float32) for name in _names(layer, "weight_names")]
 
 
-def _names(group: Any, attribute: str) -> list[str]:
+def _names(group: h5py.Group, attribute: str) -> list[str]:
     return [name.decode() if isinstance(name, bytes) else str(name) for name in group.attrs[attribute]]

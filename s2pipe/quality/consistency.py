@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +62,7 @@ def measure_consistency(
     return pd.concat(tables)
 
 
-def _stated_sensor(sharp: Any) -> Sensor:
+def _stated_sensor(sharp: xr.DataArray) -> Sensor:
     attrs = getattr(sharp, "attrs", {})
     mtf = json.loads(attrs["s2pipe_mtf"]) if "s2pipe_mtf" in attrs else dict(Sensor().mtf)
     return Sensor(name=attrs.get("s2pipe_sensor", "centre"), mtf=tuple(mtf.items()))
@@ -80,7 +79,7 @@ def _consistency(sample: Sample, gsd: int, bands: list[str], sensor: Sensor) -> 
 
 def _residuals(
     window: Window, gsd: int, sharpened: list[int], observed: list[int], bands: list[str], sensor: Sensor
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Of degraded minus observed, for each band: how many pixels, their sum and the sum of their squares."""
     ratio = gsd // 10
     degraded = sensor.degrade(torch.from_numpy(window.reflectance[10][sharpened]), bands, ratio).numpy()

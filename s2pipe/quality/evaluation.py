@@ -21,6 +21,7 @@ from s2pipe.core.checks import check_whole
 from s2pipe.core.cube import bands_by_gsd
 from s2pipe.core.errors import InputError, S2PipeError, errors_about
 from s2pipe.core.progress import Progress, progress_bar
+from s2pipe.core.types import AnyArray
 from s2pipe.engine.sharpening import as_method, check_fit, fit_context, fit_sample, in_precision, is_fitted, sharpen
 from s2pipe.fitting.sampling import Sample
 from s2pipe.fitting.shifts import warn_if_misregistered
@@ -86,7 +87,7 @@ def evaluate(
     told: Sensor | str | None = None,
     gsd: int = 20,
     crop: int = 2,
-    reference: npt.NDArray[np.generic] | None = None,
+    reference: AnyArray | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
@@ -153,7 +154,7 @@ def evaluate(
     stated = as_sensor(told, default=operator, argument="told")
     context = fit_context(sensor=stated, seed=seed, device=device, precision=precision, progress=progress)
     left_out: dict[str, str] = {}
-    given = list(methods) if isinstance(methods, (list, tuple)) else [methods]
+    given: list[Any] = list(methods) if isinstance(methods, (list, tuple)) else [methods]
     candidates = [_in_precision(candidate, precision) for candidate in _candidates(given, fit_options, left_out)]
     reduced = reduce_scene(cube, operator, gsd) if reference is None else with_reference(cube, reference, operator, gsd)
     sample = Sample.of(cube, seed=context.seed)
@@ -254,7 +255,9 @@ def _judge(candidate: Candidate, reduced: Reduced, sample: Sample, context: FitC
     return Judged(label=candidate.label, scores=scores[list(COLUMNS)], estimate=estimate)
 
 
-def _candidates(methods: Sequence[Any], fit_options: Mapping[str, Any], left_out: dict[str, str]) -> list[Candidate]:
+def _candidates(
+    methods: Sequence[str | Method | Sharpener], fit_options: Mapping[str, object], left_out: dict[str, str]
+) -> list[Candidate]:
     """What was given, `ALL` as the names that it stands for, and each name as its recipe, with those of the options it has."""
     if not methods:
         raise InputError(
@@ -278,12 +281,12 @@ def _candidates(methods: Sequence[Any], fit_options: Mapping[str, Any], left_out
     return _numbered(candidates)
 
 
-def _own(fit_options: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _own(fit_options: Mapping[str, object], name: str) -> dict[str, object]:
     """Those of the options that the method called `name` has."""
     return {option: value for option, value in fit_options.items() if option in _options(name)}
 
 
-def _refuse_unknown(fit_options: Mapping[str, Any], names: Collection[str]) -> None:
+def _refuse_unknown(fit_options: Mapping[str, object], names: Collection[str]) -> None:
     accepted = {option for name in names for option in _options(name)}
     if unknown := [option for option in fit_options if option not in accepted]:
         raise InputError(
@@ -301,7 +304,7 @@ def _in_precision(candidate: Candidate, precision: str) -> Candidate:
     return replace(candidate, method=in_precision(candidate.method, precision)) if is_fitted(candidate.method) else candidate
 
 
-def _check_method(method: Any, reduced: Reduced, sensor: Sensor, device: str) -> None:
+def _check_method(method: Method | Sharpener, reduced: Reduced, sensor: Sensor, device: str) -> None:
     if isinstance(method, type) or not isinstance(method, Sharpener):
         with errors_about("methods"):
             recipe = as_method(method, {})
@@ -336,7 +339,7 @@ def compare(reduced: Reduced, estimate: npt.NDArray[np.float32], *, crop: int) -
             "choose another date or a clearer part, or leave such bands out",
             argument="data",
         )
-    rows = [_band_row(*parts) for parts in zip(names, reference, estimate, valid, strict=True)]
+    rows = [_figures(*parts) for parts in zip(reference, estimate, valid, strict=True)]
     everywhere = valid.all(axis=0)
     spectra = reference[:, everywhere], estimate[:, everywhere]
     together = {"band": "all"} | {name: float(np.mean([row[name] for row in rows])) for name in ("sre_db", "ssim", "uiqi")}
@@ -345,15 +348,15 @@ def compare(reduced: Reduced, estimate: npt.NDArray[np.float32], *, crop: int) -
         "sam_deg": metrics.sam(*spectra),
         "ergas": metrics.ergas(*spectra, reduced.gsd // 10),
     }
-    return pd.DataFrame([*rows, together]).assign(sensor=reduced.sensor, gsd=reduced.gsd)
+    labelled = [{"band": name, **row} for name, row in zip(names, rows, strict=True)]
+    return pd.DataFrame([*labelled, together]).assign(sensor=reduced.sensor, gsd=reduced.gsd)
 
 
-def _band_row(
-    band: str, reference: npt.NDArray[np.float32], estimate: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]
-) -> dict[str, Any]:
+def _figures(
+    reference: npt.NDArray[np.float32], estimate: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]
+) -> dict[str, float]:
     pair = np.where(valid, reference, 0), np.where(valid, estimate, 0)
     return {
-        "band": band,
         "sre_db": metrics.sre(reference[valid], estimate[valid]),
         "rmse": metrics.rmse(reference[valid], estimate[valid]),
         "ssim": metrics.ssim(*pair, valid=valid),

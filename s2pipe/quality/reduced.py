@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from s2pipe.core.encoding import Encoding
 from s2pipe.core.errors import InputError
 from s2pipe.core.fill import fill_nodata
 from s2pipe.core.lattice import STEP
+from s2pipe.core.types import AnyArray
 from s2pipe.fitting.fingerprint import fingerprint
 from s2pipe.physics.sensor import Sensor
 
@@ -82,7 +82,7 @@ def reduce_scene(cube: xr.DataTree, operator: Sensor, gsd: int) -> Reduced:
     return Reduced(cube=xr.DataTree.from_dict(lower), reference=observed[gsd], gsd=gsd, sensor=operator.name)
 
 
-def with_reference(cube: xr.DataTree, reference: npt.NDArray[Any], operator: Sensor, gsd: int) -> Reduced:
+def with_reference(cube: xr.DataTree, reference: AnyArray, operator: Sensor, gsd: int) -> Reduced:
     """A scene of one date that `operator` degraded before it came, and its bands of `gsd` as observed, in the cube's numbers.
 
     Raises

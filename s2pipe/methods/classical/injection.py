@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from s2pipe.methods.classical.pan import (
     regress_on_fine,
     select_fine,
 )
+from s2pipe.methods.fields import Fields
 from s2pipe.physics.sensor import Sensor
 
 LEAST_EXPLAINED = 0.5
@@ -307,7 +308,7 @@ class InjectionSharpener(PanSharpener):
     multiplies: bool
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """See `TorchSharpener.restore`."""
         recipe = next(kind for kind in FAMILY if kind(pan=fields["options"]["pan"]).name == fields["method"])
         fine = len(bands_at(fields["bands_in"], 10))

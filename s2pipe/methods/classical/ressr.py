@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import ClassVar, Literal, Self, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from s2pipe.fitting.sampling import Sample, unseen_bands
 from s2pipe.methods.base import FitContext, TorchSharpener, fields_of_fit, halo_of, upsampling_reach
 from s2pipe.methods.classical.pan import mixture
 from s2pipe.methods.classical.subspace import all_bands, sample_pixels
+from s2pipe.methods.fields import Fields
 from s2pipe.physics.sensor import Sensor
 
 Operator = Literal["sensor", "block"]
@@ -127,7 +128,7 @@ class ResSrSharpener(TorchSharpener):
     coefficients: Tensor = field(repr=False)
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """See `TorchSharpener.restore`."""
         shape = len(fields["bands_out"]), 1 + len(fields["bands_in"])
         return cls(**fields, coefficients=weights["coefficients"].reshape(shape))

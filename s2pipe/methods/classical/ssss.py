@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from s2pipe.core.checks import check_positive, check_whole
 from s2pipe.fitting.sampling import Sample, unseen_bands
 from s2pipe.methods.base import FitContext, fields_of_fit
 from s2pipe.methods.classical.subspace import HALO, Observation, SceneSharpener, all_bands, clearest_parts, sample_pixels, spectra
+from s2pipe.methods.fields import Fields
 from s2pipe.physics.sensor import Sensor
 
 DIMENSIONS = 5
@@ -127,7 +128,7 @@ class SsssSharpener(SceneSharpener):
     start: Tensor = field(repr=False)
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """See `TorchSharpener.restore`."""
         subspace = weights["subspace"].reshape(len(fields["bands_in"]), -1)
         return cls(**fields, subspace=subspace, start=weights["start"].reshape(subspace.shape[1], -1))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from s2pipe.core.errors import InputError, errors_about
 from s2pipe.core.tensor_files import tensors_below
 from s2pipe.fitting.sampling import Sample, unseen_bands
 from s2pipe.methods.base import FitContext, TorchSharpener, halo_of, placed, stated_options, upsampling_reach
+from s2pipe.methods.fields import Fields
 from s2pipe.networks.dsen2 import Dsen2Network, load_keras_weights, radius
 from s2pipe.physics.sensor import Sensor
 
@@ -136,7 +137,7 @@ class Dsen2Sharpener(TorchSharpener):
     networks: dict[int, Dsen2Network] = field(repr=False)
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """See `TorchSharpener.restore`."""
         networks = {}
         for gsd in (20, 60):

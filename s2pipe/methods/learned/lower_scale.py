@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self, Unpack
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from s2pipe.core.tensor_files import tensors_below
 from s2pipe.fitting.sampling import Sample, patch_corners
 from s2pipe.fitting.training import Checkpoint, batch_of_step, seeded, train
 from s2pipe.methods.base import FitContext, TorchSharpener, count_by_gsd, fields_of_fit, halo_of, placed, upsampling_reach
+from s2pipe.methods.fields import Fields
 from s2pipe.methods.learned.pairs import MARGIN, Pair, pair_of
 from s2pipe.networks import resnet, ssc_cnn
 from s2pipe.physics.sensor import Sensor
@@ -243,7 +244,7 @@ class LowerScaleSharpener(TorchSharpener):
     networks: dict[int, ScaledNetwork] = field(repr=False)
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """See `TorchSharpener.restore`."""
         recipe = RECIPES[fields["method"]](**fields["options"])
         counts = count_by_gsd(fields["bands_in"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Self, get_args
+from typing import ClassVar, Self, Unpack, get_args
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from s2pipe.core.precision import computing_in
 from s2pipe.fitting.sampling import Sample, Window, patch_corners
 from s2pipe.fitting.training import Checkpoint, seeded, train
 from s2pipe.methods.base import FitContext, TorchSharpener, count_by_gsd, fields_of_fit, placed
+from s2pipe.methods.fields import Fields
 from s2pipe.networks import s2sucnn
 from s2pipe.physics.sensor import Sensor
 
@@ -138,7 +139,7 @@ class S2sucnnSharpener(TorchSharpener):
     kept_step: int
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """See `TorchSharpener.restore`."""
         scale, kept_step = float(weights.pop("scale")), int(weights.pop("kept_step"))
         network = s2sucnn.S2sucnnNetwork(_network_bands(count_by_gsd(fields["bands_in"])), fields["options"]["variant"])
@@ -149,7 +150,7 @@ class S2sucnnSharpener(TorchSharpener):
         """See `TorchSharpener.weights`."""
         return self.network.state_dict() | {"scale": torch.tensor(self.scale), "kept_step": torch.tensor(self.kept_step)}
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         """See `TorchSharpener.provenance`."""
         return super().provenance() | {"kept_step": self.kept_step}
 

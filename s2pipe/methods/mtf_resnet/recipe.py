@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self, Unpack
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from s2pipe.fitting.sampling import Sample, unseen_bands
 from s2pipe.fitting.training import Checkpoint, train
 from s2pipe.methods.base import Array, FitContext, TorchSharpener, fields_of_fit, halo_of, placed
 from s2pipe.methods.classical.pan import mixture
+from s2pipe.methods.fields import Fields
 from s2pipe.methods.mtf_resnet import inputs as mtf_inputs
 from s2pipe.methods.mtf_resnet import shift_repair
 from s2pipe.methods.mtf_resnet.examples import Example, lowered
@@ -198,7 +199,7 @@ class MtfResNetSharpener(TorchSharpener):
         return tuple(COARSE[slot] for slot in self.slots)
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """See `TorchSharpener.restore`."""
         scaling, state = tensors_below(weights, "scaling."), tensors_below(weights, "network.")
         network = None
@@ -224,7 +225,7 @@ class MtfResNetSharpener(TorchSharpener):
             found |= {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         return found if self.mixtures is None else found | {"mixtures": self.mixtures}
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         """See `TorchSharpener.provenance`."""
         return super().provenance() | ({"shift": list(self.shift)} if any(self.shift) else {})
 
