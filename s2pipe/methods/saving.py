@@ -74,7 +74,7 @@ def load_sharpener(path: str | Path) -> Sharpener:
     path = Path(path)
     tensors, stated = read_tensors(path, kind=KIND)
     if stated["method"] not in METHODS:
-        raise InputError(f"{path} is of the method {stated['method']!r}; legal methods are {', '.join(METHODS)}")
+        raise InputError(f"{path} is of the method {stated['method']!r}; there are {', '.join(METHODS)}")
     fingerprint = tensors.pop(FINGERPRINT).numpy()
     names = set(tensors)
     try:

@@ -54,6 +54,16 @@ def test_options_may_be_numbers_of_numpy(cube, tmp_path):
     assert load_sharpener(tmp_path / "weights.safetensors").options == sharpener.options
 
 
+def test_a_file_of_an_earlier_version_which_calls_the_sensor_a_protocol_is_read(cube, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    sharpener = fit(cube, "glp", sensor=OWN_MTF)
+    save_sharpener(sharpener, path)
+    tensors, stated = read_tensors(path, kind=KIND)
+    stated["sensor"] = {"protocol": stated["sensor"]["name"], "mtf": stated["sensor"]["mtf"]}
+    write_tensors(path, tensors, stated, kind=KIND)
+    assert load_sharpener(path).sensor == OWN_MTF
+
+
 def test_what_it_makes_is_bit_identical(sharpener, restored):
     scene = random_cube(72, 60, seed=1)
     before, after = (s2pipe.sharpen(scene, one).compute() for one in (sharpener, restored))
@@ -183,7 +193,7 @@ def restate(path, **changes):
 
 def test_an_unknown_method_is_told(saved):
     restate(saved, method="lanczos")
-    with pytest.raises(InputError, match="is of the method 'lanczos'; legal methods are bicubic, spline, gsa"):
+    with pytest.raises(InputError, match="is of the method 'lanczos'; there are bicubic, spline, gsa"):
         load_sharpener(saved)
 
 
