@@ -19,7 +19,7 @@ from s2pipe.core.lattice import round_up
 from s2pipe.core.precision import Precision
 from s2pipe.core.progress import Progress
 from s2pipe.fitting.sampling import Sample
-from s2pipe.methods.fields import Fields, Options
+from s2pipe.methods.attributes import Fields, Options
 from s2pipe.physics.sensor import BICUBIC_REACH, Sensor
 
 Array = npt.NDArray[np.float32]

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from s2pipe.core.bands import bands_at
 from s2pipe.fitting.sampling import Sample
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, fields_of_fit, halo_of
 from s2pipe.methods.classical.pan import Pan, PanSharpener, check_pan, mixture, named_after_pan, regress_on_fine
-from s2pipe.methods.fields import Fields
 from s2pipe.physics.sensor import Sensor, pad_symmetric
 
 LAGS = 20

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from s2pipe.core.bands import bands_at
 from s2pipe.fitting.sampling import Sample
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, count_by_gsd, fields_of_fit, halo_of, upsampling_reach
 from s2pipe.methods.classical.pan import (
     Pan,
@@ -24,7 +25,6 @@ from s2pipe.methods.classical.pan import (
     regress_on_fine,
     select_fine,
 )
-from s2pipe.methods.fields import Fields
 from s2pipe.physics.sensor import Sensor
 
 LEAST_EXPLAINED = 0.5

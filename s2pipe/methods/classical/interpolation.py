@@ -13,8 +13,8 @@ from torch import Tensor
 
 from s2pipe.core.bands import bands_at
 from s2pipe.fitting.sampling import Sample
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, TorchSharpener, halo_of, upsampling_reach
-from s2pipe.methods.fields import Fields
 from s2pipe.physics.sensor import Sensor
 
 SPLINE_REACH = 10

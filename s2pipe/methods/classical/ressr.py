@@ -14,10 +14,10 @@ from torch import Tensor
 from s2pipe.core.bands import BANDS, GSDS, bands_at
 from s2pipe.core.errors import InputError
 from s2pipe.fitting.sampling import Sample, unseen_bands
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, TorchSharpener, fields_of_fit, halo_of, upsampling_reach
 from s2pipe.methods.classical.pan import mixture
 from s2pipe.methods.classical.subspace import all_bands, sample_pixels
-from s2pipe.methods.fields import Fields
 from s2pipe.physics.sensor import Sensor
 
 Operator = Literal["sensor", "block"]

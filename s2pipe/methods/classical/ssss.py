@@ -16,9 +16,9 @@ from torch import Tensor
 from s2pipe.core.bands import BANDS
 from s2pipe.core.checks import check_positive, check_whole
 from s2pipe.fitting.sampling import Sample, unseen_bands
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, fields_of_fit
 from s2pipe.methods.classical.subspace import HALO, Observation, SceneSharpener, all_bands, clearest_parts, sample_pixels, spectra
-from s2pipe.methods.fields import Fields
 from s2pipe.physics.sensor import Sensor
 
 DIMENSIONS = 5

@@ -15,8 +15,8 @@ from s2pipe.core.bands import BANDS_BY_GSD, bands_at
 from s2pipe.core.errors import InputError, errors_about
 from s2pipe.core.tensor_files import tensors_below
 from s2pipe.fitting.sampling import Sample, unseen_bands
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, TorchSharpener, halo_of, placed, stated_options, upsampling_reach
-from s2pipe.methods.fields import Fields
 from s2pipe.networks.dsen2 import Dsen2Network, load_keras_weights, radius
 from s2pipe.physics.sensor import Sensor
 

@@ -20,8 +20,8 @@ from s2pipe.core.precision import computing_in
 from s2pipe.core.tensor_files import tensors_below
 from s2pipe.fitting.sampling import Sample, patch_corners
 from s2pipe.fitting.training import Checkpoint, batch_of_step, seeded, train
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, TorchSharpener, count_by_gsd, fields_of_fit, halo_of, placed, upsampling_reach
-from s2pipe.methods.fields import Fields
 from s2pipe.methods.learned.pairs import MARGIN, Pair, pair_of
 from s2pipe.networks import resnet, ssc_cnn
 from s2pipe.physics.sensor import Sensor

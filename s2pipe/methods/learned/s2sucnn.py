@@ -20,8 +20,8 @@ from s2pipe.core.lattice import STEP, round_up
 from s2pipe.core.precision import computing_in
 from s2pipe.fitting.sampling import Sample, Window, patch_corners
 from s2pipe.fitting.training import Checkpoint, seeded, train
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, TorchSharpener, count_by_gsd, fields_of_fit, placed
-from s2pipe.methods.fields import Fields
 from s2pipe.networks import s2sucnn
 from s2pipe.physics.sensor import Sensor
 

@@ -22,9 +22,9 @@ from s2pipe.core.precision import Precision, choose_precision, computing_in
 from s2pipe.core.tensor_files import tensors_below
 from s2pipe.fitting.sampling import Sample, unseen_bands
 from s2pipe.fitting.training import Checkpoint, train
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import Array, FitContext, TorchSharpener, fields_of_fit, halo_of, placed
 from s2pipe.methods.classical.pan import mixture
-from s2pipe.methods.fields import Fields
 from s2pipe.methods.mtf_resnet import inputs as mtf_inputs
 from s2pipe.methods.mtf_resnet import shift_repair
 from s2pipe.methods.mtf_resnet.examples import Example, lowered
