@@ -27,7 +27,7 @@ WINDOW = 756
 MAX_WINDOWS = 8
 
 MIN_VALID = 0.25
-"""Windows with a smaller share of seen pixels serve only where there are no better ones."""
+"""Windows with a smaller share of valid pixels serve only where there are no better ones."""
 
 BRIGHTEST = 2.0
 """Median reflectance above which the numbers cannot be reflectance: fresh snow and clouds stay below 1.5."""
@@ -40,7 +40,7 @@ class Window:
     Attributes
     ----------
     reflectance : dict of int to ndarray, (band, y, x)
-        By GSD; float32, finite: what was not seen is filled.
+        By GSD; float32, finite: invalid pixels are filled.
     seen : dict of int to ndarray, (band, y, x)
         By GSD; where each band was seen.
     """
@@ -128,7 +128,7 @@ class Sample:
         return tuple(band for band in self.targets if band in unseen)
 
     def fingerprint(self) -> npt.NDArray[np.uint64]:
-        """What tells the scene again, see `fingerprint`."""
+        """What identifies the scene, see `fingerprint`."""
         parts = [
             fingerprint(window.reflectance[gsd], window.seen[gsd]) for window in self.windows for gsd in self.bands if gsd > 10
         ]
@@ -138,7 +138,7 @@ class Sample:
 def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:
     """Read up to `MAX_WINDOWS` windows, spread at random over the ground and the dates of a cube.
 
-    Candidates are looked at in their coarsest bands only, until enough with imagery are found; nothing else is read, unless the
+    Of candidates only the coarsest bands are read, until enough with imagery are found; nothing else is read, unless the
     coarsest bands hold nodata only.
 
     Parameters
@@ -159,7 +159,7 @@ def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:
     places = list(_window_places(nodes(cube)[10]))
     np.random.default_rng(seed).shuffle(places)
     coarsest_first = sorted(nodes(cube), reverse=True)
-    # a finer resolution is looked at where nothing was seen in a coarser one
+    # a finer resolution is read where a coarser one holds nodata only
     chosen = next((chosen for gsd in coarsest_first if (chosen := _choose_places(nodes(cube)[gsd], gsd, places))), [])
     if not chosen:
         raise InputError("the data hold nodata only; choose another date, or a bbox with imagery", argument="data")
@@ -174,7 +174,7 @@ def sample_windows(cube: xr.DataTree, *, seed: int) -> list[Window]:
 
 
 def _choose_places(array: xr.DataArray, gsd: int, places: Sequence[Place]) -> list[Place]:
-    """The first places that were seen in an array well enough; where there are none, those that were seen in it best."""
+    """The first places of which enough of an array is valid; where there are none, those of which most is."""
     found: list[tuple[float, Place]] = []
     for start in range(0, len(places), MAX_WINDOWS):
         batch = places[start : start + MAX_WINDOWS]
@@ -214,7 +214,7 @@ def _spans(chunks: Sequence[int]) -> Iterator[slice]:
 
 
 def _shares_seen(array: xr.DataArray, gsd: int, places: Sequence[Place]) -> list[float]:
-    """Share of pixels of each place of which some band of an array was seen."""
+    """Share of pixels of each place at which some band of an array is valid."""
     encoding = Encoding.from_attrs(array.dtype, array.attrs)
     parts = [_cut(array, place, gsd) for place in places]
     return [float((~encoding.is_nodata(np.asarray(numbers))).any(axis=0).mean()) for numbers in _read(parts)]
@@ -247,12 +247,12 @@ def _cut(array: xr.DataArray, place: Place, gsd: int) -> object:
 
 
 def unseen_bands(windows: Sequence[Window], names: Mapping[int, Sequence[str]]) -> tuple[str, ...]:
-    """Coarse bands that no window shows where all 10 m bands were seen: nothing can be fitted for them.
+    """Coarse bands that are valid in no window where all 10 m bands are: nothing can be fitted for them.
 
     Raises
     ------
     InputError
-        If a 10 m band was not seen at all, without which no result is valid; or none of the coarse bands.
+        If a 10 m band is nowhere valid, without which no result is; or none of the coarse bands is.
     """
     fine = range(len(names[10]))
     if not any(window.seen_at(10, {10: fine}).any() for window in windows):

@@ -35,7 +35,7 @@ class FitContext:
     sensor : Sensor
         What made the sample.
     seed : int
-        All that is random in the fit follows it.
+        Random seed of the fit.
     device : str
         A torch device of this process.
     precision : {"float32", "bfloat16"}
@@ -43,7 +43,7 @@ class FitContext:
     progress : callable or None
         See `Progress`.
     checkpoint : Path or None
-        Folder in which a training saves its state, and goes on from what it finds there.
+        Folder in which a training saves its state, and from whose state it resumes.
     """
 
     sensor: Sensor
@@ -168,7 +168,7 @@ class TorchSharpener:
         """Raise InputError if it cannot compute on a device of this process."""
 
     def one_scale_lower(self, ratio: int) -> Self:
-        """The same Sharpener for the scene degraded by `ratio`: what it holds in pixels of 10 m is told in larger ones."""
+        """The same Sharpener for the scene degraded by `ratio`: what it holds in pixels of 10 m is converted to larger ones."""
         return self
 
     @property

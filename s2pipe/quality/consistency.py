@@ -1,4 +1,4 @@
-"""Consistency: whether sharpened bands, seen by the sensor once more, are what was observed."""
+"""Consistency: whether sharpened bands, degraded by the sensor once more, are what was observed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def measure_consistency(
 ) -> pd.DataFrame:
     """How far sharpened bands, degraded again, are from what was observed.
 
-    Measured on windows sampled from both; nothing else is computed. Pixels whose degradation reads beyond a window, or what
-    was not seen, are left out.
+    Measured on windows sampled from both; nothing else is computed. Pixels whose degradation reads beyond a window, or invalid
+    pixels, are left out.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def measure_consistency(
         What degraded the coarse bands, or its name; default: what `sharp` says it was sharpened for, else the block-centred
         MTF operator.
     seed : int
-        Of the sampling.
+        Random seed of the sampling.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def _residuals(
 
 
 def _seen_around(seen: npt.NDArray[np.bool_], ratio: int, reach: int) -> npt.NDArray[np.bool_]:
-    """Where, on the coarse grid, all fine pixels of a block and `reach` beyond it were seen, none of them outside the window."""
+    """Where, on the coarse grid, all fine pixels of a block and `reach` beyond it are valid, none of them outside the window."""
     size = ratio + 2 * reach
     # scipy's window begins size // 2 before a pixel; origin has it begin `reach` before
     whole = ndimage.minimum_filter(

@@ -95,11 +95,11 @@ def evaluate(
     plot: str | Path | None = None,
     **fit_options: Any,
 ) -> pd.DataFrame:
-    """Sharpen the scene one scale lower, and hold the results against what was observed (Wald's protocol).
+    """Sharpen the scene one scale lower, and compare the results with what was observed (Wald's protocol).
 
-    All bands are degraded by the ratio of `gsd`; the methods, fitted on these alone, sharpen them back. The 60 m
-    bands are fed where the scene has them. The scene is cropped right and bottom so that it can be degraded. Everything
-    is computed on reflectance, which a storage offset does not inflate, where both reference and estimate are valid.
+    All bands are degraded by the ratio of `gsd`; the methods, fitted on the degraded bands alone, sharpen them back. They get
+    the 60 m bands where the scene has them. The scene is cropped at the right and the bottom so that it can be degraded. Figures
+    are of reflectance, which a storage offset does not inflate, where both reference and estimate are valid.
 
     Parameters
     ----------
@@ -107,25 +107,25 @@ def evaluate(
         One date of a scene, as for `sharpen`.
     methods : str, Method, Sharpener, or a list or tuple of these
         Names and recipes are fitted on the degraded scene. A fitted Sharpener is used as it is; one that was fitted on this
-        very scene, and so has seen the reference, is marked in the column ``in_sample``. Bands for which a method found too
-        little to be fitted on, and which it therefore interpolated, are marked in the column ``interpolated``. The name
-        ``"all"`` stands for every method of `list_methods` that is not named beside it. One of these that cannot run on this
-        scene, or without its options, is left out, and a warning says why; a method that is named raises its error.
+        very scene, and so has learned from the reference, is marked in the column ``in_sample``. Bands that a method interpolated,
+        because the scene had too little to fit it on, are marked in the column ``interpolated``. The name ``"all"`` stands for
+        every method of `list_methods` that is not named beside it. One of these that cannot run on this scene, or not without
+        options, is left out, and a warning says why; a method that is named raises its error.
     sensor : Sensor or str
         What degrades the scene, or its name: ``"centre"``, ``"corner"`` or ``"box"``.
     told : Sensor or str, optional
-        What the methods are told of the degradation; default: the truth. Another shows what a wrong statement costs.
+        The sensor that the methods are told instead of `sensor`: shows what a wrong statement costs. Default: `sensor`.
     gsd : {20, 60}
         Resolution of the bands that are judged.
     crop : int
         Pixels left out beside each edge of the reference.
     reference : ndarray, (band, y, x), optional
-        For a scene that came degraded, by the ratio of `gsd` and as `sensor` says: its bands of `gsd` as observed, on the
-        grid of its 10 m bands and in its numbers. The scene is then neither degraded nor cropped.
+        Of a scene that is degraded already, by the ratio of `gsd` and by `sensor`: its bands of `gsd` as observed, on the
+        grid of its 10 m bands and in the same numbers (DN or reflectance). The scene is then neither degraded nor cropped.
     seed, device, precision
         As for `sharpen`.
     progress : callable, optional
-        As for `sharpen`; called also when a method begins and ends, with ``"3 of 17: atprk"``, 0 or 1, of 1.
+        As for `sharpen`; also called when a method begins, as ``("3 of 17: atprk", 0, 1, None)``, and with 1 when it ends.
     plot : path, optional
         Picture to write, of a type that matplotlib knows by the suffix (``.png``): the SRE of every method and band, and a
         part of the scene with truth, results and errors. An existing file is replaced.
@@ -202,7 +202,7 @@ def judge(
     device: str,
     left_out: dict[str, str],
 ) -> Iterator[Judged]:
-    """Fit and judge the candidates one after another, once all have been looked at.
+    """Fit and judge the candidates one after another, once all have been checked.
 
     Those that cannot run and are not required are entered in `left_out`, with the reason.
     """

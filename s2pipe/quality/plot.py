@@ -83,7 +83,7 @@ def busiest_part(image: xr.DataArray, *, edge: int = 96) -> xr.DataArray:
     Parameters
     ----------
     image : DataArray, (band, y, x)
-        Bands of one resolution, with their names in the coordinate ``band``; NaN where nothing is seen.
+        Bands of one resolution, with their names in the coordinate ``band``; NaN where it is invalid.
     edge : int
         Of the part, in pixels; less where the image is smaller.
 
@@ -225,7 +225,7 @@ def _draw_parts(
 
 
 def _draw_composite(axis: Axes, image: Array, low: Array, high: Array) -> None:
-    """An image (band, y, x) of three bands in colour, or of one in grey; white where nothing is seen."""
+    """An image (band, y, x) of three bands in colour, or of one in grey; white where it is invalid."""
     shown = np.nan_to_num(np.clip((image - low) / (high - low), 0, 1), nan=1)
     axis.imshow(np.moveaxis(shown, 0, -1).squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 

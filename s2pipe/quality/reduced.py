@@ -48,7 +48,7 @@ class Reduced:
 
     @cached_property
     def fingerprint(self) -> npt.NDArray[np.uint64]:
-        """What tells the reference again, see `s2pipe.fitting.fingerprint`."""
+        """What identifies the reference, see `s2pipe.fitting.fingerprint`."""
         seen = np.isfinite(self.reference)
         return fingerprint(np.where(seen, self.reference, 0), seen)
 

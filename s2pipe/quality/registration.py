@@ -34,14 +34,14 @@ def measure_registration(data: xr.DataTree | xr.DataArray, *, seed: int = 0) -> 
     data : xarray.DataTree or xarray.DataArray
         A cube, or one DataArray on a 10 m grid; see `s2pipe.sharpen`.
     seed : int
-        Of the sampling.
+        Random seed of the sampling.
 
     Returns
     -------
     pandas.DataFrame
         One row for each coarse band, indexed by ``band``: ``gsd`` in metres; ``dy`` and ``dx``, the shift in 10 m pixels,
         and ``dy_px`` and ``dx_px``, the nearest whole ones. What the band shows at p, the 10 m bands show at p + shift:
-        (-1, -1) means that the band's pixels cover ground 10 m farther up and left than their place says. ``error`` is the
+        (-1, -1) means that the band's pixels cover ground 10 m farther up and left than their coordinates say. ``error`` is the
         standard error of dy and dx that noise makes, ``r2`` the share of the band's gradients that the 10 m bands explain.
         The shift is NaN where r2 is below 0.2, where it exceeds 7 px, and where nothing is left to compare.
 
@@ -156,7 +156,7 @@ def measure_geometry(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | Non
 
     Measured as `measure_registration` does, but on the 10 m grid, on windows of `sharp` only. Band and 10 m bands are blurred
     alike before, by a Gaussian of half the band's GSD: finer than that, a band has what a method copied from the 10 m bands,
-    which is not shifted, or the artefacts of interpolation, which are shifted anyhow.
+    which is not shifted, or the artefacts of interpolation, which are shifted in any case.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def measure_geometry(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | Non
     data : xarray.DataTree or xarray.DataArray, optional
         The cube, or the 10 m DataArray, that it was made of. It gives the 10 m bands where `sharp` has none.
     seed : int
-        Of the sampling.
+        Random seed of the sampling.
 
     Returns
     -------

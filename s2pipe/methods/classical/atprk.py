@@ -21,7 +21,7 @@ from s2pipe.methods.classical.pan import Pan, PanSharpener, check_pan, mixture, 
 from s2pipe.physics.sensor import Sensor, pad_symmetric
 
 LAGS = 20
-"""Coarse pixels up to which the semivariogram is looked at."""
+"""Largest lag of the semivariogram, in coarse pixels."""
 
 SILLS = 1 + 0.1 * np.arange(1, 21)
 RANGES = 0.5 + 0.1 * np.arange(1, 21)
@@ -115,7 +115,7 @@ AREAL_RANGE = 2.0
 
 
 def point_range(lags: npt.NDArray[np.float64], semivariance: npt.NDArray[np.float64], ratio: int) -> float:
-    """Range, in fine pixels, of the exponential semivariogram of points whose areal one was seen; weights need no sill.
+    """Range, in fine pixels, of the exponential semivariogram of points whose areal one is given; weights need no sill.
 
     Parameters
     ----------

@@ -270,7 +270,7 @@ def _moments(
     sample: Sample,
     sensor: Sensor,
 ) -> list[Moments]:
-    """Of each of `bands`, over all 10 m pixels where it and the 10 m bands were seen."""
+    """Of each of `bands`, over all 10 m pixels where it and the 10 m bands are valid."""
     ratio = gsd // 10
     positions = [sample.bands[gsd].index(band) for band in bands]
     size = 4 if mixed is None else 5

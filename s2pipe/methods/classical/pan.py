@@ -61,7 +61,7 @@ def least_squares(rows: FloatArray, observed: FloatArray) -> npt.NDArray[np.floa
     """Intercept, then one coefficient for each of `rows` (row, sample), that fit `observed` best."""
     design = np.vstack([np.ones(rows.shape[1]), rows.astype(np.float64)])
     # Rows that are constant, or alike but for float32's noise, and samples fewer than unknowns have many solutions: lstsq
-    # gives the smallest, and takes for noise what is below rcond.
+    # gives the smallest, and considers noise what is below rcond.
     solution: npt.NDArray[np.float64] = np.linalg.lstsq(design.T, observed.astype(np.float64), rcond=1e-6)[0]
     return solution
 
@@ -110,7 +110,7 @@ class PanSharpener(TorchSharpener):
 def _degraded_and_observed(
     band: str, gsd: int, names: Mapping[int, Sequence[str]], windows: Sequence[Window], sensor: Sensor
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The 10 m bands, each degraded by its own MTF, (band, pixel), and the coarse band's pixels, where all of them were seen."""
+    """The 10 m bands, each degraded by its own MTF, (band, pixel), and the coarse band's pixels, where all of them are valid."""
     row = names[gsd].index(band)
     degraded, observed = [], []
     for window in windows:

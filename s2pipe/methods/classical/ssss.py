@@ -119,7 +119,7 @@ class SsssSharpener(SceneSharpener):
     Attributes
     ----------
     subspace : Tensor, (band, dimension)
-        U, of `bands_in`; rows of bands that were never seen are zero.
+        U, of `bands_in`; rows of bands that are nowhere valid are zero.
     start : Tensor, (dimension, band)
         What makes the first z out of the 10 m bands.
     """
@@ -177,7 +177,7 @@ def as_observed(
     Yields
     ------
     (image, pixel), (pixel,)
-        Where it saw, and the 10 m bands were seen.
+        Where the band and the 10 m bands are valid.
     """
     gsd = BANDS[band].gsd
     row = sample.bands[gsd].index(band)

@@ -23,7 +23,7 @@ from s2pipe.physics.sensor import Sensor
 log = logging.getLogger(__name__)
 
 SCALE = 0.2
-"""Reflectance that the networks take for 1: the authors divide DN of 1e-4 by 2000."""
+"""Reflectance that is 1 to the networks: the authors divide DN of 1e-4 by 2000."""
 
 FINE_ORDER = [BANDS_BY_GSD[10].index(band) for band in ("B04", "B03", "B02", "B08")]
 """Order of the 10 m bands that the weights were trained with: that of GDAL's SAFE driver, not that of the authors' comments."""
@@ -95,7 +95,7 @@ class Dsen2:
         return upsampling_reach(ratio) if network is None else bilinear_reach(ratio) + radius(len(network.blocks))
 
     def fit(self, sample: Sample, context: FitContext) -> Dsen2Sharpener:
-        """Nothing is fitted: the sample tells which bands there are.
+        """Nothing is fitted; of the sample only the names of its bands are used.
 
         Raises
         ------

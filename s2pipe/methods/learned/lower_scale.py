@@ -69,7 +69,7 @@ class LowerScaleCnn:
         Raises
         ------
         InputError
-            If the scene is too small, or has too few seen pixels, to cut one 20 m patch from.
+            If the scene is too small, or has too few valid pixels, to cut one 20 m patch from.
         """
         names = sample.bands
         bicubic = sample.unseen_targets()

@@ -34,7 +34,7 @@ STRIDE = 12
 """10 m pixels between the places a patch may lie at."""
 
 HELD_OUT_PATCHES = 8
-"""Patches that the held-out pixels are looked at in."""
+"""Patches in which the held-out pixels are evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class S2sucnn:
         Raises
         ------
         InputError
-            If the scene is smaller than a patch can be, or has no pixel seen in all 10 m bands.
+            If the scene is smaller than a patch can be, or has no pixel that is valid in all 10 m bands.
         """
         bands = sample.bands
         bicubic = sample.unseen_targets()
@@ -173,7 +173,7 @@ class S2sucnnSharpener(TorchSharpener):
 
 
 def _identity(sample: Sample, *settings: object) -> str:
-    """What a training is of: pixels, which of them were seen, and settings."""
+    """What a training is of: pixels, which of them are valid, and settings."""
     arrays = {
         f"{kind} {i} {gsd}": array
         for i, window in enumerate(sample.windows)
@@ -297,7 +297,7 @@ def _piece(window: Window, share: float, scale: float, random: np.random.Generat
 
 
 def _places(windows: Sequence[Window], edge: int | None) -> list[tuple[int, int, int]]:
-    """Window, row and column of every patch, those without unseen 10 m pixels where there are any."""
+    """Window, row and column of every patch, those without invalid 10 m pixels where there are any."""
     if edge is None:
         return [(i, 0, 0) for i in range(len(windows))]
     for usable in (lambda window: window.seen[10].all(axis=0), lambda window: np.ones(window.seen[10].shape[1:], bool)):

@@ -61,7 +61,7 @@ class Example:
     error : Tensor, (band, 1, 1)
         The mean of its size.
     usable : ndarray, (y, x)
-        Where everything was seen, on the grid of the channels.
+        Where all bands are valid, on the grid of the channels.
     edge : int
         Of a patch, on the same grid.
     corners : ndarray, (patch, 2)

@@ -176,7 +176,7 @@ class MtfResNetSharpener(TorchSharpener):
     Attributes
     ----------
     slots : tuple of int
-        Which of all 20 m bands were seen and are used.
+        Which of all 20 m bands have valid pixels and are used.
     shift : tuple of 2 float
         What the 20 m bands show at p, the 10 m bands show at p + shift, along y and x, in 10 m pixels.
     scaling : Scaling or None
@@ -195,7 +195,7 @@ class MtfResNetSharpener(TorchSharpener):
 
     @property
     def used(self) -> tuple[str, ...]:
-        """The 20 m bands that were seen."""
+        """The 20 m bands that have valid pixels."""
         return tuple(COARSE[slot] for slot in self.slots)
 
     @classmethod
