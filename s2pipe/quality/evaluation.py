@@ -107,8 +107,8 @@ def evaluate(
         One date of a scene, as for `sharpen`.
     methods : str, Method, Sharpener, or a list or tuple of these
         Names and recipes are fitted on the degraded scene. A fitted Sharpener is used as it is; one that was fitted on this
-        very scene, and so has learned from the reference, is marked in the column ``in_sample``. Bands that a method interpolated,
-        because the scene had too little to fit it on, are marked in the column ``interpolated``. The name ``"all"`` stands for
+        very scene, and so has learned from the reference, is marked in the column ``in_sample``. Bands that a method interpolated
+        because the scene had too little to fit it on are marked in the column ``interpolated``. The name ``"all"`` stands for
         every method of `list_methods` that is not named beside it. One of these that cannot run on this scene, or not without
         options, is left out, and a warning says why; a method that is named raises its error.
     sensor : Sensor or str
