@@ -47,7 +47,7 @@ def rows() -> Iterator[tuple[str, str, str, float]]:
     centre, corner = Sensor.named("centre"), Sensor.named("corner")
 
     def sre(method: Method | Sharpener, told: Sensor) -> float:
-        table = score(reduced, [method], sensor=told, progress=lambda *_: None)
+        table = score(reduced, [method], told=told, progress=lambda *_: None)
         return float(table.loc[table["band"] == "all", "sre_db"].item())
 
     yield "s2sharp", "centre", "default", sre(S2sharp(), centre)

@@ -80,9 +80,7 @@ def classical() -> list[str]:
 
 def measure(scene: str, protocol: str, told: str, methods: Mapping[str, str | Method]) -> list[dict[str, Any]]:
     """One row for each of `methods`, by what it is called in the tables."""
-    table = s2pipe.evaluate(
-        load_scene(scene), list(methods.values()), protocol=protocol, sensor=Sensor.named(told), progress=lambda *_: None
-    )
+    table = s2pipe.evaluate(load_scene(scene), list(methods.values()), sensor=protocol, told=told, progress=lambda *_: None)
     overall = table[table["band"] == "all"][["sre_db", "sam_deg", "ergas", "seconds"]].assign(method=list(methods))
     return json.loads(overall.assign(scene=scene, protocol=protocol, told=told).to_json(orient="records", double_precision=4))
 
@@ -97,7 +95,7 @@ def measure_chunks(scene: str, method: str) -> dict[str, Any]:
     )
     figures = []
     for cube in (reduced.cube, in_four):
-        table = score(replace(reduced, cube=cube), [sharpener], sensor=sensor, progress=lambda *_: None)
+        table = score(replace(reduced, cube=cube), [sharpener], told=sensor, progress=lambda *_: None)
         figures.append(table.loc[table["band"] == "all", "sre_db"].item())
     return {"scene": scene, "method": method, "whole": figures[0], "in_four": figures[1]}
 

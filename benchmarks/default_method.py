@@ -40,7 +40,6 @@ from s2pipe.methods.mtf_resnet.inputs import COARSE, FINE, RATIO, Inputs, image_
 from s2pipe.methods.mtf_resnet.pretrained import load_pretrained
 from s2pipe.methods.mtf_resnet.recipe import MtfResNet, MtfResNetSharpener
 from s2pipe.physics.projection import project
-from s2pipe.physics.sensor import Protocol
 from s2pipe.quality.reduced import reduce_scene
 
 RESULTS = HERE / "results" / "default_method.json"
@@ -111,7 +110,7 @@ def overall(cubes: Sequence[xr.DataTree], methods: Sequence[Any], **options: Any
 
 def measure(scene: str, protocol: str, gsd: int) -> list[dict[str, Any]]:
     """One row for each method."""
-    rows = overall(scenes_of(scene), [method_for(scene), *CLASSICAL], protocol=protocol, gsd=gsd)
+    rows = overall(scenes_of(scene), [method_for(scene), *CLASSICAL], sensor=protocol, gsd=gsd)
     return [row | {"scene": scene, "protocol": protocol, "gsd": gsd} for row in rows]
 
 
@@ -167,7 +166,7 @@ def ablate(scene: str, protocol: str) -> list[dict[str, Any]]:
     return [
         {"scene": scene, "protocol": protocol, "variant": name, "sre_db": row["sre_db"]}
         for name, make in VARIANTS.items()
-        for row in overall([cube], [make(weights_for(scene))], protocol=protocol)
+        for row in overall([cube], [make(weights_for(scene))], sensor=protocol)
     ]
 
 
@@ -191,11 +190,11 @@ def mistaken(scene: str) -> list[dict[str, Any]]:
     return [
         {"scene": scene, "case": case, "method": row["method"], "sre_db": row["sre_db"]}
         for case, (data, told) in cases.items()
-        for row in overall([data], [method_for(scene), "supreme", *CLASSICAL], sensor=told)
+        for row in overall([data], [method_for(scene), "supreme", *CLASSICAL], told=told)
     ]
 
 
-def ceiling(scene: str, protocol: Protocol) -> dict[str, Any]:
+def ceiling(scene: str, protocol: str) -> dict[str, Any]:
     """How good the network is on the right half of a scene once it has learnt from the truth in the left half."""
     sensor = Sensor.named(protocol)
     reduced = reduce_scene(as_cube(load_scene(scene)), sensor, 20)

@@ -101,7 +101,7 @@ def in_sample_on_scene(scene: str, protocol: str, method: Method, checkpoint: Pa
     sample = replace(Sample.of(as_cube(cube), seed=0), gsds=(20,))
     sharpener = fitted(sample, method, sensor, checkpoint)
     seconds = time.perf_counter() - start
-    table = score(reduce_scene(as_cube(cube), sensor, 20), [sharpener], sensor=sensor)
+    table = score(reduce_scene(as_cube(cube), sensor, 20), [sharpener], told=sensor)
     return rows_of(table, seconds=seconds, steps=method.steps)
 
 
@@ -113,7 +113,7 @@ def honest_on_scene(scene: str, protocol: str, method: Method, checkpoint: Path)
     sample = replace(Sample.of(reduced.cube, seed=0), gsds=(20,))
     sharpener = fitted(sample, method, sensor, checkpoint)
     seconds = time.perf_counter() - start
-    return rows_of(score(reduced, [sharpener], sensor=sensor), seconds=seconds, steps=method.steps)
+    return rows_of(score(reduced, [sharpener], told=sensor), seconds=seconds, steps=method.steps)
 
 
 def s2sucnn_curve(scene: str, protocol: str, method: S2sucnn, checkpoint: Path) -> list[dict[str, Any]]:
@@ -149,7 +149,7 @@ def curve(
         seconds += time.process_time() - start
         assert isinstance(sharpener, S2sucnnSharpener)
         present, held_out = state_in(checkpoint / "s2sucnn.safetensors", sharpener)
-        table = score(reduced, [present], sensor=sensor)
+        table = score(reduced, [present], told=sensor)
         facts = {"step": step, "kept_step": sharpener.kept_step, "best_held_out": held_out, "seconds_so_far": seconds}
         sre = table.loc[table["band"] == "all", "sre_db"].item()
         print(f"  step {step}: {sre:.2f} dB, kept {sharpener.kept_step}, {seconds:.0f} core seconds", flush=True)
@@ -176,7 +176,7 @@ def load_pair(name: str) -> tuple[Reduced, dict[int, np.ndarray]]:
     encoding = as_cube(scene.cube).encoding
     lower = {gsd: encoding.decode(np.asarray(array.data[0])) for gsd, array in as_cube(scene.cube).arrays.items() if gsd <= 20}
     cube = s2pipe.from_arrays(lower[10], lower[20])
-    return Reduced(cube=cube, reference=encoding.decode(scene.reference), gsd=20, protocol="box"), lower
+    return Reduced(cube=cube, reference=encoding.decode(scene.reference), gsd=20, sensor="box"), lower
 
 
 def in_sample_on_pair(name: str, method: LowerScaleCnn, checkpoint: Path) -> list[dict[str, Any]]:
@@ -196,7 +196,7 @@ def in_sample_on_pair(name: str, method: LowerScaleCnn, checkpoint: Path) -> lis
         halo=method.halo((20,), PAIRS_SENSOR), networks={20: network},
     )  # fmt: skip
     seconds = time.perf_counter() - start
-    table = score(reduced, [sharpener], sensor=PAIRS_SENSOR)
+    table = score(reduced, [sharpener], told=PAIRS_SENSOR)
     return rows_of(table, seconds=seconds, in_sample=True, steps=method.steps)
 
 
@@ -205,7 +205,7 @@ def honest_on_pair(name: str, method: LowerScaleCnn, checkpoint: Path) -> list[d
     start = time.perf_counter()
     sharpener = fitted(replace(Sample.of(reduced.cube, seed=0), gsds=(20,)), method, PAIRS_SENSOR, checkpoint)
     seconds = time.perf_counter() - start
-    return rows_of(score(reduced, [sharpener], sensor=PAIRS_SENSOR), seconds=seconds, steps=method.steps)
+    return rows_of(score(reduced, [sharpener], told=PAIRS_SENSOR), seconds=seconds, steps=method.steps)
 
 
 # The comparison with equal budgets
@@ -230,19 +230,19 @@ def within_budget(scene: str, protocol: str, name: str, checkpoint: Path) -> lis
         used += time.process_time() - start
         if isinstance(sharpener, S2sucnnSharpener):
             present, held_out = state_in(checkpoint / "s2sucnn.safetensors", sharpener)
-            table = score(reduced, [present], sensor=sensor)
+            table = score(reduced, [present], told=sensor)
             facts = {"step": steps, "kept_step": sharpener.kept_step, "best_held_out": held_out, "seconds_so_far": used}
             rows += rows_of(table[table["band"] == "all"], **facts)
         print(f"  {steps} steps, {used:.0f} core seconds", flush=True)
     assert sharpener is not None
-    return rows + rows_of(score(reduced, [sharpener], sensor=sensor), seconds=used, steps=steps)
+    return rows + rows_of(score(reduced, [sharpener], told=sensor), seconds=used, steps=steps)
 
 
 def untrained(scene: str, protocol: str, checkpoint: Path) -> list[dict[str, Any]]:
     """The methods that need no training, for comparison."""
     sensor = Sensor.named(protocol)
     reduced = reduce_scene(as_cube(load_scene(scene)), sensor, 20)
-    return rows_of(score(reduced, [get_method("bicubic"), get_method("glp")], sensor=sensor))
+    return rows_of(score(reduced, [get_method("bicubic"), get_method("glp")], told=sensor))
 
 
 def all_runs() -> list[Run]:

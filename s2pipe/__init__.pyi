@@ -17,10 +17,10 @@ from .methods import list_methods as list_methods
 from .methods.saving import load_sharpener as load_sharpener
 from .methods.saving import save_sharpener as save_sharpener
 from .physics.sensor import Sensor as Sensor
-from .quality.consistency import check_consistency as check_consistency
+from .quality.consistency import measure_consistency as measure_consistency
 from .quality.evaluation import evaluate as evaluate
-from .quality.registration import check_geometry as check_geometry
-from .quality.registration import check_registration as check_registration
+from .quality.registration import measure_geometry as measure_geometry
+from .quality.registration import measure_registration as measure_registration
 from .quality.registration import repair_registration as repair_registration
 from .store.zarr_io import list_chunks as list_chunks
 from .store.zarr_io import open_zarr as open_zarr

@@ -30,7 +30,7 @@ class S2Accessor:
         self,
         method: str | Method | Sharpener = "mtf-resnet",
         *,
-        sensor: Sensor | None = None,
+        sensor: Sensor | str | None = None,
         bands: Sequence[str] | None = None,
         device: str = "auto",
         precision: str = "auto",

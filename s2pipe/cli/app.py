@@ -261,7 +261,7 @@ def fit(
     sharpener = s2pipe.fit(
         cube,
         method,
-        sensor=s2pipe.Sensor.named(sensor),
+        sensor=sensor,
         seed=seed,
         device=device,
         precision=precision,
@@ -290,13 +290,14 @@ def evaluate(
             "`all` stands for every method that can run; the others are named with the reason.",
         ),
     ],
-    protocol: Annotated[str, typer.Option(help="What degrades the scene: centre, corner or box.")] = "centre",
+    sensor: Annotated[
+        str, typer.Option("--sensor", "--protocol", help="What degrades the scene: centre, corner or box.")
+    ] = "centre",
+    told: Annotated[
+        str | None, typer.Option(help="What the methods are told instead of the truth: centre, corner or box.")
+    ] = None,
     gsd: Annotated[int, typer.Option(help="Resolution in metres of the bands that are judged, 20 or 60.")] = 20,
     crop: Annotated[int, typer.Option(help="Pixels left out beside each edge of the reference.")] = 2,
-    sensor: Annotated[
-        str | None,
-        typer.Option(help="What the methods are told instead of the truth: centre, corner or box."),
-    ] = None,
     steps: Steps = None,
     weights: Weights = None,
     weights_20m: Weights20m = None,
@@ -330,10 +331,10 @@ def evaluate(
     scores = s2pipe.evaluate(
         s2pipe.repair_registration(read.cube) if repair else read.cube,
         chosen,
-        protocol=protocol,  # type: ignore[arg-type]  # evaluate refuses others
+        sensor=sensor,
+        told=told,
         gsd=gsd,
         crop=crop,
-        sensor=None if sensor is None else s2pipe.Sensor.named(sensor),
         reference=read.reference,
         seed=seed,
         device=device,
@@ -344,7 +345,7 @@ def evaluate(
     if as_json:
         typer.echo(scores.to_json(orient="records"))
     else:
-        print_scores(scores, title=what_was_judged(read, protocol=protocol, gsd=gsd, told=sensor))
+        print_scores(scores, title=what_was_judged(read, sensor=scores["sensor"].iloc[0], gsd=gsd, told=told))
         if plot is not None:
             say(f"picture: {plot}")
 

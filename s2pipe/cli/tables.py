@@ -58,17 +58,17 @@ def items_table(items: pystac.ItemCollection) -> Table:
     return table
 
 
-def what_was_judged(scene: SceneFile, *, protocol: str, gsd: int, told: str | None) -> str:
+def what_was_judged(scene: SceneFile, *, sensor: str, gsd: int, told: str | None) -> str:
     from s2pipe.inputs.dataarray import as_cube
 
     if scene.reference is None:
         degraded, reference = "degraded by", "what was observed"
     else:
         degraded, reference = "degraded in the file already, supposedly by", "the file's own reference"
-    otherwise = "" if told in (None, protocol) else f"; the methods are told {told}"
+    otherwise = "" if told in (None, sensor) else f"; the methods are told {told}"
     encoding = as_cube(scene.cube).encoding
     return (
-        f"{redact(scene.name)}, protocol {protocol}, gsd {gsd}: all bands are {degraded} {DEGRADED_BY[protocol]}{otherwise}; "
+        f"{redact(scene.name)}, sensor {sensor}, gsd {gsd}: all bands are {degraded} {DEGRADED_BY[sensor]}{otherwise}; "
         f"the {gsd} m bands, sharpened back, are held against {reference}; "
         f"reflectance = number * {encoding.scale:g} + {encoding.offset:g}"
     )
@@ -139,7 +139,13 @@ def print_installation() -> None:
         devices.append("mps")
     say(f"s2pipe {s2pipe.__version__}, Python {platform.python_version()}, torch {torch.__version__}")
     say(f"devices: {', '.join(devices)}")
-    out.print(frame_table(s2pipe.list_methods().reset_index(), title="methods"))
+    methods = Table(title="methods")
+    for column in ("method", "fit", "options", "paper"):
+        methods.add_column(column, overflow="fold")
+    for name, about in s2pipe.list_methods().items():
+        options = ", ".join(f"{option}={default}" for option, default in about.options.items())
+        methods.add_row(name, about.fit, options, about.paper)
+    out.print(methods)
     table = Table("band", "GSD m", "wavelength nm", "MTF at Nyquist", "asset keys", title="bands")
     for band in BANDS.values():
         table.add_row(band.name, str(band.gsd), f"{band.wavelength_nm:.1f}", f"{band.mtf_nyquist:.2f}", ", ".join(band.keys))

@@ -1,6 +1,8 @@
 """The errors s2pipe raises on purpose, and what their texts leave out. Catch `S2PipeError` to catch them all."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class S2PipeError(Exception):
@@ -37,6 +39,16 @@ class ReadError(S2PipeError, OSError):
 
 class StoreError(S2PipeError, OSError):
     """A Zarr store cannot be created, written or understood."""
+
+
+@contextmanager
+def errors_about(*arguments: str) -> Iterator[None]:
+    """Errors raised within the block are about these arguments of the call, whatever the function inside calls them."""
+    try:
+        yield
+    except S2PipeError as error:
+        error.arguments = arguments
+        raise
 
 
 def redact(text: str) -> str:

@@ -46,7 +46,7 @@ class FitArguments:
     """
 
     method: str | Method | Sharpener = DEFAULT_METHOD
-    sensor: Sensor | None = None
+    sensor: Sensor | str | None = None
     seed: int | None = None
     device: str = "auto"
     precision: str = "auto"
@@ -97,7 +97,7 @@ def fit(
     data: xr.DataTree | xr.DataArray,
     method: str | Method = DEFAULT_METHOD,
     *,
-    sensor: Sensor | None = None,
+    sensor: Sensor | str | None = None,
     seed: int | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -221,17 +221,16 @@ def coarse_of(bands: Sequence[str]) -> list[str]:
     return [band for band in bands if BANDS[band].gsd > 10]
 
 
-def _check_sensor(sharpener: Sharpener, sensor: Sensor | None) -> None:
+def _check_sensor(sharpener: Sharpener, sensor: Sensor | str | None) -> None:
     fitted = sharpener.sensor
-    if sensor is None and fitted.protocol != "centre":
+    if sensor is None and fitted.name != "centre":
         log.warning(
             "the Sharpener was fitted for the sensor %r, which is not what Sentinel-2's own pixels come from; results may be "
             "shifted: say sensor= to state that you mean it",
-            fitted.protocol,
+            fitted.name,
         )
-    if sensor is not None and as_sensor(sensor) != fitted:
-        other = " of another mtf" if sensor.protocol == fitted.protocol else ""
+    if sensor is not None and (told := as_sensor(sensor)) != fitted:
+        other = " of another mtf" if told.name == fitted.name else ""
         raise InputError(
-            f"the Sharpener was fitted for the sensor {fitted.protocol!r}{other}, not {sensor.protocol!r}; fit again",
-            argument="sensor",
+            f"the Sharpener was fitted for the sensor {fitted.name!r}{other}, not {told.name!r}; fit again", argument="sensor"
         )

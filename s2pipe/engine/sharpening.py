@@ -26,7 +26,7 @@ def sharpen(
     data: xr.DataTree | xr.DataArray,
     method: str | Method | Sharpener = DEFAULT_METHOD,
     *,
-    sensor: Sensor | None = None,
+    sensor: Sensor | str | None = None,
     bands: Sequence[str] | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -47,8 +47,9 @@ def sharpen(
         method's halo; they are those of the result, but that chunks thinner than twice the halo are joined.
     method : str, Method or Sharpener
         A name from `list_methods`, a recipe, or a Sharpener that `fit` gave, which is used as it is.
-    sensor : Sensor, optional
-        What degraded the coarse bands; default: the block-centred MTF operator.
+    sensor : Sensor or str, optional
+        What degraded the coarse bands, or its name: ``"centre"``, ``"corner"`` or ``"box"``; default: the block-centred MTF
+        operator.
     bands : sequence of str, optional
         Bands to return, by ESA's names or common ones (``"B05"``, ``"rededge1"``); default: all of `data`. Without a 60 m band
         among them the 60 m bands are not used either.

@@ -1,4 +1,4 @@
-"""What tells whether two pieces show the same ground at the same date: hashes of some of their pixels."""
+"""Whether two pieces show the same ground at the same date: hashes of some of their pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def fingerprint(reflectance: npt.NDArray[np.float32], seen: npt.NDArray[np.bool_
     Parameters
     ----------
     reflectance, seen : ndarray, (band, y, x)
-        To 1e-4 in reflectance; squares with pixels that were not seen, and nearly flat ones, are left out.
+        To 1e-4 in reflectance; squares with invalid pixels, and nearly flat ones, are left out.
 
     Returns
     -------

@@ -27,7 +27,7 @@ WINDOW = 756
 MAX_WINDOWS = 8
 
 MIN_VALID = 0.25
-"""Windows with a smaller share of seen pixels serve only where there are no better ones."""
+"""Windows with a smaller share of valid pixels serve only where there are no better ones."""
 
 BRIGHTEST = 2.0
 """Median reflectance above which the numbers cannot be reflectance: fresh snow and clouds stay below 1.5."""
@@ -106,7 +106,7 @@ class Sample:
         return tuple(band for band in self.targets if band in unseen)
 
     def fingerprint(self) -> npt.NDArray[np.uint64]:
-        """What tells the scene again, see `fingerprint`."""
+        """What identifies the scene, see `fingerprint`."""
         parts = [
             fingerprint(window.reflectance[gsd], window.valid[gsd]) for window in self.windows for gsd in self.bands if gsd > 10
         ]
@@ -116,7 +116,7 @@ class Sample:
 def sample_windows(cube: Cube, *, seed: int) -> list[Window]:
     """Read up to `MAX_WINDOWS` windows, spread at random over the ground and the dates of a cube.
 
-    Candidates are looked at in their coarsest bands only, until enough with imagery are found; nothing else is read, unless the
+    Of candidates only the coarsest bands are read, until enough with imagery are found; nothing else is read, unless the
     coarsest bands hold nodata only.
 
     Parameters
@@ -136,10 +136,10 @@ def sample_windows(cube: Cube, *, seed: int) -> list[Window]:
     """
     places = list(_window_places(cube.fine))
     np.random.default_rng(seed).shuffle(places)
-    # a finer resolution is looked at where nothing is valid in a coarser one
+    # a finer resolution is read where nothing is valid in a coarser one
     chosen = next((chosen for gsd in sorted(cube.arrays, reverse=True) if (chosen := _choose_places(cube, gsd, places))), [])
     if not chosen:
-        raise InputError("the data hold nodata only; choose another date, or a bbox with imagery")
+        raise InputError("the data hold nodata only; choose another date, or a bbox with imagery", argument="data")
     windows = _read_windows(cube, chosen)
     brightness = float(np.median([np.median(window.reflectance[10]) for window in windows]))
     if brightness > BRIGHTEST:
@@ -208,13 +208,13 @@ def _read_windows(cube: Cube, places: Sequence[Place]) -> list[Window]:
     ]
 
 
-def _read(parts: Sequence[Any]) -> tuple[Any, ...]:
+def _read(parts: Sequence[object]) -> tuple[Any, ...]:
     """The numbers of lazy parts; on a cluster ahead of what is sharpened there meanwhile."""
     numbers: tuple[Any, ...] = dask.compute(*parts, priority=1)
     return numbers
 
 
-def _cut(array: xr.DataArray, place: Place, gsd: int) -> Any:
+def _cut(array: xr.DataArray, place: Place, gsd: int) -> object:
     """The numbers (band, y, x) of a place, of the node of one resolution."""
     date, *spans = place
     rows, columns = (slice(span.start * 10 // gsd, span.stop * 10 // gsd) for span in spans)
@@ -222,18 +222,21 @@ def _cut(array: xr.DataArray, place: Place, gsd: int) -> Any:
 
 
 def unseen_bands(windows: Sequence[Window], names: Mapping[int, Sequence[str]]) -> tuple[str, ...]:
-    """Coarse bands that no window shows where all 10 m bands were seen: nothing can be fitted for them.
+    """Coarse bands that are valid in no window where all 10 m bands are: nothing can be fitted for them.
 
     Raises
     ------
     InputError
-        If a 10 m band was not seen at all, without which no result is valid; or none of the coarse bands.
+        If a 10 m band is nowhere valid, without which no result is; or none of the coarse bands is.
     """
     fine = range(len(names[10]))
     if not any(window.valid_at(10, {10: fine}).any() for window in windows):
         dead = [band for i, band in enumerate(names[10]) if not any(window.valid[10][i].any() for window in windows)]
-        named = f"10 m bands {', '.join(dead)} hold" if dead else "no pixel was seen in all 10 m bands: they hold"
-        raise InputError(f"{named} nodata only, without which no result is valid; leave them out, or choose another date or bbox")
+        told = f"10 m bands {', '.join(dead)} hold nodata only" if dead else "no pixel is valid in all 10 m bands"
+        raise InputError(
+            f"{told}, and a result is valid only where all of them are; leave bands out, or choose another date or bbox",
+            argument="data",
+        )
     unseen = tuple(
         band
         for gsd, bands in names.items()
@@ -241,7 +244,9 @@ def unseen_bands(windows: Sequence[Window], names: Mapping[int, Sequence[str]]) 
         if gsd > 10 and not any(window.valid_at(gsd, {10: fine, gsd: [i]}).any() for window in windows)
     )
     if len(unseen) == sum(len(bands) for gsd, bands in names.items() if gsd > 10):
-        raise InputError(f"bands {', '.join(unseen)} hold nodata only; choose another date, or a bbox with imagery")
+        raise InputError(
+            f"bands {', '.join(unseen)} hold nodata only; choose another date, or a bbox with imagery", argument="data"
+        )
     if unseen:
         log.warning("bands %s hold nodata only in what was sampled: they are interpolated", ", ".join(unseen))
     return unseen

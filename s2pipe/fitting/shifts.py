@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,22 +17,22 @@ from s2pipe.fitting.sampling import Window
 log = logging.getLogger(__name__)
 
 REACH = 8
-"""Largest shift looked at, in 10 m pixels: one more than the largest that is found, whose peak needs neighbours."""
+"""Largest shift tried, in 10 m pixels: one more than the largest that is found, whose peak needs neighbours."""
 
 MOST_PIXELS = 16384
 """Pixels at which a band is compared, in all windows together; twice as many change those of real scenes by 0.07 px at most."""
 
 MIN_PIXELS = 100
-"""Pixels below which nothing is said: unrelated bands resemble each other by chance there."""
+"""Pixels below which no shift is given: unrelated bands resemble each other by chance there."""
 
 MIN_R2 = 0.2
 """Share of a band's gradients that the 10 m bands must explain for its shift to count."""
 
 PARALLAX = 0.25
-"""Shift of B02 against the other 10 m bands, in 10 m pixels, above which a window is taken for clouded; clear ones reach 0.2."""
+"""Shift of B02 against the other 10 m bands, in 10 m pixels, above which a window is considered clouded; clear ones reach 0.2."""
 
 PARALLAX_R2 = 0.5
-"""Least R2 at which that shift is looked at: B08 alone, over land, resembles B02 too little to place it."""
+"""Least R2 at which that shift counts: B08 alone, over land, resembles B02 too little to place it."""
 
 TOLERANCE = 0.5
 """Largest shift that is not warned of, in 10 m pixels."""
@@ -46,7 +45,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def shifts_of(windows: Sequence[Window], bands: Mapping[int, Sequence[str]]) -> pd.DataFrame:
-    """What `check_registration` returns, of windows read before and the names of their bands by GSD."""
+    """What `measure_registration` returns, of windows read before and the names of their bands by GSD."""
     clear = [window for window in windows if not is_clouded(window)]
     pairs = {gsd: [_observed_pair(window, gsd) for window in clear] for gsd in bands if gsd > 10}
     table = table_of_shifts(pairs, bands)
@@ -61,7 +60,7 @@ def warn_if_misregistered(windows: Sequence[Window], bands: Mapping[int, Sequenc
         typical = table.groupby("gsd")[["dy", "dx"]].median().dropna()
         log.warning(
             "bands are shifted against the 10 m bands, %s 10 m pixels along y and x: s2pipe.repair_registration(data) repairs "
-            "whole pixels that all bands of a resolution share, s2pipe.check_registration(data) tells each band's shift",
+            "whole pixels that all bands of a resolution share, s2pipe.measure_registration(data) measures each band's shift",
             " and ".join(f"those of {gsd} m by ({dy:.1f}, {dx:.1f})" for gsd, dy, dx in typical.itertuples()),
         )
 
@@ -115,7 +114,7 @@ def _box_means(fine: Image, ratio: int) -> Image:
 
 @dataclass(frozen=True, kw_only=True)
 class _Shift:
-    """A shift in 10 m pixels, NaN where it cannot be told."""
+    """A shift in 10 m pixels, NaN where it cannot be measured."""
 
     dy: float = math.nan
     dx: float = math.nan
@@ -175,7 +174,7 @@ def _explained(
     return explained, total, values
 
 
-def _differences(image: npt.NDArray[Any], step: int) -> npt.NDArray[Any]:
+def _differences(image: Image, step: int) -> Image:
     """Differences along y and x to the pixel `step` farther, (y, x, 2, band), of (band, y, x)."""
     image = np.moveaxis(image, 0, -1)
     here = image[:-step, :-step]
@@ -186,7 +185,7 @@ def _differences(image: npt.NDArray[Any], step: int) -> npt.NDArray[Any]:
 
 
 def _comparable(pair: Pair, reach: int) -> list[tuple[list[int], npt.NDArray[np.intp]]]:
-    """Bands, by their positions, that were seen at the same places, and the places (count, 2) whose differences can be told there
+    """Bands, by their positions, that are valid at the same places, and the places (count, 2) whose differences can be told there
     and, in the 10 m bands, at every shift.
     """
     span = 2 * (reach + pair.ratio)

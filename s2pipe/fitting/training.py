@@ -18,14 +18,14 @@ from s2pipe.core.progress import Progress
 from s2pipe.core.tensor_files import SUFFIX, read_tensors, tensors_below, write_tensors
 
 HELD_OUT_EVERY = 25
-"""Steps between two looks at what is held out."""
+"""Steps between two evaluations of what is held out."""
 
 CHECKPOINT_KIND = "checkpoint of an s2pipe training"
 CHECKPOINT_EVERY = 100
 """Steps between two checkpoints; the last step is saved too."""
 
 Loss = Callable[[nn.Module, int], Tensor]
-"""The loss of a network at a step. What is random in it follows the step, so that a resumed training goes on as it would have."""
+"""The loss of a network at a step. Its random numbers depend on the step only, so that a training resumes as if uninterrupted."""
 
 HeldOut = Callable[[nn.Module], Tensor]
 """The loss of a network on what is kept out of the loss of every step."""
@@ -38,7 +38,7 @@ class Checkpoint:
     Attributes
     ----------
     path : Path
-        A safetensors file, written when a training begins there and taken up when it exists.
+        A safetensors file, written when a training begins there and resumed from when it exists.
     identity : str
         Hash of the data and settings, but for the number of steps; a file with another one is refused.
     """
@@ -54,7 +54,9 @@ class Checkpoint:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"checkpoint={str(folder)!r} is no folder that can be made: {error.strerror}") from None
+            raise InputError(
+                f"checkpoint={str(folder)!r} is no folder that can be made: {error.strerror}", argument="checkpoint"
+            ) from None
         return cls(path=folder / f"{name}{SUFFIX}", identity=identity)
 
 
@@ -100,9 +102,9 @@ def train(
     progress : callable, optional
         Called at every step with (label, step, steps, loss).
     checkpoint : Checkpoint, optional
-        Saved every `CHECKPOINT_EVERY` steps and at the end; an existing one is taken up.
+        Saved every `CHECKPOINT_EVERY` steps and at the end; an existing one is resumed.
     held_out : callable, optional
-        Looked at every `HELD_OUT_EVERY` steps: the weights with the smallest value are kept. Without it, the last are.
+        Evaluated every `HELD_OUT_EVERY` steps: the weights with the smallest value are kept. Without it, the last are.
 
     Returns
     -------
@@ -122,7 +124,8 @@ def train(
         if state.step > steps:
             raise InputError(
                 f"the checkpoint {checkpoint.path} stands at step {state.step}, beyond steps={steps}; "
-                "give more steps, or another folder"
+                "give more steps, or another folder",
+                argument=("steps", "checkpoint"),
             )
     for step in range(state.step + 1, steps + 1):
         if decay:
@@ -134,7 +137,8 @@ def train(
         if not math.isfinite(value):
             raise InputError(
                 f"the loss of {label} is {value} at step {step}; give a smaller learning_rate than {learning_rate:g}, "
-                "and look for numbers that cannot be reflectance"
+                "and look for numbers that cannot be reflectance",
+                argument=("learning_rate", "data"),
             )
         current.backward()
         optimiser.step()
@@ -147,7 +151,8 @@ def train(
             progress(label, step, steps, value)
     if not all(torch.isfinite(parameter).all() for parameter in network.parameters()):
         raise InputError(
-            f"the weights of {label} are not finite after step {steps}; give a smaller learning_rate than {learning_rate:g}"
+            f"the weights of {label} are not finite after step {steps}; give a smaller learning_rate than {learning_rate:g}",
+            argument="learning_rate",
         )
     if held_out is not None:
         network.load_state_dict(state.best)
@@ -182,7 +187,8 @@ def _load_checkpoint(checkpoint: Checkpoint, network: nn.Module, optimiser: torc
     if stated["identity"] != checkpoint.identity:
         raise InputError(
             f"the checkpoint {checkpoint.path} is of a training on other data, or with other settings or precision=; "
-            "give another folder, or delete it"
+            "give another folder, or delete it",
+            argument="checkpoint",
         )
     network.load_state_dict(tensors_below(tensors, "network."))
     adam: dict[int, dict[str, Tensor]] = {}
@@ -199,7 +205,7 @@ def _load_checkpoint(checkpoint: Checkpoint, network: nn.Module, optimiser: torc
 
 
 def batch_of_step(count: int, batch: int, *, seed: int, step: int) -> Tensor:
-    """Which of `count` patches a step trains on: all are shuffled anew whenever all have been seen."""
+    """Which of `count` patches a step trains on: all are shuffled anew whenever all have been used."""
     epoch, position = divmod(step - 1, -(-count // batch))
     order = np.random.default_rng((seed, epoch)).permutation(count)
     return torch.from_numpy(order[position * batch : (position + 1) * batch])

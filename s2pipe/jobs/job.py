@@ -60,7 +60,7 @@ class Job:
         cls,
         method: str | Method | Sharpener,
         *,
-        sensor: Sensor | None = None,
+        sensor: Sensor | str | None = None,
         bands: Sequence[str] | None = None,
         device: str = "auto",
         precision: str = "auto",

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
-import pandas as pd
-
 from s2pipe.core.errors import InputError
 from s2pipe.core.tensor_files import SUFFIX
 from s2pipe.methods.base import Method, Sharpener, TorchSharpener
@@ -23,10 +21,30 @@ from s2pipe.methods.learned.lower_scale import LowerScaleSharpener, ResNet, SscC
 from s2pipe.methods.learned.s2sucnn import S2sucnn, S2sucnnSharpener
 from s2pipe.methods.mtf_resnet.recipe import MtfResNet, MtfResNetSharpener
 
-__all__ = ["METHODS", "Method", "Sharpener", "get_method", "list_methods"]
+__all__ = ["METHODS", "Method", "MethodInfo", "Sharpener", "get_method", "list_methods"]
 
 
 Fit = Literal["none", "sample", "training"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodInfo:
+    """What a user should know of a method.
+
+    Attributes
+    ----------
+    fit : {"none", "sample", "training"}
+        What `s2pipe.fit` does: ``"none"``: nothing; ``"sample"``: it finds what holds for the whole scene on windows of it, in
+        seconds; ``"training"``: it trains a network on them.
+    options : dict
+        The options and their defaults.
+    paper : str
+        Authors, year and DOI.
+    """
+
+    fit: Fit
+    options: dict[str, object]
+    paper: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +55,7 @@ class Entry:
     ----------
     recipe, sharpener : type
     fit : {"none", "sample", "training"}
-        What `s2pipe.fit` does: nothing; find what holds for the whole scene on windows of it; train a network on them.
+        See `MethodInfo`.
     bfloat16 : bool
         Whether it has a network that may compute in bfloat16.
     paper : str
@@ -51,7 +69,7 @@ class Entry:
     fit: Fit = "sample"
     bfloat16: bool = False
     paper: str
-    preset: Mapping[str, Any] = field(default_factory=dict)
+    preset: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def trained(self) -> bool:
@@ -59,7 +77,7 @@ class Entry:
         return self.fit == "training"
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """The options there are, with their defaults; MISSING where one must be given."""
         return {f.name: f.default for f in fields(self.recipe) if f.name not in self.preset}
 
@@ -128,7 +146,22 @@ METHODS: dict[str, Entry] = {
 }
 
 
-def get_method(name: str, **options: Any) -> Method:
+def entry_of(name: str, *, argument: str = "method") -> Entry:
+    """The row of the table of the method called `name`.
+
+    Raises
+    ------
+    InputError
+        If no method has this name; it is about `argument`.
+    """
+    if name.endswith(SUFFIX):
+        raise InputError(f"{name} is a file of weights; load it with s2pipe.load_sharpener, and give that", argument=argument)
+    if name not in METHODS:
+        raise InputError(f"unknown method {name!r}; there are {', '.join(METHODS)}", argument=argument)
+    return METHODS[name]
+
+
+def get_method(name: str, **options: object) -> Method:
     """The method called `name` with its options set.
 
     Raises
@@ -136,36 +169,30 @@ def get_method(name: str, **options: Any) -> Method:
     InputError
         If no method has this name, or it does not have one of the options; the message lists what there is.
     """
-    if name.endswith(SUFFIX):
-        raise InputError(f"{name} is a file of weights; load it with s2pipe.load_sharpener, and give that")
-    if name not in METHODS:
-        raise InputError(f"unknown method {name!r}; legal methods are {', '.join(METHODS)}")
-    entry = METHODS[name]
-    legal = list(entry.options)
-    if unknown := [option for option in options if option not in legal]:
+    entry = entry_of(name)
+    accepted = list(entry.options)
+    if unknown := [option for option in options if option not in accepted]:
         raise InputError(
             f"method {name!r} has no option {', '.join(map(repr, unknown))}; "
-            + (f"its options are {', '.join(legal)}" if legal else "it has no options")
+            + (f"its options are {', '.join(accepted)}" if accepted else "it has no options"),
+            argument=tuple(unknown),
         )
     method: Method = entry.recipe(**{**entry.preset, **options})
     return method
 
 
-def list_methods() -> pd.DataFrame:
-    """The methods there are.
+def list_methods() -> dict[str, MethodInfo]:
+    """The methods there are, by name.
 
     Returns
     -------
-    pandas.DataFrame
-        Indexed by ``method``, with columns ``fit`` (``"none"``; ``"sample"``: what holds for the whole scene is found on windows
-        of it, in seconds; ``"training"``: a network is trained on them), ``options`` (name=default) and ``paper``.
+    dict of str to MethodInfo
     """
-    rows = {
-        name: {
-            "fit": entry.fit,
-            "options": ", ".join(f"{name}={default}" for name, default in entry.options.items() if default is not MISSING),
-            "paper": entry.paper,
-        }
+    return {
+        name: MethodInfo(
+            fit=entry.fit,
+            options={option: default for option, default in entry.options.items() if default is not MISSING},
+            paper=entry.paper,
+        )
         for name, entry in METHODS.items()
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, Unpack, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from s2pipe.core.pixels import Pixels
 from s2pipe.core.precision import Precision
 from s2pipe.core.progress import Progress
 from s2pipe.fitting.sampling import Sample
+from s2pipe.methods.attributes import Fields, Options
 from s2pipe.physics.sensor import BICUBIC_REACH, Sensor
 
 Array = npt.NDArray[np.float32]
@@ -36,7 +37,7 @@ class FitContext:
     sensor : Sensor
         What made the sample.
     seed : int
-        All that is random in the fit follows it.
+        Random seed of the fit.
     device : str
         A torch device of this process.
     precision : {"float32", "bfloat16"}
@@ -44,7 +45,7 @@ class FitContext:
     progress : callable or None
         See `Progress`.
     checkpoint : Path or None
-        Folder in which a training saves its state, and goes on from what it finds there.
+        Folder in which a training saves its state, and from whose state it resumes.
     """
 
     sensor: Sensor
@@ -180,7 +181,7 @@ class TorchSharpener:
     """
 
     method: str
-    options: dict[str, Any]
+    options: Options
     seed: int
     sensor: Sensor
     bands_in: tuple[str, ...]
@@ -200,7 +201,7 @@ class TorchSharpener:
         return {}
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """The Sharpener that had these `weights`; `fields` are its other attributes.
 
         Raises KeyError or RuntimeError where the weights are those of something else.
@@ -225,7 +226,7 @@ class TorchSharpener:
         """Raise InputError if it cannot compute on a device of this process."""
 
     def one_scale_lower(self, ratio: int) -> Self:
-        """The same Sharpener for the scene degraded by `ratio`: what it holds in pixels of 10 m is told in larger ones."""
+        """The same Sharpener for the scene degraded by `ratio`: what it holds in pixels of 10 m is converted to larger ones."""
         return self
 
     @cached_property
@@ -238,7 +239,7 @@ class TorchSharpener:
         stated: dict[str, object] = {
             "method": self.method,
             "options": self.options,
-            "sensor": self.sensor.protocol,
+            "sensor": self.sensor.name,
             "seed": self.seed,
             "precision": self.precision,
             "weights_sha256": self.weights_sha256,

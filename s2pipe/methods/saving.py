@@ -65,7 +65,7 @@ def _parts(sharpener: Sharpener) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "options": sharpener.options,
         "seed": sharpener.seed,
         "precision": sharpener.precision,
-        "sensor": {"protocol": sharpener.sensor.protocol, "mtf": sharpener.sensor.mtf},
+        "sensor": {"name": sharpener.sensor.name, "mtf": sharpener.sensor.mtf},
         "bands_in": sharpener.bands_in,
         "bands_out": sharpener.bands_out,
         "halo": sharpener.halo,
@@ -99,12 +99,10 @@ def sharpener_from_bytes(content: bytes, *, name: str) -> TorchSharpener:
     return _restored(*tensors_from_bytes(content, kind=KIND, name=name), name=name)
 
 
-def _restored(tensors: dict[str, Tensor], stated: Mapping[str, Any], *, name: str) -> Sharpener:
+def _restored(tensors: dict[str, Tensor], stated: Mapping[str, Any], *, name: str) -> TorchSharpener:
     """The Sharpener of these `_parts`."""
     if stated["method"] not in METHODS:
-        raise InputError(
-            f"{name} is of the method {stated['method']!r}; accepted methods are {', '.join(METHODS)}", argument="path"
-        )
+        raise InputError(f"{name} is of the method {stated['method']!r}; there are {', '.join(METHODS)}", argument="path")
     fingerprint = tensors.pop(FINGERPRINT).numpy()
     names = set(tensors)
     try:
@@ -119,7 +117,9 @@ def _restored(tensors: dict[str, Tensor], stated: Mapping[str, Any], *, name: st
 
 
 def _fields(stated: Mapping[str, Any]) -> dict[str, Any]:
-    sensor = Sensor(protocol=stated["sensor"]["protocol"], mtf=tuple((band, mtf) for band, mtf in stated["sensor"]["mtf"]))
+    about = stated["sensor"]
+    name = about.get("name") or about["protocol"]  # as earlier versions called it
+    sensor = Sensor(name=name, mtf=tuple((band, mtf) for band, mtf in about["mtf"]))
     names = {name: tuple(stated[name]) for name in ("bands_in", "bands_out", "bicubic_bands")}
     stated = {"precision": "float32", **stated}  # what an earlier version wrote states none
     if stated["precision"] not in get_args(Precision):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import h5py
 import numpy as np
@@ -130,14 +129,14 @@ def _check_architecture(path: str | os.PathLike[str], layers: Layers) -> None:
     )
     shapes = {name: [array.shape for array in weights] for name, weights in layers.items()}
     if strange := {name: s for name, s in shapes.items() if [len(shape) for shape in s] != [4, 1] or s[0][-1:] != s[1]}:
-        raise InputError(f"{path} holds layers that are no convolutions, {strange}; {expected}")
+        raise InputError(f"{path} holds layers that are no convolutions, {strange}; {expected}", argument="path")
     kernels = [kernel for kernel, _ in shapes.values()]
     inputs, features, targets = (kernels[0][2], kernels[0][3], kernels[-1][3]) if kernels else (0, 0, 0)
     inner = [(3, 3, features, features)] * (len(kernels) // 2 * 2 - 2)
     if kernels != [(3, 3, inputs, features), *inner, (3, 3, features, targets)]:
-        raise InputError(f"{path} holds the convolutions {_described(kernels)}; {expected}")
+        raise InputError(f"{path} holds the convolutions {_described(kernels)}; {expected}", argument="path")
     if INPUTS.get(targets) != inputs:
-        raise InputError(f"{path} holds a network from {inputs} channels to {targets}; {expected}")
+        raise InputError(f"{path} holds a network from {inputs} channels to {targets}; {expected}", argument="path")
 
 
 def _described(kernels: Sequence[Shape]) -> str:
@@ -153,15 +152,19 @@ def _read_layers(path: str | os.PathLike[str]) -> Layers:
             root = file.get("model_weights", file)
             layers = {name: _read_weights(root[name]) for name in _names(root, "layer_names")}
     except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5 ({error}); give the path of a weights file of Keras") from None
+        raise InputError(
+            f"{path} cannot be read as HDF5 ({error}); give the path of a weights file of Keras", argument="path"
+        ) from None
     except KeyError as error:
-        raise InputError(f"{path} is HDF5, but not laid out as Keras lays out weights: {error.args[0]}") from None
+        raise InputError(
+            f"{path} is HDF5, but not laid out as Keras lays out weights: {error.args[0]}", argument="path"
+        ) from None
     return {name: weights for name, weights in layers.items() if weights}
 
 
-def _read_weights(layer: Any) -> list[npt.NDArray[np.float32]]:
+def _read_weights(layer: h5py.Group) -> list[npt.NDArray[np.float32]]:
     return [np.asarray(layer[name], dtype=np.float32) for name in _names(layer, "weight_names")]
 
 
-def _names(group: Any, attribute: str) -> list[str]:
+def _names(group: h5py.Group, attribute: str) -> list[str]:
     return [name.decode() if isinstance(name, bytes) else str(name) for name in group.attrs[attribute]]

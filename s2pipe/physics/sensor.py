@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ from torch import Tensor
 from s2pipe.core.bands import BANDS
 from s2pipe.core.errors import InputError
 
-Protocol = Literal["centre", "corner", "box"]
+NAMES = ("centre", "corner", "box")
 
 BICUBIC_REACH = 2
 """Coarse pixels that bicubic upsampling reads on either side of a fine pixel."""
@@ -29,41 +28,40 @@ class Sensor:
 
     Attributes
     ----------
-    protocol : {"centre", "corner", "box"}
-        ``"centre"``: Gaussian matched to the band's MTF, centred on the block a coarse pixel covers, as a real sensor
-        sees. ``"corner"``: the same Gaussian cut to 7 taps, centred on the block's upper-left pixel, zero beyond the
-        edges; it exists to reproduce published tables. ``"box"``: a Gaussian of sigma 1/ratio, then the block mean, as
+    name : {"centre", "corner", "box"}
+        ``"centre"``, or ``"center"``: Gaussian matched to the band's MTF, centred on the block a coarse pixel covers, as a
+        real sensor sees. ``"corner"``: the same Gaussian cut to 7 taps, centred on the block's upper-left pixel, zero beyond
+        the edges; it exists to reproduce published tables. ``"box"``: a Gaussian of sigma 1/ratio, then the block mean, as
         DSen2 (Lanaras et al. 2018) trains on.
     mtf : tuple of (str, float)
-        Modulation transfer at Nyquist of each band, for the two Gaussian protocols.
+        Modulation transfer at Nyquist of each band, for the two Gaussian kinds.
     """
 
-    protocol: Protocol = "centre"
+    name: str = "centre"
     mtf: tuple[tuple[str, float], ...] = tuple((band.name, band.mtf_nyquist) for band in BANDS.values())
 
     def __post_init__(self) -> None:
-        if self.protocol not in get_args(Protocol):
-            raise InputError(f"unknown sensor {self.protocol!r}; legal names are {', '.join(get_args(Protocol))}")
+        object.__setattr__(self, "name", _known_name(self.name, argument="name"))
         for band, value in self.mtf:
             if band not in BANDS:
-                raise InputError(f"unknown band {band!r} in the sensor's mtf; legal bands are {', '.join(BANDS)}")
+                raise InputError(f"unknown band {band!r} in the sensor's mtf; accepted are {', '.join(BANDS)}", argument="mtf")
             if not 0 < value < 1:
-                raise InputError(f"the sensor's mtf of {band} is {value}; it must lie between 0 and 1")
+                raise InputError(f"the sensor's mtf of {band} is {value}; it must lie between 0 and 1", argument="mtf")
 
     @classmethod
     def named(cls, name: str) -> Sensor:
-        """The sensor of one of the reduced-resolution protocols, ``"centre"``, ``"corner"`` or ``"box"``, with the default MTF.
+        """The sensor called ``"centre"`` (or ``"center"``), ``"corner"`` or ``"box"``, with the default MTF.
 
         Raises
         ------
         InputError
             If `name` is none of these.
         """
-        return cls(protocol=name)  # type: ignore[arg-type]  # checked in __post_init__
+        return cls(name=name)
 
     def phase(self, ratio: int) -> float:
         """Where the middle of a coarse pixel lies, in fine pixels from the middle of its block's first."""
-        return 0.0 if self.protocol == "corner" else (ratio - 1) / 2
+        return 0.0 if self.name == "corner" else (ratio - 1) / 2
 
     def reach(self, ratio: int) -> int:
         """Fine pixels on either side of a coarse pixel's block that `degrade` reads for it, at most."""
@@ -93,10 +91,13 @@ class Sensor:
         """
         height, width = fine.shape[-2:]
         if height % ratio or width % ratio:
-            raise InputError(f"an image of {height} x {width} px cannot be degraded by {ratio}; crop it to a multiple of {ratio}")
+            raise InputError(
+                f"an image of {height} x {width} px cannot be degraded by {ratio}; crop it to a multiple of {ratio}",
+                argument="fine",
+            )
         mtf = dict(self.mtf)
         if missing := [band for band in bands if band not in mtf]:
-            raise InputError(f"the sensor has no mtf for {', '.join(missing)}; it knows {', '.join(mtf)}")
+            raise InputError(f"the sensor has no mtf for {', '.join(missing)}, only for {', '.join(mtf)}", argument="sensor")
         supports = [self._support(mtf[band], ratio) for band in bands]
         start = supports[0][0]
         weights = torch.as_tensor(np.stack([kernel for _, kernel in supports]), dtype=fine.dtype, device=fine.device)
@@ -176,30 +177,54 @@ class Sensor:
         return x.reshape(*coarse.shape[:-2], height * ratio, width * ratio)
 
     def _pad(self, x: Tensor, before: int, after: int, axis: int) -> Tensor:
-        if self.protocol != "corner":
+        if self.name != "corner":
             return pad_symmetric(x, before, after, axis)
         return F.pad(x, (0, 0, before, after) if axis == 2 else (before, after, 0, 0))
 
     def _support(self, mtf: float, ratio: int) -> tuple[int, npt.NDArray[np.float64]]:
         """First fine pixel relative to the block's first, and the taps from there on, for one axis."""
-        if self.protocol == "box":
+        if self.name == "box":
             return _box_taps(ratio)
-        return _gaussian_taps(mtf, ratio, centred=self.protocol == "centre")
+        return _gaussian_taps(mtf, ratio, centred=self.name == "centre")
 
 
-def as_sensor(sensor: Sensor | None, default: Sensor | None = None) -> Sensor:
-    """`sensor`; where it is None, `default`, or the block-centred one.
+def as_sensor(sensor: Sensor | str | None, default: Sensor | None = None, *, argument: str = "sensor") -> Sensor:
+    """`sensor`, or the one of this name; where it is None, `default`, or the block-centred one.
+
+    Parameters
+    ----------
+    sensor : Sensor, str or None
+    default : Sensor, optional
+    argument : str
+        What the caller's user calls it.
 
     Raises
     ------
     InputError
-        If it is something else, such as a sensor's name.
+        If it is something else, or no sensor has this name.
     """
     if sensor is None:
         return default or Sensor()
+    if isinstance(sensor, str):
+        return Sensor(name=_known_name(sensor, argument=argument))
     if not isinstance(sensor, Sensor):
-        raise InputError(f"sensor={sensor!r} is a {type(sensor).__name__}; give a Sensor, such as s2pipe.Sensor.named('corner')")
+        raise InputError(
+            f"{argument}={sensor!r} is a {type(sensor).__name__}; give a Sensor, or a name: {_accepted_names()}",
+            argument=argument,
+        )
     return sensor
+
+
+def _known_name(name: str, *, argument: str) -> str:
+    """A sensor's name as `Sensor` states it."""
+    known = "centre" if name == "center" else name
+    if known not in NAMES:
+        raise InputError(f"{argument}={name!r} is no sensor; accepted are {_accepted_names()}", argument=argument)
+    return known
+
+
+def _accepted_names() -> str:
+    return f"{', '.join(map(repr, NAMES))} ('center' too)"
 
 
 def gaussian_sigma(mtf: float, ratio: int) -> float:

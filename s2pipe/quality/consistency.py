@@ -1,9 +1,8 @@
-"""Consistency: whether sharpened bands, seen by the sensor once more, are what was observed."""
+"""Consistency: whether sharpened bands, degraded by the sensor once more, are what was observed."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,19 +15,19 @@ from s2pipe.core.bands import BANDS, bands_at
 from s2pipe.core.checks import check_whole
 from s2pipe.core.cube import DIMS, Cube, band_names, check_bands
 from s2pipe.core.encoding import Encoding
-from s2pipe.core.errors import InputError
+from s2pipe.core.errors import InputError, errors_about
 from s2pipe.fitting.sampling import Sample, Window
 from s2pipe.inputs.dataarray import as_cube
 from s2pipe.physics.sensor import Sensor, as_sensor
 
 
-def check_consistency(
-    sharp: xr.DataArray, data: xr.DataTree | xr.DataArray, *, sensor: Sensor | None = None, seed: int = 0
+def measure_consistency(
+    sharp: xr.DataArray, data: xr.DataTree | xr.DataArray, *, sensor: Sensor | str | None = None, seed: int = 0
 ) -> pd.DataFrame:
     """How far sharpened bands, degraded again, are from what was observed.
 
-    Measured on windows sampled from both; nothing else is computed. Pixels whose degradation reads beyond a window, or what
-    was not seen, are left out.
+    Measured on windows sampled from both; nothing else is computed. Pixels whose degradation reads beyond a window, or invalid
+    pixels, are left out.
 
     Parameters
     ----------
@@ -36,10 +35,11 @@ def check_consistency(
         What `s2pipe.sharpen` returned.
     data : xarray.DataTree or xarray.DataArray
         The cube, or the 10 m DataArray, that it was made of.
-    sensor : Sensor, optional
-        What degraded the coarse bands; default: what `sharp` says it was sharpened for, else the block-centred MTF operator.
+    sensor : Sensor or str, optional
+        What degraded the coarse bands, or its name; default: what `sharp` says it was sharpened for, else the block-centred
+        MTF operator.
     seed : int
-        Of the sampling.
+        Random seed of the sampling.
 
     Returns
     -------
@@ -52,20 +52,20 @@ def check_consistency(
     InputError
         If `sharp` is no sharpened scene, or not of `data`, or the data hold nodata only.
     """
-    sensor = as_sensor(sensor, default=_stated_sensor(sharp))
+    operator = as_sensor(sensor, default=_stated_sensor(sharp))
     sample = sample_sharpened(sharp, data, seed=seed)
     tables = []
     for gsd in (20, 60):
         bands = [band for band in bands_at(sample.bands[10], gsd) if band in sample.bands.get(gsd, ())]
         if bands:
-            tables.append(_consistency(sample, gsd, bands, sensor))
+            tables.append(_consistency(sample, gsd, bands, operator))
     return pd.concat(tables)
 
 
-def _stated_sensor(sharp: Any) -> Sensor:
+def _stated_sensor(sharp: xr.DataArray) -> Sensor:
     attrs = getattr(sharp, "attrs", {})
     mtf = json.loads(attrs["s2pipe_mtf"]) if "s2pipe_mtf" in attrs else dict(Sensor().mtf)
-    return Sensor(protocol=attrs.get("s2pipe_sensor", "centre"), mtf=tuple(mtf.items()))
+    return Sensor(name=attrs.get("s2pipe_sensor", "centre"), mtf=tuple(mtf.items()))
 
 
 def _consistency(sample: Sample, gsd: int, bands: list[str], sensor: Sensor) -> pd.DataFrame:
@@ -79,7 +79,7 @@ def _consistency(sample: Sample, gsd: int, bands: list[str], sensor: Sensor) -> 
 
 def _residuals(
     window: Window, gsd: int, sharpened: list[int], observed: list[int], bands: list[str], sensor: Sensor
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Of degraded minus observed, for each band: how many pixels, their sum and the sum of their squares."""
     ratio = gsd // 10
     degraded = sensor.degrade(torch.from_numpy(window.reflectance[10][sharpened]), bands, ratio).numpy()
@@ -89,7 +89,7 @@ def _residuals(
 
 
 def _seen_around(seen: npt.NDArray[np.bool_], ratio: int, reach: int) -> npt.NDArray[np.bool_]:
-    """Where, on the coarse grid, all fine pixels of a block and `reach` beyond it were seen, none of them outside the window."""
+    """Where, on the coarse grid, all fine pixels of a block and `reach` beyond it are valid, none of them outside the window."""
     size = ratio + 2 * reach
     # scipy's window begins size // 2 before a pixel; origin has it begin `reach` before
     whole = ndimage.minimum_filter(
@@ -121,8 +121,11 @@ def sample_sharpened(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | Non
     """
     check_whole("seed", seed, least=0)
     if not isinstance(sharp, xr.DataArray) or sharp.dims != DIMS or "band" not in sharp.coords:
-        raise InputError(f"sharp is no DataArray with the dims {DIMS} and named bands; give what s2pipe.sharpen returned")
-    bands = check_bands(band_names(sharp))
+        raise InputError(
+            f"sharp is no DataArray with the dims {DIMS} and named bands; give what s2pipe.sharpen returned", argument="sharp"
+        )
+    with errors_about("sharp"):
+        bands = check_bands(band_names(sharp))
     observed = {} if data is None else as_cube(data).arrays
     if observed:
         _check_same_grid(sharp, observed[10])
@@ -130,7 +133,8 @@ def sample_sharpened(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | Non
     known = {band for array in observed.values() for band in band_names(array)} or set(bands)
     if not any(BANDS[band].gsd > 10 and band in known for band in bands) or not (has_fine or observed):
         raise InputError(
-            f"sharp has the bands {', '.join(bands)}; needed are a sharpened one, in data= too, and a 10 m band in either"
+            f"sharp has the bands {', '.join(bands)}; needed are a sharpened one, in data= too, and a 10 m band in either",
+            argument=("sharp", "data"),
         )
     if not has_fine:
         sharp = xr.concat([observed[10], sharp], "band", coords="minimal", compat="override", combine_attrs="override")
@@ -145,5 +149,6 @@ def _check_same_grid(sharp: xr.DataArray, fine: xr.DataArray) -> None:
     if not same_labels or encodings[0] != encodings[1]:
         raise InputError(
             f"sharp has other times, coordinates or units than data: {dict(sharp.sizes)} as {encodings[0]} and "
-            f"{dict(fine.sizes)} as {encodings[1]}; give the cube that sharp was made of"
+            f"{dict(fine.sizes)} as {encodings[1]}; give the cube that sharp was made of",
+            argument=("sharp", "data"),
         )

@@ -18,16 +18,17 @@ import xarray as xr
 
 from s2pipe.core import metrics
 from s2pipe.core.checks import check_whole
-from s2pipe.core.errors import InputError, S2PipeError
+from s2pipe.core.errors import InputError, S2PipeError, errors_about
 from s2pipe.core.progress import Progress, progress_bar
+from s2pipe.core.types import AnyArray
 from s2pipe.engine.fit import FitArguments, as_method, check_fit, fit_sample, in_precision, is_fitted
 from s2pipe.engine.sharpening import sharpen_cube
 from s2pipe.fitting.sampling import Sample
 from s2pipe.fitting.shifts import warn_if_misregistered
 from s2pipe.inputs.dataarray import as_cube
-from s2pipe.methods import METHODS, Method, Sharpener, get_method
+from s2pipe.methods import METHODS, Method, Sharpener, entry_of, get_method
 from s2pipe.methods.base import FitContext
-from s2pipe.physics.sensor import Protocol, Sensor, as_sensor
+from s2pipe.physics.sensor import Sensor, as_sensor
 from s2pipe.quality.plot import busiest_part, check_picture_path, save_evaluation
 from s2pipe.quality.reduced import Reduced, reduce_scene, with_reference
 
@@ -37,7 +38,7 @@ ALL = "all"
 """In place of a method's name: every method of the table that can run."""
 
 COLUMNS = (
-    "method", "protocol", "gsd", "band", "sre_db", "rmse", "ssim", "uiqi", "sam_deg", "ergas", "seconds", "in_sample",
+    "method", "sensor", "gsd", "band", "sre_db", "rmse", "ssim", "uiqi", "sam_deg", "ergas", "seconds", "in_sample",
     "interpolated",
 )  # fmt: skip
 
@@ -82,11 +83,11 @@ def evaluate(
     data: xr.DataTree | xr.DataArray,
     methods: str | Method | Sharpener | Sequence[str | Method | Sharpener],
     *,
-    protocol: Protocol = "centre",
+    sensor: Sensor | str = "centre",
+    told: Sensor | str | None = None,
     gsd: int = 20,
     crop: int = 2,
-    sensor: Sensor | None = None,
-    reference: npt.NDArray[Any] | None = None,
+    reference: AnyArray | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
@@ -94,11 +95,11 @@ def evaluate(
     plot: str | Path | None = None,
     **fit_options: Any,
 ) -> pd.DataFrame:
-    """Sharpen the scene one scale lower, and hold the results against what was observed (Wald's protocol).
+    """Sharpen the scene one scale lower, and compare the results with what was observed (Wald's protocol).
 
-    All bands are degraded by the ratio of `gsd`; the methods, fitted on these alone, sharpen them back. The 60 m
-    bands are fed where the scene has them. The scene is cropped right and bottom so that it can be degraded. Everything
-    is computed on reflectance, which a storage offset does not inflate, where both reference and estimate are valid.
+    All bands are degraded by the ratio of `gsd`; the methods, fitted on the degraded bands alone, sharpen them back. They get
+    the 60 m bands where the scene has them. The scene is cropped at the right and the bottom so that it can be degraded. Figures
+    are of reflectance, which a storage offset does not inflate, where both reference and estimate are valid.
 
     Parameters
     ----------
@@ -106,25 +107,25 @@ def evaluate(
         One date of a scene, as for `sharpen`.
     methods : str, Method, Sharpener, or a list or tuple of these
         Names and recipes are fitted on the degraded scene. A fitted Sharpener is used as it is; one that was fitted on this
-        very scene, and so has seen the reference, is marked in the column ``in_sample``. Bands for which a method found too
-        little to be fitted on, and which it therefore interpolated, are marked in the column ``interpolated``. The name
-        ``"all"`` stands for every method of `list_methods` that is not named beside it. One of these that cannot run on this
-        scene, or without its options, is left out, and a warning says why; a method that is named raises its error.
-    protocol : {"centre", "corner", "box"}
-        What degrades the scene, see `Sensor`.
+        very scene, and so has learned from the reference, is marked in the column ``in_sample``. Bands that a method interpolated
+        because the scene had too little to fit it on are marked in the column ``interpolated``. The name ``"all"`` stands for
+        every method of `list_methods` that is not named beside it. One of these that cannot run on this scene, or not without
+        options, is left out, and a warning says why; a method that is named raises its error.
+    sensor : Sensor or str
+        What degrades the scene, or its name: ``"centre"``, ``"corner"`` or ``"box"``.
+    told : Sensor or str, optional
+        The sensor that the methods are told instead of `sensor`: shows what a wrong statement costs. Default: `sensor`.
     gsd : {20, 60}
         Resolution of the bands that are judged.
     crop : int
         Pixels left out beside each edge of the reference.
-    sensor : Sensor, optional
-        What the methods are told of the degradation; default: the truth. Another shows what a wrong statement costs.
     reference : ndarray, (band, y, x), optional
-        For a scene that came degraded, by the ratio of `gsd` and as `protocol` says: its bands of `gsd` as observed, on the
-        grid of its 10 m bands and in its numbers. The scene is then neither degraded nor cropped.
+        Of a scene that is degraded already, by the ratio of `gsd` and by `sensor`: its bands of `gsd` as observed, on the
+        grid of its 10 m bands and in the same numbers (DN or reflectance). The scene is then neither degraded nor cropped.
     seed, device, precision
         As for `sharpen`.
     progress : callable, optional
-        As for `sharpen`; called also when a method begins and ends, with ``"3 of 17: atprk"``, 0 or 1, of 1.
+        As for `sharpen`; also called when a method begins, as ``("3 of 17: atprk", 0, 1, None)``, and with 1 when it ends.
     plot : path, optional
         Picture to write, of a type that matplotlib knows by the suffix (``.png``): the SRE of every method and band, and a
         part of the scene with truth, results and errors. An existing file is replaced.
@@ -134,7 +135,7 @@ def evaluate(
     Returns
     -------
     pandas.DataFrame
-        A row for each method and band, and one with ``band="all"``. Columns: ``method``, ``protocol``, ``gsd``, ``band``,
+        A row for each method and band, and one with ``band="all"``. Columns: ``method``, ``sensor``, ``gsd``, ``band``,
         ``sre_db`` (dB), ``rmse`` (reflectance), ``ssim``, ``uiqi``, ``sam_deg`` (degrees), ``ergas``, ``seconds`` (fit and
         sharpening), ``in_sample``, ``interpolated``. On the rows of all bands SRE, SSIM and UIQI are means over the bands, RMSE
         is that of all bands together; SAM and ERGAS stand there only. ``attrs["left_out"]`` is a dict of the methods that were
@@ -143,17 +144,17 @@ def evaluate(
     Raises
     ------
     InputError
-        If an argument is not legal, the scene is too small, has several dates or no band of `gsd`, its reference has another
+        If an argument is not accepted, the scene is too small, has several dates or no band of `gsd`, its reference has another
         shape, a Sharpener was fitted for another sensor, or no method of ``"all"`` can run.
     """
     if plot is not None:
         check_picture_path(plot)
     cube = as_cube(data)
-    operator = Sensor.named(protocol)
-    told = as_sensor(sensor, default=operator)
-    context = FitArguments(sensor=told, seed=seed, device=device, precision=precision, progress=progress).context()
+    operator = as_sensor(sensor)
+    stated = as_sensor(told, default=operator, argument="told")
+    context = FitArguments(sensor=stated, seed=seed, device=device, precision=precision, progress=progress).context()
     left_out: dict[str, str] = {}
-    given = list(methods) if isinstance(methods, (list, tuple)) else [methods]
+    given: list[Any] = list(methods) if isinstance(methods, (list, tuple)) else [methods]
     candidates = [_in_precision(candidate, precision) for candidate in _candidates(given, fit_options, left_out)]
     reduced = reduce_scene(cube, operator, gsd) if reference is None else with_reference(cube, reference, operator, gsd)
     sample = Sample.of(cube, seed=context.seed)
@@ -166,7 +167,7 @@ def evaluate(
             parts[judged.label] = _image(reduced, judged.estimate).reindex_like(truth)
     if not tables:
         reasons = "; ".join(f"{label}: {reason}" for label, reason in left_out.items())
-        raise InputError(f"no method can run on this scene: {reasons}")
+        raise InputError(f"no method can run on this scene: {reasons}", argument=("methods", "data"))
     scores = pd.concat(tables, ignore_index=True)
     scores.attrs["left_out"] = left_out
     if plot is not None and truth is not None:
@@ -179,14 +180,14 @@ def score(
     methods: Sequence[Method | Sharpener],
     *,
     crop: int = 2,
-    sensor: Sensor,
+    told: Sensor,
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """The table of `evaluate` for a scene that is reduced already."""
-    context = FitArguments(sensor=sensor, seed=seed, device=device, precision=precision, progress=progress).context()
+    context = FitArguments(sensor=told, seed=seed, device=device, precision=precision, progress=progress).context()
     candidates = _numbered([_in_precision(Candidate(label=_label(method), method=method), precision) for method in methods])
     judged = judge(reduced, candidates, context, crop=crop, device=device, left_out={})
     return pd.concat([result.scores for result in judged], ignore_index=True)
@@ -201,14 +202,14 @@ def judge(
     device: str,
     left_out: dict[str, str],
 ) -> Iterator[Judged]:
-    """Fit and judge the candidates one after another, once all have been looked at.
+    """Fit and judge the candidates one after another, once all have been checked.
 
     Those that cannot run and are not required are entered in `left_out`, with the reason.
     """
     crop = check_whole("crop", crop, least=0)
     height, width = reduced.reference.shape[1:]
     if min(height, width) <= 2 * crop:
-        raise InputError(f"crop={crop} leaves nothing of a reference of {height} x {width} px; give less")
+        raise InputError(f"crop={crop} leaves nothing of a reference of {height} x {width} px; give less", argument="crop")
     ready = []
     for candidate in candidates:
         with _leaving_out(candidate.label, left_out, unless=candidate.required):
@@ -251,16 +252,21 @@ def _judge(candidate: Candidate, reduced: Reduced, sample: Sample, context: FitC
     return Judged(label=candidate.label, scores=scores[list(COLUMNS)], estimate=estimate)
 
 
-def _candidates(methods: Sequence[Any], fit_options: Mapping[str, Any], left_out: dict[str, str]) -> list[Candidate]:
+def _candidates(
+    methods: Sequence[str | Method | Sharpener], fit_options: Mapping[str, object], left_out: dict[str, str]
+) -> list[Candidate]:
     """What was given, `ALL` as the names that it stands for, and each name as its recipe, with those of the options it has."""
     if not methods:
-        raise InputError(f"methods is empty; give names, of {', '.join(METHODS)}, {ALL!r}, Methods or Sharpeners")
+        raise InputError(
+            f"methods is empty; give names, of {', '.join(METHODS)}, {ALL!r}, Methods or Sharpeners", argument="methods"
+        )
     named = [method for method in methods if isinstance(method, str)]
     candidates = []
     for method in methods:
         if not isinstance(method, str):
             candidates.append(Candidate(label=_label(method), method=method))
         elif method != ALL:
+            entry_of(method, argument="methods")
             candidates.append(Candidate(label=method, method=get_method(method, **_own(fit_options, method))))
         else:
             for name in [name for name in METHODS if name not in named]:
@@ -272,17 +278,18 @@ def _candidates(methods: Sequence[Any], fit_options: Mapping[str, Any], left_out
     return _numbered(candidates)
 
 
-def _own(fit_options: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _own(fit_options: Mapping[str, object], name: str) -> dict[str, object]:
     """Those of the options that the method called `name` has."""
     return {option: value for option, value in fit_options.items() if option in _options(name)}
 
 
-def _refuse_unknown(fit_options: Mapping[str, Any], names: Collection[str]) -> None:
-    legal = {option for name in names for option in _options(name)}
-    if unknown := [option for option in fit_options if option not in legal]:
+def _refuse_unknown(fit_options: Mapping[str, object], names: Collection[str]) -> None:
+    accepted = {option for name in names for option in _options(name)}
+    if unknown := [option for option in fit_options if option not in accepted]:
         raise InputError(
             f"none of the methods named ({', '.join(names) or 'none'}) has the option {', '.join(map(repr, unknown))}; "
-            f"their options are {', '.join(sorted(legal)) or 'none'}"
+            f"their options are {', '.join(sorted(accepted)) or 'none'}",
+            argument=tuple(unknown),
         )
 
 
@@ -294,15 +301,18 @@ def _in_precision(candidate: Candidate, precision: str) -> Candidate:
     return replace(candidate, method=in_precision(candidate.method, precision)) if is_fitted(candidate.method) else candidate
 
 
-def _check_method(method: Any, reduced: Reduced, sensor: Sensor, device: str) -> None:
+def _check_method(method: Method | Sharpener, reduced: Reduced, sensor: Sensor, device: str) -> None:
     if isinstance(method, type) or not isinstance(method, Sharpener):
-        check_fit(reduced.cube, as_method(method, {}), sensor)
+        with errors_about("methods"):
+            recipe = as_method(method, {})
+        check_fit(reduced.cube, recipe, sensor)
         return
     if method.sensor != sensor:
-        other = " of another mtf" if method.sensor.protocol == sensor.protocol else ""
+        other = " of another mtf" if method.sensor.name == sensor.name else ""
         raise InputError(
-            f"the Sharpener {_label(method)} was fitted for the sensor {method.sensor.protocol!r}{other}, but the methods are "
-            f"told {sensor.protocol!r}; fit it anew, give another protocol=, or state its sensor= to measure what that costs"
+            f"the Sharpener {_label(method)} was fitted for the sensor {method.sensor.name!r}{other}, but the methods are "
+            f"told {sensor.name!r}; fit it anew, give another sensor=, or state its own as told= to measure what that costs",
+            argument=("sensor", "told"),
         )
     _judged_bands(reduced, method, device)  # which refuses a Sharpener of other bands, and computes nothing yet
 
@@ -322,9 +332,10 @@ def compare(reduced: Reduced, estimate: npt.NDArray[np.float32], *, crop: int) -
         dead = ", ".join(name for name, pixels in zip(names, valid, strict=True) if not pixels.any())
         raise InputError(
             f"no pixel is valid in {f'the bands {dead}' if dead else 'all bands at once'} of both reference and estimate; "
-            "choose another date or a clearer part, or leave such bands out"
+            "choose another date or a clearer part, or leave such bands out",
+            argument="data",
         )
-    rows = [_band_row(*parts) for parts in zip(names, reference, estimate, valid, strict=True)]
+    rows = [_figures(*parts) for parts in zip(reference, estimate, valid, strict=True)]
     everywhere = valid.all(axis=0)
     spectra = reference[:, everywhere], estimate[:, everywhere]
     together = {"band": "all"} | {name: float(np.mean([row[name] for row in rows])) for name in ("sre_db", "ssim", "uiqi")}
@@ -333,15 +344,15 @@ def compare(reduced: Reduced, estimate: npt.NDArray[np.float32], *, crop: int) -
         "sam_deg": metrics.sam(*spectra),
         "ergas": metrics.ergas(*spectra, reduced.gsd // 10),
     }
-    return pd.DataFrame([*rows, together]).assign(protocol=reduced.protocol, gsd=reduced.gsd)
+    labelled = [{"band": name, **row} for name, row in zip(names, rows, strict=True)]
+    return pd.DataFrame([*labelled, together]).assign(sensor=reduced.sensor, gsd=reduced.gsd)
 
 
-def _band_row(
-    band: str, reference: npt.NDArray[np.float32], estimate: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]
-) -> dict[str, Any]:
+def _figures(
+    reference: npt.NDArray[np.float32], estimate: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]
+) -> dict[str, float]:
     pair = np.where(valid, reference, 0), np.where(valid, estimate, 0)
     return {
-        "band": band,
         "sre_db": metrics.sre(reference[valid], estimate[valid]),
         "rmse": metrics.rmse(reference[valid], estimate[valid]),
         "ssim": metrics.ssim(*pair, valid=valid),

@@ -83,7 +83,7 @@ def busiest_part(image: xr.DataArray, *, edge: int = 96) -> xr.DataArray:
     Parameters
     ----------
     image : DataArray, (band, y, x)
-        Bands of one resolution, with their names in the coordinate ``band``; NaN where nothing is seen.
+        Bands of one resolution, with their names in the coordinate ``band``; NaN where it is invalid.
     edge : int
         Of the part, in pixels; less where the image is smaller.
 
@@ -114,12 +114,13 @@ def check_picture_path(path: str | Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     path = Path(path)
-    if path.suffix.removeprefix(".").lower() not in (legal := FigureCanvasAgg.get_supported_filetypes()):
-        raise InputError(f"plot {path} must end in one of {', '.join(f'.{suffix}' for suffix in sorted(legal))}")
+    if path.suffix.removeprefix(".").lower() not in (accepted := FigureCanvasAgg.get_supported_filetypes()):
+        endings = ", ".join(f".{suffix}" for suffix in sorted(accepted))
+        raise InputError(f"plot {path} must end in one of {endings}", argument="plot")
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-        raise InputError(f"plot {path}: {path.parent} is no folder that can be written to")
+        raise InputError(f"plot {path}: {path.parent} is no folder that can be written to", argument="plot")
     if path.is_dir():
-        raise InputError(f"plot {path} is a folder; give the path of a picture")
+        raise InputError(f"plot {path} is a folder; give the path of a picture", argument="plot")
 
 
 def save_evaluation(path: str | Path, scores: pd.DataFrame, truth: xr.DataArray, estimates: Mapping[str, xr.DataArray]) -> None:
@@ -146,7 +147,7 @@ def draw_evaluation(scores: pd.DataFrame, truth: xr.DataArray, estimates: Mappin
     sre = scores.pivot(index="method", columns="band", values="sre_db")[list(scores["band"].unique())]
     sre = sre.sort_values("all", ascending=False)
     titles = _titles(scores)
-    protocol, gsd = scores["protocol"].iloc[0], int(scores["gsd"].iloc[0])
+    sensor, gsd = scores["sensor"].iloc[0], int(scores["gsd"].iloc[0])
     rows = -(-(1 + len(sre)) // MOST_COLUMNS)
     columns = -(-(1 + len(sre)) // rows)
     cell = min(2.0, 10.5 / columns)  # inches
@@ -154,7 +155,7 @@ def draw_evaluation(scores: pd.DataFrame, truth: xr.DataArray, estimates: Mappin
     figure = Figure(figsize=(max(columns * cell, 7), sum(heights)), layout="constrained", facecolor="white")
     panels: Any = figure.subfigures(2, 1, height_ratios=heights)  # matplotlib's stubs know of one panel only
     above, below = panels
-    above.suptitle(f"The {gsd} m bands, sharpened one scale lower (protocol {protocol})", fontsize=11)
+    above.suptitle(f"The {gsd} m bands, sharpened one scale lower (sensor {sensor})", fontsize=11)
     _draw_sre(above.subplots(), sre.rename(index=titles))
     _draw_parts(below, truth, {titles[name]: estimates[name] for name in sre.index}, rows=rows, columns=columns, gsd=gsd)
     return figure
@@ -224,7 +225,7 @@ def _draw_parts(
 
 
 def _draw_composite(axis: Axes, image: Array, low: Array, high: Array) -> None:
-    """An image (band, y, x) of three bands in colour, or of one in grey; white where nothing is seen."""
+    """An image (band, y, x) of three bands in colour, or of one in grey; white where it is invalid."""
     shown = np.nan_to_num(np.clip((image - low) / (high - low), 0, 1), nan=1)
     axis.imshow(np.moveaxis(shown, 0, -1).squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from s2pipe.core.encoding import Encoding
 from s2pipe.core.errors import InputError
 from s2pipe.core.fill import fill_nodata
 from s2pipe.core.lattice import STEP
+from s2pipe.core.types import AnyArray
 from s2pipe.fitting.fingerprint import fingerprint
 from s2pipe.physics.sensor import Sensor
 
@@ -36,14 +36,14 @@ class Reduced:
         The observed bands of `gsd`, float32 reflectance with NaN, on the grid of the cube's 10 m node.
     gsd : int
         20 or 60.
-    protocol : str
-        What degraded the cube.
+    sensor : str
+        Name of what degraded the cube.
     """
 
     cube: Cube
     reference: npt.NDArray[np.float32]
     gsd: int
-    protocol: str
+    sensor: str
 
     @cached_property
     def fingerprint(self) -> npt.NDArray[np.uint64]:
@@ -68,17 +68,18 @@ def reduce_scene(cube: Cube, operator: Sensor, gsd: int) -> Reduced:
     if not height or not width:
         raise InputError(
             f"the scene has {arrays[10].sizes['y']} x {arrays[10].sizes['x']} px at 10 m; to be degraded by {ratio} "
-            f"it must have at least {step} x {step} px"
+            f"it must have at least {step} x {step} px",
+            argument="data",
         )
     observed = {
         own: cube.encoding.decode(np.asarray(array.data[0, :, : height * 10 // own, : width * 10 // own]))
         for own, array in arrays.items()
     }
     lower = {own: _degrade(array, operator, bands[own], ratio) for own, array in observed.items()}
-    return Reduced(cube=_cube(lower, bands), reference=observed[gsd], gsd=gsd, protocol=operator.protocol)
+    return Reduced(cube=_cube(lower, bands), reference=observed[gsd], gsd=gsd, sensor=operator.name)
 
 
-def with_reference(cube: Cube, reference: npt.NDArray[Any], operator: Sensor, gsd: int) -> Reduced:
+def with_reference(cube: Cube, reference: AnyArray, operator: Sensor, gsd: int) -> Reduced:
     """A scene of one date that `operator` degraded before it came, and its bands of `gsd` as observed, in the cube's numbers.
 
     Raises
@@ -93,23 +94,28 @@ def with_reference(cube: Cube, reference: npt.NDArray[Any], operator: Sensor, gs
     if reference.shape != expected:
         raise InputError(
             f"reference has the shape {reference.shape}; expected {expected}, the {gsd} m bands on the grid of the 10 m bands; "
-            "change reference= or gsd="
+            "change reference= or gsd=",
+            argument=("reference", "gsd"),
         )
     encoding = cube.encoding
     if (reference.dtype.kind == "f") == encoding.is_integer:
-        raise InputError(f"reference is {reference.dtype}, and the scene holds {encoding.dtype}; give both in the same numbers")
+        raise InputError(
+            f"reference is {reference.dtype}, and the scene holds {encoding.dtype}; give both in the same numbers",
+            argument="reference",
+        )
     lower = {own: encoding.decode(np.asarray(array.data[0])) for own, array in arrays.items()}
-    return Reduced(cube=_cube(lower, bands), reference=encoding.decode(reference), gsd=gsd, protocol=operator.protocol)
+    return Reduced(cube=_cube(lower, bands), reference=encoding.decode(reference), gsd=gsd, sensor=operator.name)
 
 
 def _check_judgeable(cube: Cube, gsd: int) -> None:
     """Refuse what is no scene of one date with bands of `gsd`."""
     if check_whole("gsd", gsd, least=10) not in (20, 60):
-        raise InputError(f"gsd={gsd!r} must be 20 or 60")
+        raise InputError(f"gsd={gsd!r} must be 20 or 60", argument="gsd")
     if gsd not in cube.arrays:
-        raise InputError(f"the data have no {gsd} m bands to judge; they have {', '.join(map(node_name, cube.arrays))}")
+        present = ", ".join(map(node_name, cube.arrays))
+        raise InputError(f"the data have no {gsd} m bands to judge; they have {present}", argument=("data", "gsd"))
     if (dates := cube.fine.sizes["time"]) > 1:
-        raise InputError(f"the data have {dates} dates; evaluate one at a time, such as data.isel(time=[0])")
+        raise InputError(f"the data have {dates} dates; evaluate one at a time, such as data.isel(time=[0])", argument="data")
 
 
 def _degrade(reflectance: npt.NDArray[np.float32], operator: Sensor, bands: Sequence[str], ratio: int) -> npt.NDArray[np.float32]:

@@ -22,7 +22,7 @@ from s2pipe.quality.consistency import sample_sharpened
 log = logging.getLogger(__name__)
 
 
-def check_registration(data: xr.DataTree | xr.DataArray, *, seed: int = 0) -> pd.DataFrame:
+def measure_registration(data: xr.DataTree | xr.DataArray, *, seed: int = 0) -> pd.DataFrame:
     """The shift of every coarse band against the 10 m bands.
 
     Measured on windows sampled from all dates together; nothing else is read. Gradients of a band are regressed on those of
@@ -34,14 +34,14 @@ def check_registration(data: xr.DataTree | xr.DataArray, *, seed: int = 0) -> pd
     data : xarray.DataTree or xarray.DataArray
         A cube, or one DataArray on a 10 m grid; see `s2pipe.sharpen`.
     seed : int
-        Of the sampling.
+        Random seed of the sampling.
 
     Returns
     -------
     pandas.DataFrame
         One row for each coarse band, indexed by ``band``: ``gsd`` in metres; ``dy`` and ``dx``, the shift in 10 m pixels,
         and ``dy_px`` and ``dx_px``, the nearest whole ones. What the band shows at p, the 10 m bands show at p + shift:
-        (-1, -1) means that the band's pixels cover ground 10 m farther up and left than their place says. ``error`` is the
+        (-1, -1) means that the band's pixels cover ground 10 m farther up and left than their coordinates say. ``error`` is the
         standard error of dy and dx that noise makes, ``r2`` the share of the band's gradients that the 10 m bands explain.
         The shift is NaN where r2 is below 0.2, where it exceeds 7 px, and where nothing is left to compare.
 
@@ -97,15 +97,18 @@ def _common_shifts(table: pd.DataFrame) -> dict[int, tuple[int, int]]:
     """The whole shift (dy, dx) that the bands of each resolution share."""
     if unknown := [str(band) for band in table.index[table["dy"].isna()]]:
         raise InputError(
-            f"the shift of {', '.join(unknown)} cannot be measured (flat, clouded or too small, see s2pipe.check_registration); "
-            "leave these bands out, or give a clearer or larger scene"
+            f"the shift of {', '.join(unknown)} cannot be measured: they are flat, clouded or too small, see "
+            "s2pipe.measure_registration; leave these bands out, or give a clearer or larger scene",
+            argument="data",
         )
     shared = {}
     for gsd, group in table.groupby("gsd")[["dy", "dx"]]:
         common = group.median().round()
         if (group.sub(common).abs() > SAME_SHIFT).any(axis=None):
             told = ", ".join(f"{band} by ({dy:.1f}, {dx:.1f})" for band, dy, dx in group.itertuples())
-            raise InputError(f"the {gsd} m bands are shifted differently, {told} 10 m pixels, which no crop can repair")
+            raise InputError(
+                f"the {gsd} m bands are shifted differently, {told} 10 m pixels, which no crop can repair", argument="data"
+            )
         shared[int(gsd)] = (int(common["dy"]), int(common["dx"]))
     return shared
 
@@ -121,13 +124,17 @@ def _aligned_spans(sizes: Mapping[int, int], shifts: Mapping[int, int]) -> dict[
     begin = next((at for at in range(first, first + STEP) if all((at - s) % (gsd // 10) == 0 for gsd, s in shifts.items())), None)
     if begin is None:
         told = " and ".join(f"{shift} at {gsd} m" for gsd, shift in shifts.items() if gsd > 10)
-        raise InputError(f"pixels shifted by {told}, in 10 m pixels, do not tile each other, so no crop can repair them")
+        raise InputError(
+            f"pixels shifted by {told}, in 10 m pixels, do not tile each other, so no crop can repair them", argument="data"
+        )
     start = {gsd: (begin - shift) // (gsd // 10) for gsd, shift in shifts.items()}
     coarsest = max(sizes)
     count = min((size - start[gsd]) * gsd // coarsest for gsd, size in sizes.items())
     count -= count % 2  # even, so that each resolution can be degraded by 2 once more, as reduced-resolution tests do
     if count <= 0:
-        raise InputError(f"a scene of {sizes[10]} px has too little ground that all its resolutions cover; give a larger one")
+        raise InputError(
+            f"a scene of {sizes[10]} px has too little ground that all its resolutions cover; give a larger one", argument="data"
+        )
     return {gsd: slice(start[gsd], start[gsd] + count * coarsest // gsd) for gsd in sizes}
 
 
@@ -146,12 +153,12 @@ def _place(array: xr.DataArray, fine: xr.DataArray, ratio: int) -> xr.DataArray:
     return array
 
 
-def check_geometry(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | None = None, *, seed: int = 0) -> pd.DataFrame:
+def measure_geometry(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | None = None, *, seed: int = 0) -> pd.DataFrame:
     """The shift of every sharpened band against the 10 m bands.
 
-    Measured as `check_registration` does, but on the 10 m grid, on windows of `sharp` only. Band and 10 m bands are blurred
+    Measured as `measure_registration` does, but on the 10 m grid, on windows of `sharp` only. Band and 10 m bands are blurred
     alike before, by a Gaussian of half the band's GSD: finer than that, a band has what a method copied from the 10 m bands,
-    which is not shifted, or the artefacts of interpolation, which are shifted anyhow.
+    which is not shifted, or the artefacts of interpolation, which are shifted in any case.
 
     Parameters
     ----------
@@ -160,13 +167,13 @@ def check_geometry(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | None 
     data : xarray.DataTree or xarray.DataArray, optional
         The cube, or the 10 m DataArray, that it was made of. It gives the 10 m bands where `sharp` has none.
     seed : int
-        Of the sampling.
+        Random seed of the sampling.
 
     Returns
     -------
     pandas.DataFrame
         One row for each sharpened band, indexed by ``band``: ``gsd`` in metres; ``dy``, ``dx`` and ``r2`` as
-        `check_registration` has them. With `data` also ``observed_dy`` and ``observed_dx``, the shift of the band before it was
+        `measure_registration` has them. With `data` also ``observed_dy`` and ``observed_dx``, the shift of the band before it was
         sharpened, and ``relative_dy`` and ``relative_dx``, the shift against that.
 
     Raises

@@ -101,7 +101,7 @@ class SimulatedScene(ObservedScene):
     truth: npt.NDArray[np.float32]
 
 
-def simulate_scene(size: int = 720, *, seed: int = 0, sensor: Sensor | None = None) -> SimulatedScene:
+def simulate_scene(size: int = 720, *, seed: int = 0, sensor: Sensor | str | None = None) -> SimulatedScene:
     """Farmland with forests, a river, a lake, roads and settlements, seen by a sensor at 10, 20 and 60 m.
 
     Parameters
@@ -110,8 +110,8 @@ def simulate_scene(size: int = 720, *, seed: int = 0, sensor: Sensor | None = No
         Edge in 10 m pixels, a multiple of 6, at least 60.
     seed : int
         Equal seeds give equal scenes.
-    sensor : Sensor, optional
-        What degrades the truth to 20 and 60 m; the default is ``Sensor.named("centre")``.
+    sensor : Sensor or str, optional
+        What degrades the truth to 20 and 60 m, or its name; the default is ``"centre"``.
 
     Returns
     -------
@@ -124,11 +124,11 @@ def simulate_scene(size: int = 720, *, seed: int = 0, sensor: Sensor | None = No
     """
     import torch
 
-    from s2pipe.physics.sensor import Sensor
+    from s2pipe.physics.sensor import as_sensor
 
     if size < 10 * STEP or size % STEP:
         raise InputError(f"size={size}: give a multiple of {STEP} px, at least {10 * STEP}", argument="size")
-    sensor = sensor or Sensor.named("centre")
+    sensor = as_sensor(sensor)
     rng = np.random.default_rng(seed)
     truth = _optics(_landscape(rng, size))
     names = list(BANDS)

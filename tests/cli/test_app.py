@@ -476,7 +476,7 @@ def test_evaluate_prints_a_row_for_each_method(npz, cube):
         assert words[1:-1] == [f"{sre:.2f}" for sre in rows["sre_db"]] + numbers
         assert float(words[-1]) >= 0  # seconds
     told = " ".join(result.stdout.split())
-    for text in ("simulated, protocol centre, gsd 20", "degraded by a Gaussian matched to each band's MTF", "what was observed"):
+    for text in ("simulated, sensor centre, gsd 20", "degraded by a Gaussian matched to each band's MTF", "what was observed"):
         assert text in told
     assert "in-sample" not in told
     assert "told" not in told
@@ -575,9 +575,9 @@ def test_evaluate_gives_dsen2_its_weights(npz):
     ("arguments", "options"),
     [
         ([], {}),
-        (["--protocol", "corner", "--crop", 5], {"protocol": "corner", "crop": 5}),
+        (["--protocol", "corner", "--crop", 5], {"sensor": "corner", "crop": 5}),
         (["--gsd", 60, "--crop", 0], {"gsd": 60, "crop": 0}),
-        (["--sensor", "box"], {"sensor": s2pipe.Sensor.named("box")}),
+        (["--told", "box"], {"told": "box"}),
         (["--method", "ssc-cnn", "--steps", 2, "--seed", 7], {"steps": 2, "seed": 7}),
     ],
 )
@@ -591,7 +591,7 @@ def test_evaluate_gives_the_table_of_the_library_as_json(arguments, options, npz
 
 
 def test_evaluate_says_what_the_methods_are_told_instead(npz):
-    result = run("evaluate", npz, *OFFSET, "--method", "glp", "--protocol", "box", "--sensor", "corner")
+    result = run("evaluate", npz, *OFFSET, "--method", "glp", "--sensor", "box", "--told", "corner")
     told = " ".join(result.stdout.split())
     assert "sigma 1/ratio and the block mean; the methods are told corner" in told
 
@@ -627,7 +627,7 @@ def test_a_scene_that_brings_its_reference_is_judged_by_it(npz, cube, tmp_path):
     pd.testing.assert_frame_equal(figures(came_degraded), figures(degraded_here), rtol=1e-6)
 
     told = " ".join(run("evaluate", pair, "--scale", 1, *command).stdout.split())
-    assert "pair, protocol box, gsd 20" in told
+    assert "pair, sensor box, gsd 20" in told
     assert "degraded in the file already" in told
     assert "the file's own reference" in told
     assert "gsd" in one_line_error(run("evaluate", pair, "--scale", 1, *command, "--gsd", 60), 2)
@@ -638,8 +638,8 @@ def test_a_scene_that_brings_its_reference_is_judged_by_it(npz, cube, tmp_path):
     [
         (["--method", "magic"], "s2sucnn"),
         (["--method", "gone.safetensors"], "no file gone.safetensors"),
-        (["--protocol", "middle"], "'middle'"),
         (["--sensor", "middle"], "'middle'"),
+        (["--told", "middle"], "'middle'"),
         (["--gsd", 30], "gsd=30"),
         (["--crop", -1], "crop=-1"),
         (["--crop", 30], "crop=30"),
@@ -669,7 +669,7 @@ def test_evaluate_wants_a_method(npz):
 def test_weights_for_another_sensor_are_refused_unless_it_is_stated(npz, weights):
     command = ["evaluate", npz, *OFFSET, "--method", weights, "--protocol", "box"]
     assert "fitted for the sensor 'centre'" in one_line_error(run(*command), 2)
-    assert run(*command, "--sensor", "centre").exit_code == 0
+    assert run(*command, "--told", "centre").exit_code == 0
 
 
 def test_a_pickle_by_another_name_is_never_opened(npz, tmp_path):
@@ -697,7 +697,7 @@ def test_evaluate_on_a_real_pair(data_dir):
     result = run("evaluate", pair, "--method", "bicubic", "--protocol", "box")
     assert result.exit_code == 0, result.output
     assert row_of("bicubic", result.stdout)[7] == "21.96"
-    assert "coastalA_cell_RR, protocol box" in result.stdout
+    assert "coastalA_cell_RR, sensor box" in result.stdout
     assert "reflectance = number * 0.0001 + 0" in " ".join(result.stdout.split())
     result = run("evaluate", pair, "--method", "bicubic", "--repair")
     assert result.exit_code == 2 and "not its own reference" in result.stderr

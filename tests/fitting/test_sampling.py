@@ -6,10 +6,10 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refused
 from scenes import random_arrays, random_cube, with_chunks, with_numbers
 
 import s2pipe
-from s2pipe import InputError
 from s2pipe.core.bands import BANDS_BY_GSD
 from s2pipe.fitting.fingerprint import FINGERPRINT_SHARE, fingerprint
 from s2pipe.fitting.sampling import (
@@ -95,7 +95,7 @@ def test_windows_with_imagery_are_preferred_and_nodata_only_is_refused():
     assert len(sample_windows(as_cube(with_numbers(cube, **numbers)), seed=0)) == 1
     for array in numbers.values():
         array[:] = 0
-    with pytest.raises(InputError, match="nodata only"):
+    with refused("data"):
         sample_windows(as_cube(with_numbers(cube, **numbers)), seed=0)
 
 
@@ -121,11 +121,11 @@ def test_bands_that_were_never_seen_are_named(caplog):
     names = {gsd: BANDS_BY_GSD[gsd] for gsd in (10, 20, 60)}
     assert unseen_bands(sample_windows(as_cube(blank(cube, r20m=[2], r60m=[1])), seed=0), names) == ("B07", "B09")
     assert "B07, B09 hold nodata only" in caplog.text
-    with pytest.raises(InputError, match="10 m bands B03 hold nodata only"):
+    with refused("data", naming=("B03",)):
         unseen_bands(sample_windows(as_cube(blank(cube, r10m=[1])), seed=0), names)
     without_fine = blank(cube, r20m=slice(None))
     windows = sample_windows(as_cube(without_fine), seed=0)
-    with pytest.raises(InputError, match=r"bands B05, B06, B07, B8A, B11, B12 hold nodata only"):
+    with refused("data", naming=("B05, B06, B07, B8A, B11, B12",)):
         unseen_bands(windows, {10: names[10], 20: names[20]})
 
 

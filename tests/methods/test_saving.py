@@ -20,7 +20,7 @@ from s2pipe.methods import METHODS, base
 from s2pipe.methods.base import TorchSharpener
 from s2pipe.methods.saving import KIND, sharpener_from_bytes, sharpener_to_bytes
 
-OWN_MTF = Sensor(protocol="corner", mtf=tuple((band, 0.2 + 0.01 * i) for i, band in enumerate(BANDS)))
+OWN_MTF = Sensor(name="corner", mtf=tuple((band, 0.2 + 0.01 * i) for i, band in enumerate(BANDS)))
 
 
 def fit(cube, method, **options):
@@ -56,6 +56,16 @@ def test_options_may_be_numbers_of_numpy(cube, tmp_path):
     sharpener = fit(cube, "mtf-resnet", steps=np.int64(0), learning_rate=np.float32(0.5))
     save_sharpener(sharpener, tmp_path / "weights.safetensors")
     assert load_sharpener(tmp_path / "weights.safetensors").options == sharpener.options
+
+
+def test_a_file_of_an_earlier_version_which_calls_the_sensor_a_protocol_is_read(cube, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    sharpener = fit(cube, "glp", sensor=OWN_MTF)
+    save_sharpener(sharpener, path)
+    tensors, stated = read_tensors(path, kind=KIND)
+    stated["sensor"] = {"protocol": stated["sensor"]["name"], "mtf": stated["sensor"]["mtf"]}
+    write_tensors(path, tensors, stated, kind=KIND)
+    assert load_sharpener(path).sensor == OWN_MTF
 
 
 def test_what_it_makes_is_bit_identical(sharpener, restored):

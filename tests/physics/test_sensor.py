@@ -4,12 +4,13 @@ import scipy.io
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refused
 from scipy import ndimage
 
-from s2pipe import InputError, Sensor
+from s2pipe import Sensor
 from s2pipe.core.bands import BANDS, BANDS_BY_GSD
 from s2pipe.core.metrics import sre
-from s2pipe.physics.sensor import gaussian_sigma
+from s2pipe.physics.sensor import as_sensor, gaussian_sigma
 
 COARSE = {2: BANDS_BY_GSD[20], 6: BANDS_BY_GSD[60]}
 
@@ -106,18 +107,34 @@ def test_degrade_and_upsample_are_differentiable_and_keep_leading_axes():
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "argument", "named"),
     [
-        (lambda: Sensor.named("center"), "centre, corner, box"),
-        (lambda: Sensor(mtf=(("B05", 1.2),)), "between 0 and 1"),
-        (lambda: Sensor(mtf=(("B99", 0.3),)), "unknown band 'B99'"),
-        (lambda: Sensor().degrade(torch.ones(1, 9, 9), ["B05"], 2), "multiple of 2"),
-        (lambda: Sensor(mtf=(("B05", 0.3),)).degrade(torch.ones(1, 8, 8), ["B06"], 2), "no mtf for B06"),
+        (lambda: Sensor.named("middle"), "name", "middle"),
+        (lambda: Sensor(mtf=(("B05", 1.2),)), "mtf", 1.2),
+        (lambda: Sensor(mtf=(("B99", 0.3),)), "mtf", "B99"),
+        (lambda: Sensor().degrade(torch.ones(1, 9, 9), ["B05"], 2), "fine", "9 x 9"),
+        (lambda: Sensor(mtf=(("B05", 0.3),)).degrade(torch.ones(1, 8, 8), ["B06"], 2), "sensor", "B06"),
+        (lambda: as_sensor("middle"), "sensor", "middle"),
+        (lambda: as_sensor(3, argument="told"), "told", 3),
     ],
 )
-def test_bad_sensors_and_inputs_are_refused(make, message):
-    with pytest.raises(InputError, match=message):
+def test_bad_sensors_and_inputs_are_refused(make, argument, named):
+    with refused(argument, naming=(named,)):
         make()
+
+
+@pytest.mark.parametrize("name", ["centre", "corner", "box"])
+def test_a_name_is_as_good_as_the_sensor(name):
+    assert as_sensor(name) == Sensor.named(name) == Sensor(name=name)
+
+
+def test_both_spellings_name_one_sensor():
+    assert as_sensor("center") == Sensor.named("center") == Sensor(name="center") == Sensor()
+    assert Sensor.named("center").name == "centre"
+
+
+def test_the_default_is_given_where_there_is_none():
+    assert as_sensor(None) == Sensor() and as_sensor(None, default=Sensor.named("box")).name == "box"
 
 
 def mean_sre(truth, estimate):

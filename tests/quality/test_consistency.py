@@ -8,13 +8,14 @@ import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 from scenes import as_one_array, random_cube, with_chunks, with_numbers
 
 import s2pipe
-from s2pipe import InputError, Sensor
+from s2pipe import Sensor
 from s2pipe.core.bands import BANDS, BANDS_BY_GSD
 from s2pipe.inputs.files import read_scene
-from s2pipe.quality.consistency import check_consistency
+from s2pipe.quality.consistency import measure_consistency
 from s2pipe.simulation.landscape import simulate_scene
 
 COARSE = [*BANDS_BY_GSD[20], *BANDS_BY_GSD[60]]
@@ -45,7 +46,7 @@ def as_sharp(truth, cube):
 def test_the_truth_is_consistent_under_its_own_sensor_only(protocol, truth):
     cube = observe(truth, Sensor.named(protocol))
     tables = {
-        name: check_consistency(as_sharp(truth, cube), cube, sensor=Sensor.named(name)) for name in ("centre", "corner", "box")
+        name: measure_consistency(as_sharp(truth, cube), cube, sensor=Sensor.named(name)) for name in ("centre", "corner", "box")
     }
     assert list(tables[protocol].index) == COARSE and list(tables[protocol]) == ["gsd", "rmse", "bias", "pixels"]
     for name, table in tables.items():
@@ -59,13 +60,13 @@ def test_the_sensor_that_a_result_states_is_the_default(truth):
     for sensor in (Sensor.named("corner"), Sensor(mtf=tuple((band, 0.2) for band in BANDS))):
         cube = observe(truth, sensor)
         sharp = s2pipe.sharpen(cube, "glp", sensor=sensor).compute()
-        pd.testing.assert_frame_equal(check_consistency(sharp, cube), check_consistency(sharp, cube, sensor=sensor))
-        assert not check_consistency(sharp, cube).equals(check_consistency(sharp, cube, sensor=Sensor()))
+        pd.testing.assert_frame_equal(measure_consistency(sharp, cube), measure_consistency(sharp, cube, sensor=sensor))
+        assert not measure_consistency(sharp, cube).equals(measure_consistency(sharp, cube, sensor="center"))
 
 
 def test_every_pixel_whose_degradation_stays_inside_is_compared(truth):
     cube = observe(truth, Sensor())
-    table = check_consistency(as_sharp(truth, cube), cube)
+    table = measure_consistency(as_sharp(truth, cube), cube)
     assert (table.loc[list(BANDS_BY_GSD[20]), "pixels"] == 2 * (60 - 2 * MARGIN) ** 2).all()
     assert (table.loc[list(BANDS_BY_GSD[60]), "pixels"] == 2 * (20 - 2 * MARGIN) ** 2).all()
 
@@ -78,7 +79,7 @@ def test_bias_is_degraded_minus_observed_in_reflectance(offsets, truth):
     sharp = sharp + xr.DataArray(np.float32(offsets), dims="band", coords={"band": COARSE}).reindex(
         band=list(BANDS), fill_value=0
     )
-    table = check_consistency(sharp, cube)
+    table = measure_consistency(sharp, cube)
     np.testing.assert_allclose(table["bias"], offsets, atol=1e-6)
     np.testing.assert_allclose(table["rmse"], np.abs(offsets), atol=1e-6)
 
@@ -86,7 +87,7 @@ def test_bias_is_degraded_minus_observed_in_reflectance(offsets, truth):
 def test_dn_and_all_dates_give_the_figures_of_a_direct_computation():
     cube = random_cube(120, 96, dates=3)
     sharp = s2pipe.sharpen(cube, "glp")
-    table = check_consistency(sharp, cube)
+    table = measure_consistency(sharp, cube)
     for gsd in (20, 60):
         bands = list(BANDS_BY_GSD[gsd])
         fine = torch.from_numpy(sharp.sel(band=bands).compute().values.astype(np.float64) * 1e-4)
@@ -99,24 +100,24 @@ def test_dn_and_all_dates_give_the_figures_of_a_direct_computation():
 def test_chunks_and_a_10_m_dataarray_do_not_matter():
     cube = random_cube(120, 96)
     sharp = s2pipe.sharpen(cube, "bicubic")
-    expected = check_consistency(sharp, cube)
+    expected = measure_consistency(sharp, cube)
     for data in (with_chunks(cube, 60, 36), as_one_array(cube)):
-        assert check_consistency(sharp, data).equals(expected)
-    assert check_consistency(sharp.chunk(y=30, x=48), cube).equals(expected)
+        assert measure_consistency(sharp, data).equals(expected)
+    assert measure_consistency(sharp.chunk(y=30, x=48), cube).equals(expected)
 
 
 def test_bands_asked_for_are_the_ones_checked():
     cube = random_cube(120, 96)
     sharpener = s2pipe.fit(cube, "bicubic")
-    part = check_consistency(s2pipe.sharpen(cube, sharpener, bands=["B03", "B8A", "B01"]), cube)
-    whole = check_consistency(s2pipe.sharpen(cube, sharpener), cube)
+    part = measure_consistency(s2pipe.sharpen(cube, sharpener, bands=["B03", "B8A", "B01"]), cube)
+    whole = measure_consistency(s2pipe.sharpen(cube, sharpener), cube)
     pd.testing.assert_frame_equal(part, whole.loc[["B8A", "B01"]])
-    pd.testing.assert_frame_equal(check_consistency(s2pipe.sharpen(cube, sharpener, bands=["B8A", "B01"]), cube), part)
+    pd.testing.assert_frame_equal(measure_consistency(s2pipe.sharpen(cube, sharpener, bands=["B8A", "B01"]), cube), part)
 
 
 def test_what_was_not_seen_is_left_out(truth):
     cube = observe(truth, Sensor())
-    whole = check_consistency(as_sharp(truth, cube), cube)["pixels"]
+    whole = measure_consistency(as_sharp(truth, cube), cube)["pixels"]
     sharp = truth.copy()
     sharp[0, list(BANDS).index("B06"), 60, 61] = np.nan  # four coarse pixels along each axis read it
     sharp[0, list(BANDS).index("B09"), 60, 61] = np.nan
@@ -124,7 +125,7 @@ def test_what_was_not_seen_is_left_out(truth):
     coarse[1, 4, 20:22, 30] = np.nan
     coarse[:, 5] = np.nan
     holed = with_numbers(cube, r20m=coarse)
-    table = check_consistency(as_sharp(sharp, cube), holed)
+    table = measure_consistency(as_sharp(sharp, cube), holed)
     lost = (whole - table["pixels"]).to_dict()
     assert lost == dict.fromkeys(COARSE, 0) | {"B06": 16, "B09": 16, "B11": 2, "B12": whole["B12"]}
     assert table.loc["B12", ["rmse", "bias"]].isna().all() and (table["rmse"].drop("B12") < 1e-6).all()
@@ -132,50 +133,40 @@ def test_what_was_not_seen_is_left_out(truth):
 
 def test_a_scene_smaller_than_its_margins_has_no_pixels():
     cube = random_cube(24, 24)
-    table = check_consistency(s2pipe.sharpen(cube, "bicubic"), cube)
+    table = measure_consistency(s2pipe.sharpen(cube, "bicubic"), cube)
     assert (table.loc[["B01", "B09"], "pixels"] == 0).all() and table.loc[["B01", "B09"], "rmse"].isna().all()
     assert (table.loc[list(BANDS_BY_GSD[20]), "pixels"] == 8 * 8).all()
 
 
 def test_a_method_that_uses_the_sensor_is_more_consistent_on_a_real_scene(data_dir):
     cube = read_scene(data_dir / "papers" / "S2A_MSIL1C_20170527_T33UUB.mat").cube
-    glp, bicubic = (check_consistency(s2pipe.sharpen(cube, method), cube) for method in ("glp", "bicubic"))
+    glp, bicubic = (measure_consistency(s2pipe.sharpen(cube, method), cube) for method in ("glp", "bicubic"))
     assert (glp["rmse"] < bicubic["rmse"]).all() and (glp["bias"].abs() < 1e-4).all()
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "arguments", "named"),
     [
-        (lambda sharp, cube: (cube, cube), "sharp is no DataArray with the dims"),
-        (lambda sharp, cube: (sharp.drop_vars("band"), cube), r"sharp is no DataArray with the dims .* named bands"),
-        (lambda sharp, cube: (sharp, 7), "got a int"),
-        (lambda sharp, cube: (sharp.isel(y=slice(60)), cube), "other times, coordinates or units than data"),
-        (lambda sharp, cube: (sharp.astype("int32"), cube), "other times, coordinates or units than data.*int32"),
-        (lambda sharp, cube: (sharp.sel(band=["B02"]), cube), "sharp has the bands B02; needed are a sharpened one"),
-        (
-            lambda sharp, cube: (sharp.sel(band=["B01"]), without_60_m(cube)),
-            "sharp has the bands B01; needed are a sharpened one",
-        ),
-        (lambda sharp, cube: (sharp.assign_coords(band=[f"X{i}" for i in range(12)]), cube), "'X0', .*not available"),
+        (lambda sharp, cube: (cube, cube), ("sharp",), "time"),
+        (lambda sharp, cube: (sharp.drop_vars("band"), cube), ("sharp",), "named bands"),
+        (lambda sharp, cube: (sharp.isel(y=slice(60)), cube), ("sharp", "data"), 60),
+        (lambda sharp, cube: (sharp.astype("int32"), cube), ("sharp", "data"), "int32"),
+        (lambda sharp, cube: (sharp.sel(band=["B02"]), cube), ("sharp", "data"), "B02"),
+        (lambda sharp, cube: (sharp.sel(band=["B01"]), without_60_m(cube)), ("sharp", "data"), "B01"),
+        (lambda sharp, cube: (sharp.assign_coords(band=[f"X{i}" for i in range(12)]), cube), ("sharp",), "X0"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_computed(change, message):
+def test_bad_input_is_refused_before_anything_is_computed(change, arguments, named):
     cube, sharp = lazy()
-    with dask.config.set(scheduler=explode), pytest.raises(InputError, match=message):
-        check_consistency(*change(sharp, cube))
+    with dask.config.set(scheduler=explode), refused(*arguments, naming=(named,)):
+        measure_consistency(*change(sharp, cube))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"sensor": "corner"}, "sensor='corner' is a str; give a Sensor, such as"),
-        ({"seed": -1}, "seed=-1 must be a whole number"),
-    ],
-)
-def test_bad_options_are_refused_before_anything_is_computed(options, message):
+@pytest.mark.parametrize("options", [{"sensor": "middle"}, {"sensor": 3}, {"seed": -1}])
+def test_bad_options_are_refused_before_anything_is_computed(options):
     cube, sharp = lazy()
-    with dask.config.set(scheduler=explode), pytest.raises(InputError, match=message):
-        check_consistency(sharp, cube, **options)
+    with dask.config.set(scheduler=explode), refused(*options, naming=tuple(options.values())):
+        measure_consistency(sharp, cube, **options)
 
 
 def explode(*_, **__):

@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from refusals import refused
 from scenes import as_one_array, random_cube, with_chunks, with_numbers
 from scipy import ndimage
 
@@ -21,7 +22,7 @@ from s2pipe.fitting.sampling import MAX_WINDOWS, sample_windows
 from s2pipe.fitting.shifts import shifts_of, warn_if_misregistered
 from s2pipe.inputs.dataarray import as_cube
 from s2pipe.inputs.files import read_scene
-from s2pipe.quality.registration import _aligned_spans, check_geometry, check_registration, repair_registration
+from s2pipe.quality.registration import _aligned_spans, measure_geometry, measure_registration, repair_registration
 from s2pipe.simulation.landscape import simulate_scene
 
 UNSHIFTED = {20: (0, 0), 60: (0, 0)}
@@ -71,7 +72,7 @@ def distance(table, gsd, shift):
     ],
 )
 def test_known_shifts_are_found_with_their_sign_and_axis(protocol, shifts, scene):
-    table = check_registration(s2pipe.from_arrays(*shifted_arrays(scene, shifts, protocol)))
+    table = measure_registration(s2pipe.from_arrays(*shifted_arrays(scene, shifts, protocol)))
     assert list(table.index) == [*BANDS_BY_GSD[20], *BANDS_BY_GSD[60]]
     assert distance(table, 20, shifts[20]) <= 0.1
     assert distance(table, 60, shifts[60]) <= 0.15
@@ -94,14 +95,14 @@ def slipped(registered):
 
 
 def test_whole_shifts_are_whole_numbers(slipped):
-    table = check_registration(slipped)
+    table = measure_registration(slipped)
     assert str(table["dy_px"].dtype) == str(table["dx_px"].dtype) == "Int64"
     assert (table["dy_px"] == table["gsd"].map({20: -1, 60: -5})).all()
     assert (table["dx_px"] == table["gsd"].map({20: 1, 60: 3})).all()
 
 
 def test_shifts_are_found_up_to_seven_pixels(registered):
-    table = check_registration(cut(registered, {10: 5, 20: 6, 60: 2}, {10: 11, 20: 2, 60: 0}))
+    table = measure_registration(cut(registered, {10: 5, 20: 6, 60: 2}, {10: 11, 20: 2, 60: 0}))
     assert (table["dy_px"] == 7).all()
     assert (table.loc[list(BANDS_BY_GSD[20]), "dx_px"] == -7).all()
     assert table.loc[list(BANDS_BY_GSD[60]), "dx_px"].isna().all()  # 11
@@ -109,7 +110,7 @@ def test_shifts_are_found_up_to_seven_pixels(registered):
 
 @pytest.mark.parametrize("name", ["iceland", "usa"])
 def test_the_papers_slip_is_found(name, data_dir):
-    table = check_registration(read_scene(data_dir / "papers" / f"{name}.mat").cube)
+    table = measure_registration(read_scene(data_dir / "papers" / f"{name}.mat").cube)
     expected = table["gsd"].map({20: -1, 60: -5})
     assert (table["dy_px"] == expected).all() and (table["dx_px"] == expected).all()
 
@@ -123,7 +124,7 @@ def test_the_papers_slip_is_found(name, data_dir):
     ],
 )
 def test_well_registered_scenes_are_not_shifted(path, data_dir):
-    table = check_registration(read_scene(data_dir / path).cube)
+    table = measure_registration(read_scene(data_dir / path).cube)
     assert (table[["dy_px", "dx_px"]] == 0).all(axis=None)
     assert distance(table, 20, (0, 0)) < 0.2 and distance(table, 60, (0, 0)) < 0.3
 
@@ -144,7 +145,7 @@ PATCHES = [
 @pytest.mark.parametrize("path", PATCHES)
 def test_small_clear_scenes_are_not_shifted_nor_warned_of(path, data_dir, caplog):
     cube = read_scene(data_dir / "crops" / path).cube
-    table = check_registration(cube)
+    table = measure_registration(cube)
     assert (table.loc[list(BANDS_BY_GSD[20]), ["dy_px", "dx_px"]] == 0).all(axis=None)
     assert distance(table, 20, (0, 0)) < 0.25 and distance(table, 60, (0, 0)) < 0.75
     warn_if_misregistered(sample_windows(as_cube(cube), seed=0), as_cube(cube).bands)
@@ -155,21 +156,21 @@ def test_small_clear_scenes_are_not_shifted_nor_warned_of(path, data_dir, caplog
 @pytest.mark.parametrize("name", ["00002806639B424A_32631_2017-08-01_2018-11-30", "0000280849BAC91C_32631_2018-08-01_2019-11-30"])
 def test_small_patches_of_many_dates_are_measured_together(name, data_dir):
     file = np.load(data_dir / "crops" / "worldcereal_L2A_timeseries" / f"{name}.npz")
-    table = check_registration(s2pipe.from_arrays(file["b10"], file["b20"]))
+    table = measure_registration(s2pipe.from_arrays(file["b10"], file["b20"]))
     assert (table[["dy_px", "dx_px"]] == 0).all(axis=None) and distance(table, 20, (0, 0)) < 0.2
 
 
 @pytest.mark.parametrize("path", ["majortom_L2A_T33NZA_20220706_N0400_cloudy", "ssl4eo_T43RCP/L1C_20200823"])
 def test_clouds_which_each_band_sees_elsewhere_tell_nothing(path, data_dir):
     cube = read_scene(data_dir / "crops" / path).cube
-    assert check_registration(cube)[["dy", "dx"]].isna().all(axis=None)
-    with pytest.raises(InputError, match=r"B05, B06, .* cannot be measured"):
+    assert measure_registration(cube)[["dy", "dx"]].isna().all(axis=None)
+    with refused("data", naming=("B05, B06, ",)):
         repair_registration(cube)
 
 
 def test_unrelated_bands_tell_nothing():
     for size in (36, 60, 96, 150, 300):
-        table = check_registration(random_cube(size, size, seed=size))
+        table = measure_registration(random_cube(size, size, seed=size))
         assert table[["dy", "dx", "dy_px", "dx_px"]].isna().all(axis=None), size
 
 
@@ -178,17 +179,17 @@ def test_flat_or_unseen_bands_and_tiny_scenes_tell_nothing_of_themselves_only(sc
     arrays[1][2] = 0.3
     arrays[1][4] = np.nan
     arrays[2][0] = 0.1
-    table = check_registration(s2pipe.from_arrays(*arrays))
+    table = measure_registration(s2pipe.from_arrays(*arrays))
     assert list(table.index[table["dy"].isna()]) == ["B07", "B11", "B01"]
     assert distance(table, 20, (0, 0)) < 0.1 and distance(table, 60, (0, 0)) < 0.15
-    tiny = check_registration(s2pipe.from_arrays(arrays[0][:, :72, :72], arrays[1][:, :36, :36], arrays[2][:, :12, :12]))
+    tiny = measure_registration(s2pipe.from_arrays(arrays[0][:, :72, :72], arrays[1][:, :36, :36], arrays[2][:, :12, :12]))
     assert not tiny.loc[["B05", "B06", "B8A", "B12"], "dy"].isna().any() and tiny.loc[["B01", "B09"], "dy"].isna().all()
     flat = [np.full_like(array, 0.2) for array in arrays]
-    assert check_registration(s2pipe.from_arrays(*flat))["dy"].isna().all()
+    assert measure_registration(s2pipe.from_arrays(*flat))["dy"].isna().all()
 
 
 def test_a_scene_without_coarse_bands_has_no_rows(scene):
-    assert check_registration(s2pipe.from_arrays(scene.r10m, None)).empty
+    assert measure_registration(s2pipe.from_arrays(scene.r10m, None)).empty
 
 
 def test_nodata_makes_no_shift(scene):
@@ -200,16 +201,17 @@ def test_nodata_makes_no_shift(scene):
         array[:, holes.repeat(array.shape[-1] // 80, axis=0).repeat(array.shape[-1] // 80, axis=1)] = np.nan
     arrays[0][1, 100:110, 300:310] = np.nan
     arrays[1][3, :, 200:] = np.nan
-    table = check_registration(s2pipe.from_arrays(*arrays))
+    table = measure_registration(s2pipe.from_arrays(*arrays))
     assert distance(table, 20, shifts[20]) <= 0.1 and distance(table, 60, shifts[60]) <= 0.2
 
 
 def test_chunks_and_a_10_m_dataarray_do_not_matter(registered):
-    expected = check_registration(registered)
-    pd.testing.assert_frame_equal(check_registration(with_chunks(registered, 60, 90)), expected)
-    pd.testing.assert_frame_equal(check_registration(as_one_array(registered)), expected)
+    expected = measure_registration(registered)
+    pd.testing.assert_frame_equal(measure_registration(with_chunks(registered, 60, 90)), expected)
+    pd.testing.assert_frame_equal(measure_registration(as_one_array(registered)), expected)
     pd.testing.assert_frame_equal(
-        shifts_of(sample_windows(as_cube(registered), seed=0), as_cube(registered).bands), check_registration(registered, seed=0)
+        shifts_of(sample_windows(as_cube(registered), seed=0), as_cube(registered).bands),
+        measure_registration(registered, seed=0),
     )
 
 
@@ -235,7 +237,7 @@ def test_the_repair_gives_the_arrays_the_published_slip_calls_for(name, data_dir
     for gsd, stop in ((10, 1 + 6 * n), (20, 1 + 3 * n), (60, 1 + n)):
         expected = np.moveaxis(mat[f"y{gsd}"], -1, 0)[:, 1:stop, 1:stop]
         np.testing.assert_array_equal(repaired[f"r{gsd}m"]["reflectance"].values[0], expected)
-    assert (check_registration(repaired)[["dy_px", "dx_px"]] == 0).all(axis=None)
+    assert (measure_registration(repaired)[["dy_px", "dx_px"]] == 0).all(axis=None)
     assert repair_registration(repaired) is repaired
 
 
@@ -277,20 +279,20 @@ def test_bands_shifted_differently_are_named(scene):
     arrays = shifted_arrays(scene, UNSHIFTED)
     arrays[1][1] = shifted_arrays(scene, {20: (2, 0)})[1][1]
     cube = s2pipe.from_arrays(*arrays)
-    with pytest.raises(InputError, match=r"20 m bands are shifted differently, .*B06 by \(2\.0, .*no crop can repair"):
+    with refused("data", naming=("20 m", "B06 by (2.0, ")):
         repair_registration(cube)
 
 
 def test_bands_that_cannot_be_measured_are_named(scene):
     arrays = shifted_arrays(scene, {20: (1, 1), 60: (1, 1)})
     arrays[1][5] = arrays[2][1] = 0.2
-    with pytest.raises(InputError, match="the shift of B12, B09 cannot be measured"):
+    with refused("data", naming=("B12, B09",)):
         repair_registration(s2pipe.from_arrays(*arrays))
 
 
 def test_pixels_that_do_not_tile_each_other_are_refused(scene):
     cube = s2pipe.from_arrays(*shifted_arrays(scene, {20: (1, 0), 60: (0, 0)}))
-    with pytest.raises(InputError, match="1 at 20 m and 0 at 60 m, in 10 m pixels, do not tile each other"):
+    with refused("data", naming=("1 at 20 m and 0 at 60 m",)):
         repair_registration(cube)
 
 
@@ -317,7 +319,7 @@ def test_aligned_spans_cover_the_same_ground_and_no_less_than_they_can(count, be
 
 
 def test_a_scene_of_which_nothing_is_left_is_refused():
-    with pytest.raises(InputError, match="a scene of 12 px has too little ground"):
+    with refused("data", naming=("12 px",)):
         _aligned_spans({10: 12, 20: 6, 60: 2}, {20: -1, 60: -5})
 
 
@@ -332,14 +334,14 @@ def as_sharp(truth, cube):
 
 @pytest.mark.parametrize("method", ["glp", "bicubic"])
 def test_sharpened_bands_are_where_the_centre_sensor_puts_them(method, registered):
-    table = check_geometry(s2pipe.sharpen(registered, method))
+    table = measure_geometry(s2pipe.sharpen(registered, method))
     assert list(table.index) == [*BANDS_BY_GSD[20], *BANDS_BY_GSD[60]] and list(table) == ["gsd", "dy", "dx", "r2"]
     assert table[["dy", "dx"]].abs().max(axis=None) <= 0.05
 
 
 def test_the_corner_sensor_moves_block_centred_data_up_and_left(registered):
     # by (ratio - 1) / 2: a pixel shows what lies to the lower right of it
-    table = check_geometry(s2pipe.sharpen(registered, "bicubic", sensor=Sensor.named("corner")), registered)
+    table = measure_geometry(s2pipe.sharpen(registered, "bicubic", sensor=Sensor.named("corner")), registered)
     assert distance(table, 20, (0.5, 0.5)) <= 0.05 and distance(table, 60, (2.5, 2.5)) <= 0.05
     expected = table["gsd"].map({20: 0.5, 60: 2.5})
     for axis in ("dy", "dx"):
@@ -352,10 +354,10 @@ def test_known_shifts_of_detail_and_of_interpolated_bands_are_found(scene, regis
     fine = [list(BANDS).index(band) for band in BANDS_BY_GSD[10]]
     truth = show(scene.truth, shift)
     truth[fine] = scene.truth[fine]
-    table = check_geometry(as_sharp(truth, registered))
+    table = measure_geometry(as_sharp(truth, registered))
     assert distance(table, 20, shift) <= 0.05 and distance(table, 60, shift) <= 0.05
     cube = s2pipe.from_arrays(*shifted_arrays(scene, {20: shift, 60: shift}))
-    table = check_geometry(s2pipe.sharpen(cube, "bicubic"), cube)
+    table = measure_geometry(s2pipe.sharpen(cube, "bicubic"), cube)
     assert distance(table, 20, shift) <= 0.05 and distance(table, 60, shift) <= 0.05
     assert table[["relative_dy", "relative_dx"]].abs().max(axis=None) <= 0.12
 
@@ -365,14 +367,14 @@ def test_stripes_of_nodata_make_no_geometry(wide, apart, scene, registered):
     truth = show(scene.truth, (2, -2))
     truth[[list(BANDS).index(band) for band in BANDS_BY_GSD[10]]] = as_cube(registered).arrays[10].values[0] * 1e-4 - 0.1
     truth[:, np.arange(480) % apart < wide] = np.nan
-    table = check_geometry(as_sharp(truth, registered))
+    table = measure_geometry(as_sharp(truth, registered))
     assert distance(table, 20, (2, -2)) <= 0.05 and distance(table, 60, (2, -2)) <= 0.05
 
 
 def test_on_a_real_scene_interpolation_adds_nothing_to_the_observed_shift(data_dir):
     cube = read_scene(data_dir / "papers" / "S2A_MSIL1C_20170527_T33UUB.mat").cube
     centre, corner = (
-        check_geometry(s2pipe.sharpen(cube, "bicubic", sensor=Sensor.named(name)), cube) for name in ("centre", "corner")
+        measure_geometry(s2pipe.sharpen(cube, "bicubic", sensor=Sensor.named(name)), cube) for name in ("centre", "corner")
     )
     assert centre.loc[list(BANDS_BY_GSD[20]), ["relative_dy", "relative_dx"]].abs().max(axis=None) <= 0.05
     assert centre[["relative_dy", "relative_dx"]].abs().max(axis=None) <= 0.1
@@ -384,11 +386,11 @@ def test_without_10_m_bands_those_of_the_data_are_taken():
     small = simulate_scene(180, seed=1)
     cube = s2pipe.from_arrays(small.r10m, small.r20m, small.r60m, offset=-0.1)
     sharpener = s2pipe.fit(cube, "glp")
-    whole = check_geometry(s2pipe.sharpen(cube, sharpener), cube)
+    whole = measure_geometry(s2pipe.sharpen(cube, sharpener), cube)
     part = s2pipe.sharpen(cube, sharpener, bands=["B8A", "B09"])
-    pd.testing.assert_frame_equal(check_geometry(part, cube), whole.loc[["B8A", "B09"]])
-    with pytest.raises(InputError, match="sharp has the bands B8A, B09; needed are"):
-        check_geometry(part)
+    pd.testing.assert_frame_equal(measure_geometry(part, cube), whole.loc[["B8A", "B09"]])
+    with refused("sharp", "data", naming=("B8A, B09",)):
+        measure_geometry(part)
 
 
 def test_nodata_and_clouds_make_no_geometry(registered, data_dir):
@@ -397,11 +399,11 @@ def test_nodata_and_clouds_make_no_geometry(registered, data_dir):
         numbers[name][:, :, :size, -2 * size :] = 0
     numbers["r20m"][:, 1] = 0
     holed = with_numbers(registered, **numbers)
-    table = check_geometry(s2pipe.sharpen(holed, "glp"), holed)
+    table = measure_geometry(s2pipe.sharpen(holed, "glp"), holed)
     assert list(table.index[table["dy"].isna()]) == ["B06"]
     assert table[["dy", "dx"]].abs().max(axis=None) <= 0.05
     clouded = read_scene(data_dir / "crops" / "majortom_L2A_T33NZA_20220706_N0400_cloudy").cube
-    assert check_geometry(s2pipe.sharpen(clouded, "bicubic"))["dy"].isna().all()
+    assert measure_geometry(s2pipe.sharpen(clouded, "bicubic"))["dy"].isna().all()
 
 
 def test_no_more_is_sharpened_than_the_windows(registered):
@@ -418,29 +420,34 @@ def test_no_more_is_sharpened_than_the_windows(registered):
     )
     coarse = [da.full((40, n, 240 // r, 240 // r), 3000, dtype="uint16") for n, r in ((6, 2), (2, 6))]
     data = s2pipe.from_arrays(np.broadcast_to(fine, (40, 4, 240, 240)), *coarse)
-    check_geometry(sharp.assign_coords(y=data["r10m"].y, x=data["r10m"].x), data)
+    measure_geometry(sharp.assign_coords(y=data["r10m"].y, x=data["r10m"].x), data)
     assert len(set(computed)) == len(computed) == MAX_WINDOWS
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("call", "arguments"),
     [
-        (lambda sharp, cube: check_geometry(cube), "sharp is no DataArray"),
-        (lambda sharp, cube: check_geometry(sharp.isel(time=0)), r"sharp is no DataArray with the dims"),
-        (lambda sharp, cube: check_geometry(sharp.sel(band=["B02", "B08"])), "sharp has the bands B02, B08; needed are"),
-        (lambda sharp, cube: check_geometry(sharp.isel(x=slice(60)), cube), "other times, coordinates or units than data"),
-        (lambda sharp, cube: check_geometry(sharp.astype("int32"), cube), "other times, coordinates or units than data"),
-        (lambda sharp, cube: check_geometry(sharp, seed=-1), "seed=-1 must be a whole number"),
-        (lambda sharp, cube: check_registration(7), "got a int"),
-        (lambda sharp, cube: check_registration(cube, seed=0.5), "seed=0.5 must be a whole number"),
-        (lambda sharp, cube: repair_registration(None), "got a NoneType"),
+        (lambda sharp, cube: measure_geometry(cube), ["sharp"]),
+        (lambda sharp, cube: measure_geometry(sharp.isel(time=0)), ["sharp"]),
+        (lambda sharp, cube: measure_geometry(sharp.sel(band=["B02", "B08"])), ["sharp", "data"]),
+        (lambda sharp, cube: measure_geometry(sharp.isel(x=slice(60)), cube), ["sharp", "data"]),
+        (lambda sharp, cube: measure_geometry(sharp.astype("int32"), cube), ["sharp", "data"]),
+        (lambda sharp, cube: measure_geometry(sharp, seed=-1), ["seed"]),
+        (lambda sharp, cube: measure_registration(cube, seed=0.5), ["seed"]),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_computed(call, message):
+def test_bad_input_is_refused_before_anything_is_computed(call, arguments):
     def explode(*_, **__):
         raise AssertionError("computed")
 
     cube = with_chunks(random_cube(120, 120), 60, 60)
     sharp = s2pipe.sharpen(cube, "bicubic")
-    with dask.config.set(scheduler=explode), pytest.raises(InputError, match=message):
+    with dask.config.set(scheduler=explode), refused(*arguments):
         call(sharp, cube)
+
+
+@pytest.mark.parametrize("measure", [measure_registration, repair_registration])
+@pytest.mark.parametrize("data", [7, None])
+def test_what_is_no_cube_is_refused(measure, data):
+    with pytest.raises(InputError, match=type(data).__name__):
+        measure(data)

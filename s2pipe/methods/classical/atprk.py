@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,13 @@ from torch import Tensor
 
 from s2pipe.core.bands import bands_at
 from s2pipe.fitting.sampling import Sample
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, fields_of_fit, halo_of
 from s2pipe.methods.classical.pan import Pan, PanSharpener, check_pan, mixture, named_after_pan, regress_on_fine
 from s2pipe.physics.sensor import Sensor, pad_symmetric
 
 LAGS = 20
-"""Coarse pixels up to which the semivariogram is looked at."""
+"""Largest lag of the semivariogram, in coarse pixels."""
 
 SILLS = 1 + 0.1 * np.arange(1, 21)
 RANGES = 0.5 + 0.1 * np.arange(1, 21)
@@ -114,7 +115,7 @@ AREAL_RANGE = 2.0
 
 
 def point_range(lags: npt.NDArray[np.float64], semivariance: npt.NDArray[np.float64], ratio: int) -> float:
-    """Range, in fine pixels, of the exponential semivariogram of points whose areal one was seen; weights need no sill.
+    """Range, in fine pixels, of the exponential semivariogram of points whose areal one is given; weights need no sill.
 
     Parameters
     ----------
@@ -140,7 +141,7 @@ def point_range(lags: npt.NDArray[np.float64], semivariance: npt.NDArray[np.floa
     return float(candidates[np.argmin(misfits.min(axis=0))])
 
 
-def exponential(distance: Any, sill: float, reach: float) -> Any:
+def exponential(distance: npt.NDArray[np.float64], sill: float, reach: float) -> npt.NDArray[np.float64]:
     """Exponential semivariogram: sill (1 - exp(-distance / reach))."""
     return sill * (1 - np.exp(-distance / reach))
 
@@ -196,7 +197,7 @@ class AtprkSharpener(PanSharpener):
     """A fitted `Atprk`: ``kriging`` of `fitted` holds the weights, (band, fine pixel, coarse pixel)."""
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """See `TorchSharpener.restore`."""
         fine = len(bands_at(fields["bands_in"], 10))
         fitted = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from s2pipe.core.bands import bands_at
 from s2pipe.fitting.sampling import Sample
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, count_by_gsd, fields_of_fit, halo_of, upsampling_reach
 from s2pipe.methods.classical.pan import (
     Pan,
@@ -269,7 +270,7 @@ def _moments(
     sample: Sample,
     sensor: Sensor,
 ) -> list[Moments]:
-    """Of each of `bands`, over all 10 m pixels where it and the 10 m bands were seen."""
+    """Of each of `bands`, over all 10 m pixels where it and the 10 m bands are valid."""
     ratio = gsd // 10
     positions = [sample.bands[gsd].index(band) for band in bands]
     size = 4 if mixed is None else 5
@@ -307,7 +308,7 @@ class InjectionSharpener(PanSharpener):
     multiplies: bool
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """See `TorchSharpener.restore`."""
         recipe = next(kind for kind in FAMILY if kind(pan=fields["options"]["pan"]).name == fields["method"])
         fine = len(bands_at(fields["bands_in"], 10))

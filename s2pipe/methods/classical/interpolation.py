@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self, Unpack
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from s2pipe.core.bands import bands_at
 from s2pipe.fitting.sampling import Sample
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, TensorPixels, TorchSharpener, halo_of, upsampling_reach
 from s2pipe.physics.sensor import Sensor
 
@@ -32,7 +33,7 @@ class Bicubic:
 
     def fit(self, sample: Sample, context: FitContext) -> BicubicSharpener:
         """Nothing is used of the sample but its bands' names."""
-        return BicubicSharpener(method=self.name, **_fields(self, sample, context))
+        return BicubicSharpener(**_fields(self, sample, context))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +48,12 @@ class Spline:
 
     def fit(self, sample: Sample, context: FitContext) -> SplineSharpener:
         """Nothing is used of the sample but its bands' names."""
-        return SplineSharpener(method=self.name, **_fields(self, sample, context))
+        return SplineSharpener(**_fields(self, sample, context))
 
 
-def _fields(recipe: Bicubic | Spline, sample: Sample, context: FitContext) -> dict[str, Any]:
+def _fields(recipe: Bicubic | Spline, sample: Sample, context: FitContext) -> Fields:
     return {
+        "method": recipe.name,
         "options": {},
         "seed": context.seed,
         "sensor": context.sensor,
@@ -65,7 +67,7 @@ class Interpolator(TorchSharpener):
     """Interpolates each of `bands_in` by itself."""
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """See `TorchSharpener.restore`."""
         return cls(**fields)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from s2pipe.core.bands import bands_at
 from s2pipe.core.errors import InputError
+from s2pipe.core.types import FloatArray
 from s2pipe.fitting.sampling import Window
 from s2pipe.methods.base import TensorPixels, TorchSharpener
 from s2pipe.physics.sensor import Sensor
@@ -20,10 +21,10 @@ from s2pipe.physics.sensor import Sensor
 Pan = Literal["synthesised", "selected"]
 
 
-def check_pan(pan: Any) -> None:
+def check_pan(pan: object) -> None:
     """Refuse what is no kind of panchromatic band."""
     if pan not in get_args(Pan):
-        raise InputError(f"pan={pan!r} must be one of {', '.join(map(repr, get_args(Pan)))}")
+        raise InputError(f"pan={pan!r} must be one of {', '.join(map(repr, get_args(Pan)))}", argument="pan")
 
 
 def named_after_pan(family: str, pan: Pan) -> str:
@@ -56,11 +57,11 @@ def select_fine(band: str, gsd: int, names: Mapping[int, Sequence[str]], windows
     return _most_correlated(*_degraded_and_observed(band, gsd, names, windows, sensor))
 
 
-def least_squares(rows: npt.NDArray[Any], observed: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def least_squares(rows: FloatArray, observed: FloatArray) -> npt.NDArray[np.float64]:
     """Intercept, then one coefficient for each of `rows` (row, sample), that fit `observed` best."""
     design = np.vstack([np.ones(rows.shape[1]), rows.astype(np.float64)])
     # Rows that are constant, or alike but for float32's noise, and samples fewer than unknowns have many solutions: lstsq
-    # gives the smallest, and takes for noise what is below rcond.
+    # gives the smallest, and considers noise what is below rcond.
     solution: npt.NDArray[np.float64] = np.linalg.lstsq(design.T, observed.astype(np.float64), rcond=1e-6)[0]
     return solution
 
@@ -109,7 +110,7 @@ class PanSharpener(TorchSharpener):
 def _degraded_and_observed(
     band: str, gsd: int, names: Mapping[int, Sequence[str]], windows: Sequence[Window], sensor: Sensor
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The 10 m bands, each degraded by its own MTF, (band, pixel), and the coarse band's pixels, where all of them were seen."""
+    """The 10 m bands, each degraded by its own MTF, (band, pixel), and the coarse band's pixels, where all of them are valid."""
     row = names[gsd].index(band)
     degraded, observed = [], []
     for window in windows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import ClassVar, Literal, Self, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from torch import Tensor
 from s2pipe.core.bands import BANDS, GSDS, bands_at
 from s2pipe.core.errors import InputError
 from s2pipe.fitting.sampling import Sample, unseen_bands
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, TensorPixels, TorchSharpener, fields_of_fit, halo_of, upsampling_reach
 from s2pipe.methods.classical.pan import mixture
 from s2pipe.methods.classical.subspace import all_bands, sample_pixels
@@ -57,7 +58,9 @@ class ResSr:
 
     def __post_init__(self) -> None:
         if self.operator not in get_args(Operator):
-            raise InputError(f"operator={self.operator!r} must be one of {', '.join(map(repr, get_args(Operator)))}")
+            raise InputError(
+                f"operator={self.operator!r} must be one of {', '.join(map(repr, get_args(Operator)))}", argument="operator"
+            )
 
     def halo(self, gsds: Collection[int], sensor: Sensor) -> int:
         """See `Method.halo`."""
@@ -125,7 +128,7 @@ class ResSrSharpener(TorchSharpener):
     coefficients: Tensor = field(repr=False)
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """See `TorchSharpener.restore`."""
         shape = len(fields["bands_out"]), 1 + len(fields["bands_in"])
         return cls(**fields, coefficients=weights["coefficients"].reshape(shape))

@@ -43,7 +43,7 @@ CANDIDATES = tuple(float(value) for value in np.logspace(-4, -2, 7))
 """lambda to choose from."""
 CANDIDATE_ITERATIONS = 2
 MISFIT = 2.0
-"""Mean square misfit of the observed bands against that one scale lower, above which the sensor is taken not to be what was told.
+"""Mean square misfit of the observed bands against that one scale lower, above which the stated sensor is considered wrong.
 Of the published scenes told the truth it is at most 1.9; told centre of what box made 2.3 to 3.7; half a pixel off, from 1.4."""
 
 FIT_TOLERANCE = 1e-4
@@ -297,7 +297,7 @@ def chosen_smoothness(
 ) -> float:
     """The candidate that sharpens the sample, degraded once more, best.
 
-    Judged by the mean SRE of the bands of the finest resolution to be sharpened of which any was seen. `SMOOTHNESS` where the
+    Judged by the mean SRE of the bands of the finest resolution to be sharpened of which any is valid. `SMOOTHNESS` where the
     sensor does not explain them, see `MISFIT`; where the sample is too small to be degraded; or where the mean is not finite, as
     in a constant scene.
     """
@@ -347,7 +347,7 @@ def mean_square_misfit(scene: Scene, bands: Sequence[str], seen: Sequence[npt.ND
 
 
 def degraded(window: Window, bands: Mapping[int, Sequence[str]], sensor: Sensor, ratio: int) -> Window:
-    """The window as the sensor sees it at `ratio` times its GSD; seen there is what was seen all over a pixel."""
+    """The window as the sensor sees it at `ratio` times its GSD; a pixel is valid where all that it covers is."""
     reflectance, seen = {}, {}
     for gsd, names in bands.items():
         fine = torch.from_numpy(np.ascontiguousarray(window.reflectance[gsd]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from torch import Tensor
 from s2pipe.core.bands import BANDS
 from s2pipe.core.checks import check_positive, check_whole
 from s2pipe.fitting.sampling import Sample, unseen_bands
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, fields_of_fit
 from s2pipe.methods.classical.subspace import HALO, Observation, SceneSharpener, all_bands, clearest_parts, sample_pixels, spectra
 from s2pipe.physics.sensor import Sensor
@@ -118,7 +119,7 @@ class SsssSharpener(SceneSharpener):
     Attributes
     ----------
     subspace : Tensor, (band, dimension)
-        U, of `bands_in`; rows of bands that were never seen are zero.
+        U, of `bands_in`; rows of bands that are nowhere valid are zero.
     start : Tensor, (dimension, band)
         What makes the first z out of the 10 m bands.
     """
@@ -127,7 +128,7 @@ class SsssSharpener(SceneSharpener):
     start: Tensor = field(repr=False)
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """See `TorchSharpener.restore`."""
         subspace = weights["subspace"].reshape(len(fields["bands_in"]), -1)
         return cls(**fields, subspace=subspace, start=weights["start"].reshape(subspace.shape[1], -1))
@@ -176,7 +177,7 @@ def as_observed(
     Yields
     ------
     (image, pixel), (pixel,)
-        Where it saw, and the 10 m bands were seen.
+        Where the band and the 10 m bands are valid.
     """
     gsd = BANDS[band].gsd
     row = sample.bands[gsd].index(band)

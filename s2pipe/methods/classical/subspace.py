@@ -75,7 +75,7 @@ def sample_pixels(
     Returns
     -------
     ndarray, (band, pixel)
-        Where all bands were seen.
+        Where all bands are valid.
 
     Raises
     ------
@@ -95,12 +95,14 @@ def sample_pixels(
         parts.append(np.stack(rows))
     pixels = np.concatenate(parts, axis=1).astype(np.float64)
     if not pixels.shape[1]:
-        raise InputError("no pixel was seen in all bands at once; leave bands out, or choose another date or bbox")
+        raise InputError(
+            "no pixel is valid in all bands at once; leave bands out, or choose another date or bbox", argument="data"
+        )
     return pixels
 
 
 def rms_of_bands(sample: Sample, bands: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Root mean square of each band over the sample; 1 of a band that is zero, or was not seen."""
+    """Root mean square of each band over the sample; 1 of a band that is zero, or nowhere valid."""
     result = []
     for band in bands:
         gsd = BANDS[band].gsd
@@ -334,7 +336,7 @@ class SubspaceSharpener(SceneSharpener):
     Attributes
     ----------
     subspace : Tensor, (band, dimension)
-        Orthonormal columns, of `bands_in`; rows of bands that were never seen are zero.
+        Orthonormal columns, of `bands_in`; rows of bands that are nowhere valid are zero.
     rms : Tensor, (band,)
         What `bands_in` are divided by.
     edge_scale : Tensor, scalar

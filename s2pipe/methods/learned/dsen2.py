@@ -6,15 +6,16 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from s2pipe.core.bands import BANDS_BY_GSD, bands_at
-from s2pipe.core.errors import InputError
+from s2pipe.core.errors import InputError, errors_about
 from s2pipe.core.tensor_files import tensors_below
 from s2pipe.fitting.sampling import Sample, unseen_bands
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, TensorPixels, TorchSharpener, halo_of, placed, stated_options, upsampling_reach
 from s2pipe.networks.dsen2 import Dsen2Network, load_keras_weights, radius
 from s2pipe.physics.sensor import Sensor
@@ -22,7 +23,7 @@ from s2pipe.physics.sensor import Sensor
 log = logging.getLogger(__name__)
 
 SCALE = 0.2
-"""Reflectance that the networks take for 1: the authors divide DN of 1e-4 by 2000."""
+"""Reflectance that is 1 to the networks: the authors divide DN of 1e-4 by 2000."""
 
 FINE_ORDER = [BANDS_BY_GSD[10].index(band) for band in ("B04", "B03", "B02", "B08")]
 """Order of the 10 m bands that the weights were trained with: that of GDAL's SAFE driver, not that of the authors' comments."""
@@ -50,9 +51,15 @@ class Dsen2:
 
     def __post_init__(self) -> None:
         if not self._paths:
-            raise InputError("dsen2 has no weights; give weights_20m= or weights_60m=, the path of an HDF5 file of the authors")
+            raise InputError(
+                "dsen2 has no weights; give weights_20m= or weights_60m=, the path of an HDF5 file of the authors",
+                argument=("weights_20m", "weights_60m"),
+            )
         if strange := {gsd: path for gsd, path in self._paths.items() if not isinstance(path, str)}:
-            raise InputError("; ".join(f"weights_{gsd}m={path!r} must be a path as a str" for gsd, path in strange.items()))
+            raise InputError(
+                "; ".join(f"weights_{gsd}m={path!r} must be a path as a str" for gsd, path in strange.items()),
+                argument=tuple(f"weights_{gsd}m" for gsd in strange),
+            )
 
     @property
     def _paths(self) -> dict[int, str]:
@@ -67,12 +74,15 @@ class Dsen2:
         InputError
             If a file cannot be read, holds another architecture, or the network of the other resolution.
         """
-        loaded = {gsd: load_keras_weights(path).requires_grad_(False) for gsd, path in self._paths.items()}
-        for gsd, network in loaded.items():
+        loaded = {}
+        for gsd, path in self._paths.items():
+            with errors_about(f"weights_{gsd}m"):
+                network = loaded[gsd] = load_keras_weights(path).requires_grad_(False)
             if network.targets != len(BANDS_BY_GSD[gsd]):
                 raise InputError(
-                    f"weights_{gsd}m={self._paths[gsd]!r} makes {network.targets} bands, but there are {len(BANDS_BY_GSD[gsd])} "
-                    f"bands of {gsd} m; are weights_20m and weights_60m exchanged?"
+                    f"weights_{gsd}m={path!r} makes {network.targets} bands, but there are {len(BANDS_BY_GSD[gsd])} "
+                    f"bands of {gsd} m; are weights_20m and weights_60m exchanged?",
+                    argument=f"weights_{gsd}m",
                 )
         return loaded
 
@@ -85,7 +95,7 @@ class Dsen2:
         return upsampling_reach(ratio) if network is None else bilinear_reach(ratio) + radius(len(network.blocks))
 
     def fit(self, sample: Sample, context: FitContext) -> Dsen2Sharpener:
-        """Nothing is fitted: the sample tells which bands there are.
+        """Nothing is fitted; of the sample only the names of its bands are used.
 
         Raises
         ------
@@ -100,7 +110,8 @@ class Dsen2:
         if lacking[10] or lacking[20]:
             raise InputError(
                 f"dsen2 needs every 10 m and 20 m band, but {', '.join(lacking[10] + lacking[20])} are missing or hold nodata "
-                "only; load them too, or give method='glp'"
+                "only; load them too, or give method='glp'",
+                argument="data",
             )
         networks = {gsd: network for gsd, network in self.networks.items() if not lacking[gsd]}
         interpolated = tuple(band for gsd in sample.gsds if gsd not in networks for band in names[gsd])
@@ -126,7 +137,7 @@ class Dsen2Sharpener(TorchSharpener):
     networks: dict[int, Dsen2Network] = field(repr=False)
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """See `TorchSharpener.restore`."""
         networks = {}
         for gsd in (20, 60):

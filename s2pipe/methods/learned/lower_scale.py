@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self, Unpack
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from s2pipe.core.precision import computing_in
 from s2pipe.core.tensor_files import tensors_below
 from s2pipe.fitting.sampling import Sample, patch_corners
 from s2pipe.fitting.training import Checkpoint, batch_of_step, seeded, train
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import (
     FitContext,
     TensorPixels,
@@ -77,7 +78,7 @@ class LowerScaleCnn:
         Raises
         ------
         InputError
-            If the scene is too small, or has too few seen pixels, to cut one 20 m patch from.
+            If the scene is too small, or has too few valid pixels, to cut one 20 m patch from.
         """
         names = sample.bands
         bicubic = sample.unseen_targets()
@@ -92,8 +93,9 @@ class LowerScaleCnn:
                 continue
             if not places:
                 raise InputError(
-                    f"the scene has no {PATCH} x {PATCH} px patch of seen {gsd} m pixels to train {self.name} on; "
-                    "give a larger or clearer scene, or method='glp'"
+                    f"the scene has no {PATCH} x {PATCH} px patch of valid {gsd} m pixels to train {self.name} on; "
+                    "give a larger or clearer scene, or method='glp'",
+                    argument="data",
                 )
             networks[gsd] = self.train_on_pairs(pairs, places, gsd, context)
         return LowerScaleSharpener(
@@ -251,7 +253,7 @@ class LowerScaleSharpener(TorchSharpener):
     networks: dict[int, ScaledNetwork] = field(repr=False)
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """See `TorchSharpener.restore`."""
         recipe = RECIPES[fields["method"]](**fields["options"])
         counts = count_by_gsd(fields["bands_in"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Self, get_args
+from typing import ClassVar, Self, Unpack, get_args
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from s2pipe.core.lattice import STEP, round_up
 from s2pipe.core.precision import computing_in
 from s2pipe.fitting.sampling import Sample, Window, patch_corners
 from s2pipe.fitting.training import Checkpoint, seeded, train
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, TensorPixels, TorchSharpener, count_by_gsd, fields_of_fit, placed
 from s2pipe.networks import s2sucnn
 from s2pipe.physics.sensor import Sensor
@@ -33,7 +34,7 @@ STRIDE = 12
 """10 m pixels between the places a patch may lie at."""
 
 HELD_OUT_PATCHES = 8
-"""Patches that the held-out pixels are looked at in."""
+"""Patches in which the held-out pixels are evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +79,13 @@ class S2sucnn:
         check_whole("batch", self.batch, least=1)
         check_positive("learning_rate", self.learning_rate)
         if self.patch is not None and check_whole("patch", self.patch, least=SMALLEST_PATCH) % STEP:
-            raise InputError(f"patch={self.patch} must be a multiple of {STEP}, or None for whole windows")
+            raise InputError(f"patch={self.patch} must be a multiple of {STEP}, or None for whole windows", argument="patch")
         if self.variant not in get_args(s2sucnn.Variant):
-            raise InputError(f"variant={self.variant!r} must be one of {', '.join(map(repr, get_args(s2sucnn.Variant)))}")
+            raise InputError(
+                f"variant={self.variant!r} must be one of {', '.join(map(repr, get_args(s2sucnn.Variant)))}", argument="variant"
+            )
         if not (isinstance(self.held_out, (int, float)) and 0 <= self.held_out < 1):
-            raise InputError(f"held_out={self.held_out!r} must be a share, from 0 to below 1")
+            raise InputError(f"held_out={self.held_out!r} must be a share, from 0 to below 1", argument="held_out")
 
     def halo(self, gsds: Collection[int], sensor: Sensor) -> int:
         """See `Method.halo`."""
@@ -94,7 +97,7 @@ class S2sucnn:
         Raises
         ------
         InputError
-            If the scene is smaller than a patch can be, or has no pixel seen in all 10 m bands.
+            If the scene is smaller than a patch can be, or has no pixel that is valid in all 10 m bands.
         """
         bands = sample.bands
         bicubic = sample.unseen_targets()
@@ -136,7 +139,7 @@ class S2sucnnSharpener(TorchSharpener):
     kept_step: int
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """See `TorchSharpener.restore`."""
         scale, kept_step = float(weights.pop("scale")), int(weights.pop("kept_step"))
         network = s2sucnn.S2sucnnNetwork(_network_bands(count_by_gsd(fields["bands_in"])), fields["options"]["variant"])
@@ -170,7 +173,7 @@ class S2sucnnSharpener(TorchSharpener):
 
 
 def _identity(sample: Sample, *settings: object) -> str:
-    """What a training is of: pixels, which of them were seen, and settings."""
+    """What a training is of: pixels, which of them are valid, and settings."""
     arrays = {
         f"{kind} {i} {gsd}": array
         for i, window in enumerate(sample.windows)
@@ -214,7 +217,9 @@ class _Scene:
         windows = [part for window in sample.windows if (part := window.crop_to_multiple(STEP)) is not None]
         smallest = min((min(window.valid[10].shape[1:]) for window in windows), default=0)
         if smallest < SMALLEST_PATCH:
-            raise InputError(f"the scene is {smallest} px of 10 m wide; s2sucnn needs at least {SMALLEST_PATCH} px")
+            raise InputError(
+                f"the scene is {smallest} px of 10 m wide; s2sucnn needs at least {SMALLEST_PATCH} px", argument="data"
+            )
         self.bands, self.sensor, self.seed, self.precision = sample.bands, context.sensor, context.seed, context.precision
         self.edge = min(recipe.patch, smallest) if recipe.patch else None
         self.batch = recipe.batch if recipe.patch else 1
@@ -292,7 +297,7 @@ def _piece(window: Window, share: float, scale: float, random: np.random.Generat
 
 
 def _places(windows: Sequence[Window], edge: int | None) -> list[tuple[int, int, int]]:
-    """Window, row and column of every patch, those without unseen 10 m pixels where there are any."""
+    """Window, row and column of every patch, those without invalid 10 m pixels where there are any."""
     if edge is None:
         return [(i, 0, 0) for i in range(len(windows))]
     for usable in (lambda window: window.valid[10].all(axis=0), lambda window: np.ones(window.valid[10].shape[1:], bool)):

@@ -61,7 +61,7 @@ class Example:
     error : Tensor, (band, 1, 1)
         The mean of its size.
     usable : ndarray, (y, x)
-        Where everything was seen, on the grid of the channels.
+        Where all bands are valid, on the grid of the channels.
     edge : int
         Of a patch, on the same grid.
     corners : ndarray, (patch, 2)
@@ -172,7 +172,7 @@ class Example:
     def _turn(self, random: np.random.Generator) -> Turn:
         """A random symmetry of the sensor: the transposition alone, where coarse pixels lie in the corner of their block."""
         down, across, transposed = random.integers(2, size=3)
-        flipped = [axis for axis, wanted in ((1, down), (2, across)) if wanted and self.sensor.protocol != "corner"]
+        flipped = [axis for axis, wanted in ((1, down), (2, across)) if wanted and self.sensor.name != "corner"]
 
         def turn(image: Tensor) -> Tensor:
             return (image.transpose(1, 2) if transposed else image).flip(flipped)

@@ -90,7 +90,7 @@ class Scaling:
 
     @classmethod
     def of(cls, windows: Sequence[Window], bands: Mapping[int, Sequence[str]], used: Sequence[str], sensor: Sensor) -> Self:
-        """Of windows, which hold `bands`: each band of 20 m in `used` from where it was seen together with all 10 m bands."""
+        """Of windows, which hold `bands`: each band of 20 m in `used` from where it and all 10 m bands are valid."""
         fine = [torch.from_numpy(window.reflectance[10]) for window in windows]
         low = [sensor.degrade(image, bands[10], RATIO) for image in fine]
         seen = _where_seen(windows, {10: range(len(bands[10]))})
@@ -130,18 +130,18 @@ class Scaling:
 
 
 def _where_seen(windows: Sequence[Window], needed: Mapping[int, Sequence[int]]) -> list[Tensor]:
-    """Where, on the grid of the 20 m bands, the bands `needed` were seen in each window; everywhere if they were nowhere."""
+    """Where, on the grid of the 20 m bands, the bands `needed` are valid in each window; everywhere if they are nowhere."""
     seen = [torch.from_numpy(window.valid_at(20, needed)) for window in windows]
     return seen if any(mask.any() for mask in seen) else [torch.ones_like(mask) for mask in seen]
 
 
 def _pixels(images: Sequence[Tensor], seen: Sequence[Tensor]) -> Tensor:
-    """Numbers of images (band, ..., y, x) where they were seen (y, x), as (band, number)."""
+    """Numbers of images (band, ..., y, x) where they are valid (y, x), as (band, number)."""
     return torch.cat([image[..., mask].flatten(1) for image, mask in zip(images, seen, strict=True)], dim=1)
 
 
 def _moments(images: Sequence[Tensor], seen: Sequence[Tensor], smallest: float) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (band, 1, 1) of images (band, ..., y, x) where they were seen, this `smallest` at least."""
+    """Mean, and standard deviation of at least `smallest`, (band, 1, 1) of images (band, ..., y, x) where they are valid."""
     pixels = _pixels(images, seen).double()
     mean, deviation = pixels.mean(dim=1).float(), pixels.std(dim=1, correction=0).float().clamp_min(smallest)
     return mean[:, None, None], deviation[:, None, None]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +37,7 @@ class Pretrained:
 
     network: MtfResNetwork
     fingerprint: npt.NDArray[np.uint64]
-    stated: dict[str, Any]
+    stated: dict[str, object]
 
 
 def new_network() -> MtfResNetwork:
@@ -47,7 +46,7 @@ def new_network() -> MtfResNetwork:
 
 
 def save_pretrained(
-    path: Path, network: MtfResNetwork, fingerprints: Sequence[npt.NDArray[np.uint64]], stated: dict[str, Any]
+    path: Path, network: MtfResNetwork, fingerprints: Sequence[npt.NDArray[np.uint64]], stated: dict[str, object]
 ) -> None:
     """Write weights, in half precision, with the fingerprints of all scenes they were trained on.
 
@@ -76,5 +75,5 @@ def load_pretrained(path: Path = SHIPPED) -> Pretrained:
     try:
         network.load_state_dict({name.removeprefix("network."): tensor.float() for name, tensor in tensors.items()})
     except RuntimeError as error:  # names what differs
-        raise InputError(f"the weights in {path} are not those of mtf-resnet: {error}") from None
+        raise InputError(f"the weights in {path} are not those of mtf-resnet: {error}", argument="path") from None
     return Pretrained(network=network.eval().requires_grad_(False), fingerprint=fingerprint, stated=stated)

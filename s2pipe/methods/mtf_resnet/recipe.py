@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self, Unpack
 
 import numpy as np
 import torch
@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from s2pipe.core.bands import bands_at
 from s2pipe.core.checks import check_positive, check_whole
-from s2pipe.core.errors import InputError
+from s2pipe.core.errors import InputError, errors_about
 from s2pipe.core.hashing import sha256_of
 from s2pipe.core.lattice import STEP
 from s2pipe.core.precision import Precision, choose_precision, computing_in
 from s2pipe.core.tensor_files import tensors_below
 from s2pipe.fitting.sampling import Sample, unseen_bands
 from s2pipe.fitting.training import Checkpoint, train
+from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import Array, FitContext, TensorPixels, TorchSharpener, fields_of_fit, halo_of, placed
 from s2pipe.methods.classical.pan import mixture
 from s2pipe.methods.mtf_resnet import inputs as mtf_inputs
@@ -71,12 +72,16 @@ class MtfResNet:
         check_whole("steps", self.steps, least=0)
         check_positive("learning_rate", self.learning_rate)
         if self.weights is not None and not isinstance(self.weights, (str, Path)):
-            raise InputError(f"weights={self.weights!r} is a {type(self.weights).__name__}; give the path of a file, or None")
+            raise InputError(
+                f"weights={self.weights!r} is a {type(self.weights).__name__}; give the path of a file, or None",
+                argument="weights",
+            )
         self.pretrained()  # refuse a file that is none before anything is read
 
     def pretrained(self) -> Pretrained:
         """The network that it starts from."""
-        return load_pretrained(SHIPPED if self.weights is None else Path(self.weights))
+        with errors_about("weights"):
+            return load_pretrained(SHIPPED if self.weights is None else Path(self.weights))
 
     def halo(self, gsds: Collection[int], sensor: Sensor) -> int:
         """See `Method.halo`."""
@@ -171,7 +176,7 @@ class MtfResNetSharpener(TorchSharpener):
     Attributes
     ----------
     slots : tuple of int
-        Which of all 20 m bands were seen and are used.
+        Which of all 20 m bands have valid pixels and are used.
     shift : tuple of 2 float
         What the 20 m bands show at p, the 10 m bands show at p + shift, along y and x, in 10 m pixels.
     scaling : Scaling or None
@@ -190,11 +195,11 @@ class MtfResNetSharpener(TorchSharpener):
 
     @property
     def used(self) -> tuple[str, ...]:
-        """The 20 m bands that were seen."""
+        """The 20 m bands that have valid pixels."""
         return tuple(COARSE[slot] for slot in self.slots)
 
     @classmethod
-    def restore(cls, weights: dict[str, Tensor], **fields: Any) -> Self:
+    def restore(cls, weights: dict[str, Tensor], **fields: Unpack[Fields]) -> Self:
         """See `TorchSharpener.restore`."""
         scaling, state = tensors_below(weights, "scaling."), tensors_below(weights, "network.")
         network = None

@@ -17,7 +17,7 @@ RATIO = 6
 RIDGE = 1e-3
 """Added to the variance of each regressor, which is 1."""
 SEEN = 0.75
-"""Share of a 60 m band's pixels in which a finer band must have been seen to serve for it."""
+"""Share of a 60 m band's pixels in which a finer band must be valid to serve for it."""
 SAMPLES = 3
 """60 m pixels for each regressor, at least; with fewer, a band is brought to 10 m without any."""
 REGRESSORS = {"B01": (10,), "B09": (10, 20)}
@@ -60,7 +60,7 @@ def mixtures_of_60m(
 
 
 def _regressors(sample: Sample, names: Sequence[str], band: str) -> tuple[list[int], list[npt.NDArray[np.bool_]]]:
-    """Which of `names` a 60 m band is regressed on, and where it and they were seen in each window."""
+    """Which of `names` a 60 m band is regressed on, and where it and they are valid in each window."""
 
     def seen(finer: Sequence[str]) -> list[npt.NDArray[np.bool_]]:
         needed = {gsd: [sample.bands[gsd].index(one) for one in bands_at((*finer, band), gsd)] for gsd in sample.bands}
@@ -71,7 +71,7 @@ def _regressors(sample: Sample, names: Sequence[str], band: str) -> tuple[list[i
 
     fine = [name for name in names if BANDS[name].gsd == 10]
     places = seen(fine)
-    # a band that was hardly seen is not worth the pixels of the others
+    # a band with few valid pixels is not worth the pixels of the others
     wanted = [
         name for name in names if BANDS[name].gsd in REGRESSORS[band] and count(seen([*fine, name])) >= SEEN * count(places)
     ]

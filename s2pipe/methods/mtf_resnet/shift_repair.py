@@ -32,7 +32,7 @@ def reach() -> int:
 
 
 def shift_to_repair(sample: Sample, used: Sequence[str], sensor: Sensor) -> tuple[float, float]:
-    """The shift that the 20 m bands have in common, along y and x, in 10 m pixels; (0, 0) where it is small or cannot be told."""
+    """The shift that the 20 m bands have in common, along y and x, in 10 m pixels; (0, 0) where it is small or unknown."""
     table = shifts_of(sample.windows, {gsd: sample.bands[gsd] for gsd in (10, 20)}).loc[list(used)]
     certain = table[table["error"] < CERTAIN]
     dy, dx = (float(certain[name].median()) - expected_shift(sensor) for name in ("dy", "dx"))
@@ -47,14 +47,14 @@ def shift_to_repair(sample: Sample, used: Sequence[str], sensor: Sensor) -> tupl
 def expected_shift(sensor: Sensor) -> float:
     """That of the 20 m bands of a scene whose bands fit, in 10 m pixels.
 
-    A corner sensor exists to degrade real scenes. One scale lower its 10 m pixels stand up and left of the ground they cover,
-    by a quarter of their edge, and so do the 20 m bands that are to be made.
+    The corner sensor serves to degrade real scenes only. One scale lower its 10 m pixels stand up and left of the ground they
+    cover, by a quarter of their edge, and so do the 20 m bands that are to be made.
     """
-    return -0.25 if sensor.protocol == "corner" else 0.0
+    return -0.25 if sensor.name == "corner" else 0.0
 
 
 def moved_window(window: Window, shift: tuple[float, float]) -> Window:
-    """The window with its 10 m bands `moved`; what was seen stays."""
+    """The window with its 10 m bands `moved`; what is valid stays."""
     fine = moved(torch.from_numpy(window.reflectance[10]), shift).numpy()
     return Window(reflectance=dict(window.reflectance) | {10: fine}, valid=window.valid)
 

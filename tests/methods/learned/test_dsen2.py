@@ -4,10 +4,10 @@ import pytest
 import torch
 import xarray as xr
 from keras_files import kernel_shapes, random_weights, write_keras_weights
+from refusals import refused
 from scenes import random_cube, with_numbers
 
 import s2pipe
-from s2pipe import InputError
 from s2pipe.methods.learned.dsen2 import Dsen2, bilinear_reach
 from s2pipe.networks.dsen2 import Dsen2Network, load_keras_weights, radius
 
@@ -88,21 +88,21 @@ AESR = [(3, 3, 10, 64), *[(3, 3, 64, 64)] * 3, (5, 5, 64, 6)]
 
 
 @pytest.mark.parametrize(
-    ("shapes", "message"),
+    ("shapes", "found"),
     [
-        (AESR, "3x3 from 10 to 64, 3 times 3x3 from 64 to 64, 5x5 from 64 to 6; expected are those of DSen2.*AESR"),
+        (AESR, "3x3 from 10 to 64, 3 times 3x3 from 64 to 64, 5x5 from 64 to 6"),
         (kernel_shapes(10, 6)[:-2] + kernel_shapes(10, 6)[-1:], "3x3 from 10 to 8, 3 times 3x3 from 8 to 8, 3x3 from 8 to 6"),
         ([*kernel_shapes(10, 6)[:-1], (3, 3, 9, 6)], "3x3 from 9 to 6"),
-        (kernel_shapes(10, 6)[:1], "convolutions 3x3 from 10 to 8; expected"),
-        ([], "convolutions none; expected"),
-        (kernel_shapes(9, 6), "network from 9 channels to 6; expected are those of DSen2, 3x3 from 10 or 12 channels"),
-        (kernel_shapes(10, 2), "network from 10 channels to 2"),
-        (kernel_shapes(12, 6), "network from 12 channels to 6"),
+        (kernel_shapes(10, 6)[:1], "3x3 from 10 to 8"),
+        ([], "none"),
+        (kernel_shapes(9, 6), "9 channels to 6"),
+        (kernel_shapes(10, 2), "10 channels to 2"),
+        (kernel_shapes(12, 6), "12 channels to 6"),
     ],
 )
-def test_weights_of_another_architecture_are_refused(tmp_path, shapes, message):
+def test_weights_of_another_architecture_are_refused(tmp_path, shapes, found):
     path = write_keras_weights(tmp_path / "weights.hdf5", random_weights(shapes))
-    with pytest.raises(InputError, match=message):
+    with refused("path", naming=(path, found, "DSen2")):
         load_keras_weights(path)
 
 
@@ -110,23 +110,23 @@ def test_weights_of_another_architecture_are_refused(tmp_path, shapes, message):
 def test_layers_that_are_no_convolutions_with_a_bias_are_refused(tmp_path, shapes):
     first = [np.zeros(shape, np.float32) for shape in shapes]
     path = write_keras_weights(tmp_path / "weights.hdf5", [first, *random_weights(kernel_shapes(10, 6)[1:])])
-    with pytest.raises(InputError, match=r"layers that are no convolutions, \{'conv2d_9'"):
+    with refused("path", naming=(path, "conv2d_9")):
         load_keras_weights(path)
 
 
 def test_files_that_keras_did_not_write_are_refused(tmp_path):
     (tmp_path / "text.hdf5").write_text("no HDF5")
     for name in ("text.hdf5", "missing.hdf5", "."):
-        with pytest.raises(InputError, match="cannot be read as HDF5"):
+        with refused("path", naming=(tmp_path / name, "HDF5")):
             load_keras_weights(tmp_path / name)
     with h5py.File(tmp_path / "other.hdf5", "w") as file:
         file["im10"] = np.zeros((4, 6, 6))
-    with pytest.raises(InputError, match=r"not laid out as Keras lays out weights.*layer_names"):
+    with refused("path", naming=("other.hdf5", "layer_names")):
         load_keras_weights(tmp_path / "other.hdf5")
     path = write_keras_weights(tmp_path / "holed.hdf5", random_weights(kernel_shapes(10, 6)))
     with h5py.File(path, "a") as file:
         del file["conv2d_10"]
-    with pytest.raises(InputError, match=r"not laid out as Keras lays out weights.*conv2d_10"):
+    with refused("path", naming=(path, "conv2d_10")):
         load_keras_weights(path)
 
 
@@ -224,11 +224,11 @@ def without(cube, *bands):
 
 
 def test_missing_bands_are_named(method, cube):
-    with pytest.raises(InputError, match="B03, B8A, B12 are missing or hold nodata only"):
+    with refused("data", naming=("B03, B8A, B12",)):
         s2pipe.fit(without(cube, "B03", "B8A", "B12"), method)
     numbers = cube["r20m"]["reflectance"].values.copy()
     numbers[:, 1] = 0
-    with pytest.raises(InputError, match="B06 are missing or hold nodata only"):
+    with refused("data", naming=("B06",)):
         s2pipe.fit(with_numbers(cube, r20m=numbers), method)
 
 
@@ -239,11 +239,11 @@ def test_half_of_the_60_m_bands_are_interpolated_and_none_are_not_missed(method,
 
 
 def test_unusable_options_are_refused(files, cube):
-    with pytest.raises(InputError, match="dsen2 has no weights; give weights_20m= or weights_60m="):
+    with refused("weights_20m", "weights_60m"):
         Dsen2()
-    with pytest.raises(InputError, match="weights_20m=20 must be a path"):
+    with refused("weights_20m", naming=(20,)):
         Dsen2(weights_20m=20)
-    with pytest.raises(InputError, match=r"weights_20m=.*makes 2 bands, but there are 6 bands of 20 m; are .* exchanged"):
+    with refused("weights_20m", naming=("2 bands", "6 bands")):
         s2pipe.fit(cube, Dsen2(weights_20m=files[60][1]))
-    with pytest.raises(InputError, match=r"missing\.hdf5 cannot be read as HDF5"):
+    with refused("weights_60m", naming=("missing.hdf5",)):
         s2pipe.fit(cube, Dsen2(weights_60m="missing.hdf5"))

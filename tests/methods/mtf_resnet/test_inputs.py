@@ -83,7 +83,7 @@ def test_pixels_that_were_not_seen_do_not_count():
 def test_nothing_is_added_to_constant_bands():
     window = Window(
         reflectance={10: np.full((4, 24, 24), 0.2, np.float32), 20: np.full((6, 12, 12), 0.3, np.float32)},
-        seen={10: np.ones((4, 24, 24), bool), 20: np.ones((6, 12, 12), bool)},
+        valid={10: np.ones((4, 24, 24), bool), 20: np.ones((6, 12, 12), bool)},
     )
     inputs, scaling = inputs_of(Sample(bands={10: FINE, 20: COARSE}, windows=[window], gsds=(20,)))
     assert all(torch.isfinite(image).all() for image in vars(inputs).values())

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 
 from s2pipe import InputError
 from s2pipe.core.tensor_files import write_tensors
@@ -40,12 +41,12 @@ def test_the_shipped_weights_know_the_scenes_they_were_trained_on(data_dir):
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(InputError, match="there is no file"):
+    with pytest.raises(InputError, match=r"none\.safetensors"):
         load_pretrained(tmp_path / "none.safetensors")
     write_tensors(tmp_path / "a.safetensors", {"x": torch.zeros(1)}, {}, kind="something else")
-    with pytest.raises(InputError, match="is no pretrained weights"):
+    with pytest.raises(InputError, match="pretrained weights"):
         load_pretrained(tmp_path / "a.safetensors")
     tensors = {"network.x": torch.zeros(1), "fingerprint": torch.zeros(1, dtype=torch.uint64)}
     write_tensors(tmp_path / "b.safetensors", tensors, {}, kind="pretrained weights of s2pipe")
-    with pytest.raises(InputError, match="not those of mtf-resnet"):
+    with refused("path", naming=(tmp_path / "b.safetensors",)):
         load_pretrained(tmp_path / "b.safetensors")
