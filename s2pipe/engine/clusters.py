@@ -84,7 +84,7 @@ def runs_on_gpus(device: str) -> bool:
     return declared
 
 
-def where_gpus_are() -> AbstractContextManager[Any]:
+def where_gpus_are() -> AbstractContextManager[None]:
     """Context in which dask layers are made whose tasks run on workers that declare a GPU, as many at once as it declares.
 
     dask forgets it when it optimises an array, unless its setting ``optimization.fuse.active`` is False.

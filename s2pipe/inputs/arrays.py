@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,18 +15,22 @@ from s2pipe.core.bands import BANDS_BY_GSD, GSDS, node_name
 from s2pipe.core.cube import Cube, make_node
 from s2pipe.core.encoding import Encoding
 from s2pipe.core.errors import InputError
+from s2pipe.core.types import ArrayLike
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 
 def from_arrays(
-    r10m: Any,
-    r20m: Any,
-    r60m: Any = None,
+    r10m: npt.ArrayLike | da.Array,
+    r20m: npt.ArrayLike | da.Array | None,
+    r60m: npt.ArrayLike | da.Array | None = None,
     *,
     scale: float | None = None,
     offset: float = 0.0,
-    crs: Any = None,
-    transform: Any = None,
-    time: Any = None,
+    crs: object = None,
+    transform: Sequence[float] | None = None,
+    time: object = None,
     nodata: float | None = None,
 ) -> xr.DataTree:
     """A cube of arrays, whose numbers it keeps: reflectance = number * scale + offset.
@@ -90,23 +95,22 @@ def from_arrays(
     return Cube.checked(nodes, encoding).to_tree()
 
 
-def _with_time(array: Any, gsd: int) -> Any:
+def _with_time(array: npt.ArrayLike | da.Array, gsd: int) -> ArrayLike:
     if isinstance(array, (xr.DataArray, xr.Dataset)):
         order = " ".join(BANDS_BY_GSD[gsd])
         message = f"{node_name(gsd)} is a {type(array).__name__}; give its .data, bands in the order {order}"
         raise InputError(message, argument=node_name(gsd))
-    if not hasattr(array, "dask"):
-        try:
-            array = np.asarray(array)
-        except ValueError:
-            raise InputError(f"{node_name(gsd)} is no array: its rows differ in length", argument=node_name(gsd)) from None
-    if array.ndim not in (3, 4):
-        message = f"{node_name(gsd)} has {array.ndim} dimensions; expected (band, y, x) or (time, band, y, x)"
+    try:
+        numbers = cast("da.Array", array) if hasattr(array, "dask") else np.asarray(array)
+    except ValueError:
+        raise InputError(f"{node_name(gsd)} is no array: its rows differ in length", argument=node_name(gsd)) from None
+    if numbers.ndim not in (3, 4):
+        message = f"{node_name(gsd)} has {numbers.ndim} dimensions; expected (band, y, x) or (time, band, y, x)"
         raise InputError(message, argument=node_name(gsd))
-    return array[None] if array.ndim == 3 else array
+    return numbers[None] if numbers.ndim == 3 else numbers
 
 
-def _times(time: Any, dates: int) -> npt.NDArray[np.datetime64] | None:
+def _times(time: object, dates: int) -> npt.NDArray[np.datetime64] | None:
     if time is None:
         return None
     try:
@@ -120,7 +124,7 @@ def _times(time: Any, dates: int) -> npt.NDArray[np.datetime64] | None:
     return times
 
 
-def _check_crs(crs: Any) -> None:
+def _check_crs(crs: object) -> None:
     if crs is not None:
         try:
             pyproj.CRS.from_user_input(crs)
@@ -129,7 +133,7 @@ def _check_crs(crs: Any) -> None:
             raise InputError(message, argument="crs") from None
 
 
-def grid_transform(transform: Any) -> Affine:
+def grid_transform(transform: Sequence[float] | None) -> Affine:
     try:
         affine = Affine(10, 0, 0, 0, -10, 0) if transform is None else Affine(*tuple(transform)[:6])
     except TypeError:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
+import dask.array as da
 import numpy as np
-import numpy.typing as npt
 import pystac
 import xarray as xr
 from affine import Affine
@@ -18,8 +18,12 @@ from s2pipe.core.cube import DIMS, Cube, make_node
 from s2pipe.core.encoding import Encoding
 from s2pipe.core.errors import InputError
 from s2pipe.core.lattice import check_chunks
+from s2pipe.core.types import AnyArray, ArrayLike
 from s2pipe.inputs.arrays import grid_transform
 from s2pipe.inputs.offsets import BASELINE_PROPERTIES, resolve_offset
+
+if TYPE_CHECKING:
+    from rasterio.crs import CRS
 
 
 def as_cube(data: xr.DataTree | xr.DataArray | Cube) -> Cube:
@@ -149,13 +153,13 @@ def _stated_offset(array: xr.DataArray, date: int) -> float | None:
         raise InputError(f"{error}; or, for a DataArray, data.assign_attrs(add_offset=...)", argument="data") from None
 
 
-def _crs_of(array: xr.DataArray) -> Any:
+def _crs_of(array: xr.DataArray) -> CRS | None:
     import rioxarray  # noqa: F401  # registers .rio
 
     return array.rio.crs
 
 
-def _per_date_of(array: xr.DataArray) -> dict[str, Any]:
+def _per_date_of(array: xr.DataArray) -> dict[str, AnyArray]:
     """item_id, platform and baseline, under these names or stackstac's."""
     sources = {
         "item_id": ("item_id", "id"),
@@ -173,18 +177,18 @@ def _per_date_of(array: xr.DataArray) -> dict[str, Any]:
     return found
 
 
-def _reduce_blocks(data: Any, ratio: int, bands: Sequence[str]) -> Any:
+def _reduce_blocks(data: ArrayLike, ratio: int, bands: Sequence[str]) -> ArrayLike:
     if isinstance(data, np.ndarray):
         return _block_value(data, ratio=ratio, bands=tuple(bands))
     for axis, name in ((2, "y"), (3, "x")):
         check_chunks(data.chunks[axis], halo=0, axis=name)
     chunks = (*data.chunks[:2], *(tuple(c // ratio for c in data.chunks[axis]) for axis in (2, 3)))
-    return data.map_blocks(
-        partial(_block_value, ratio=ratio, bands=tuple(bands)), chunks=chunks, dtype=data.dtype, meta=data._meta
-    )
+    value_of = partial(_block_value, ratio=ratio, bands=tuple(bands))
+    values: da.Array = da.map_blocks(value_of, data, chunks=chunks, dtype=data.dtype, meta=data._meta)
+    return values
 
 
-def _block_value(block: npt.NDArray[Any], *, ratio: int, bands: tuple[str, ...]) -> npt.NDArray[Any]:
+def _block_value(block: AnyArray, *, ratio: int, bands: tuple[str, ...]) -> AnyArray:
     """The one value of each `ratio` x `ratio` block, which is what a coarse pixel repeated to 10 m holds."""
     value = block[..., ::ratio, ::ratio]
     repeated = value.repeat(ratio, axis=-2).repeat(ratio, axis=-1)

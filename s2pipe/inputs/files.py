@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import dask.array as da
 import h5py
 import numpy as np
-import numpy.typing as npt
 import rasterio
+import rasterio.crs
 import rasterio.errors
 import scipy.io
 import xarray as xr
@@ -30,6 +30,7 @@ from s2pipe.core.cube import Cube, make_node
 from s2pipe.core.encoding import Encoding
 from s2pipe.core.errors import InputError, ReadError, StoreError, redact
 from s2pipe.core.lattice import DEFAULT_CHUNK, STEP, regular_chunks
+from s2pipe.core.types import AnyArray
 from s2pipe.inputs.arrays import from_arrays
 from s2pipe.store.zarr_io import list_results, open_zarr
 
@@ -61,7 +62,7 @@ class SceneFile:
     """
 
     cube: xr.DataTree
-    reference: npt.NDArray[Any] | None = None
+    reference: AnyArray | None = None
     name: str
 
 
@@ -148,7 +149,7 @@ class _BandFile:
 
     path: Path
     band: str
-    crs: Any
+    crs: rasterio.crs.CRS | None
     transform: Affine
     shape: tuple[int, int]
     encoding: Encoding
@@ -223,7 +224,7 @@ def _is_native(file: _BandFile) -> bool:
     return file.transform.almost_equals(north_up, 1e-6)
 
 
-def _check_same(what: str, files: Sequence[_BandFile], value: Callable[[_BandFile], Any]) -> None:
+def _check_same(what: str, files: Sequence[_BandFile], value: Callable[[_BandFile], object]) -> None:
     names: dict[str, list[str]] = {}
     for file in files:
         names.setdefault(str(value(file)), []).append(file.path.name)
@@ -244,11 +245,11 @@ def _lazy_pixels(file: _BandFile) -> da.Array:
     return pixels
 
 
-def _read_block(path: Path, block_info: Mapping[Any, Any]) -> npt.NDArray[Any]:
+def _read_block(path: Path, block_info: Mapping[None, Mapping[str, Sequence[tuple[int, int]]]]) -> AnyArray:
     rows, columns = block_info[None]["array-location"]
     try:
         with rasterio.open(path) as file:
-            pixels: npt.NDArray[Any] = file.read(1, window=Window.from_slices(rows, columns))
+            pixels: AnyArray = file.read(1, window=Window.from_slices(rows, columns))
     except rasterio.errors.RasterioError as error:
         raise ReadError(f"{path} cannot be read, perhaps it is damaged ({type(error).__name__}: {error})") from None
     return pixels
@@ -268,15 +269,15 @@ def _read_npz(path: Path, scale: float | None, offset: float) -> xr.DataTree:
     return from_arrays(**arrays, scale=scale, offset=offset)
 
 
-def _check_image(name: str, array: npt.NDArray[Any], axes: str) -> None:
+def _check_image(name: str, array: AnyArray, axes: str) -> None:
     if array.ndim != 3:
         raise InputError(f"{name} has the shape {array.shape}; expected three axes, {axes}")
 
 
-_MatValue: TypeAlias = npt.NDArray[Any] | list[npt.NDArray[Any]]
+_MatValue: TypeAlias = AnyArray | list[AnyArray]
 
 
-def _read_mat(path: Path, scale: float, offset: float) -> tuple[xr.DataTree, npt.NDArray[Any] | None]:
+def _read_mat(path: Path, scale: float, offset: float) -> tuple[xr.DataTree, AnyArray | None]:
     with _library_errors("the file"):
         held = _hdf5_arrays(path) if h5py.is_hdf5(path) else _v5_arrays(path)
     reference = None
@@ -308,7 +309,7 @@ def _hdf5_arrays(path: Path) -> dict[str, _MatValue]:
         }
 
 
-def _matlab_axes(dataset: h5py.Dataset) -> npt.NDArray[Any]:
+def _matlab_axes(dataset: h5py.Dataset) -> AnyArray:
     return np.asarray(dataset[()]).T
 
 
@@ -319,7 +320,7 @@ def _v5_arrays(path: Path) -> dict[str, _MatValue]:
     }
 
 
-def _bands_first(held: Mapping[str, _MatValue], name: str) -> npt.NDArray[Any]:
+def _bands_first(held: Mapping[str, _MatValue], name: str) -> AnyArray:
     array = held[name]
     if isinstance(array, list):
         raise InputError(f"{name} is a cell array; expected an array (y, x, band)")
@@ -327,14 +328,14 @@ def _bands_first(held: Mapping[str, _MatValue], name: str) -> npt.NDArray[Any]:
     return np.ascontiguousarray(np.moveaxis(array, -1, 0))
 
 
-def _in_esa_order(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _in_esa_order(array: AnyArray) -> AnyArray:
     """`array` (band, y, x) with GDAL's order of the 10 m bands of an ESA product, B04 B03 B02 B08, put into B02 B03 B04 B08."""
     if len(array) != 4:
         raise InputError(f"im10 has {len(array)} bands; expected B04 B03 B02 B08")
     return array[[2, 1, 0, 3]]
 
 
-def _from_cells(cells: _MatValue) -> list[npt.NDArray[Any]]:
+def _from_cells(cells: _MatValue) -> list[AnyArray]:
     """The cells of the twelve bands, in ESA's order, as one array (band, y, x) for each resolution."""
     if not isinstance(cells, list) or len(cells) != len(BANDS):
         raise InputError(f"Yim is no cell array of {len(BANDS)} bands, {' '.join(BANDS)}")
@@ -354,14 +355,14 @@ def _from_cells(cells: _MatValue) -> list[npt.NDArray[Any]]:
     return arrays
 
 
-def _stacked(cells: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+def _stacked(cells: Mapping[str, AnyArray]) -> AnyArray:
     shapes = {cell.shape for cell in cells.values()}
     if len(shapes) > 1 or len(next(iter(shapes))) != 2:
         raise InputError(f"the cells of {', '.join(cells)} have the shapes {sorted(shapes)}; expected one, (y, x)")
     return np.stack(list(cells.values()))
 
 
-def _reference(held: Mapping[str, _MatValue], fine: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _reference(held: Mapping[str, _MatValue], fine: AnyArray) -> AnyArray:
     observed = _bands_first(held, "Xm_im")
     expected = (len(BANDS_BY_GSD[20]), *fine.shape[1:])
     if observed.shape != expected:

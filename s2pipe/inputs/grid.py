@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 import pystac
 import rasterio.errors
@@ -16,6 +15,7 @@ from affine import Affine
 
 from s2pipe.core.bands import BANDS
 from s2pipe.core.errors import InputError
+from s2pipe.core.types import Json
 from s2pipe.inputs.items import BandAsset, as_items, find_band_assets, group_key, item_datetime
 from s2pipe.inputs.offsets import ItemRadiometry, resolve_offset
 from s2pipe.inputs.search import check_bbox
@@ -57,7 +57,7 @@ class Grid:
         return round((self.top - self.bottom) / gsd), round((self.right - self.left) / gsd)
 
 
-def sorted_items(items: Iterable[pystac.Item | Mapping[str, Any]]) -> list[pystac.Item]:
+def sorted_items(items: Iterable[pystac.Item | Json]) -> list[pystac.Item]:
     parsed = as_items(items)
     if not parsed:
         raise InputError("items is empty: search for some with s2pipe.search", argument="items")

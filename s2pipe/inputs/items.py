@@ -10,18 +10,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime as Datetime
-from typing import Any
 
 import pystac
 
 from s2pipe.core.bands import BAND_BY_KEY, BANDS, node_name
 from s2pipe.core.errors import InputError, redact
+from s2pipe.core.types import Json
 from s2pipe.inputs.offsets import product_name
 
 _TILE_METRES = 109_800
 
 
-def as_items(items: Iterable[pystac.Item | Mapping[str, Any]]) -> list[pystac.Item]:
+def as_items(items: Iterable[pystac.Item | Json]) -> list[pystac.Item]:
     """The items as pystac's; each may come as its dict.
 
     Raises
@@ -34,7 +34,7 @@ def as_items(items: Iterable[pystac.Item | Mapping[str, Any]]) -> list[pystac.It
     return [_as_item(item) for item in items]
 
 
-def _as_item(item: Any) -> pystac.Item:
+def _as_item(item: pystac.Item | Json) -> pystac.Item:
     if isinstance(item, pystac.Item):
         return item
     try:
@@ -98,7 +98,7 @@ def group_key(item: pystac.Item) -> str:
     return f"{item_tile(item)}_{item_epsg(item)}"
 
 
-def _epsg(fields: Mapping[str, Any]) -> int | None:
+def _epsg(fields: Json) -> int | None:
     if code := re.fullmatch(r"EPSG:(\d+)", str(fields.get("proj:code", ""))):
         return int(code[1])
     return int(fields["proj:epsg"]) if fields.get("proj:epsg") else None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import dask.array as da
 import numpy as np
@@ -17,6 +16,7 @@ from s2pipe.core.cube import Cube, check_bands, make_node
 from s2pipe.core.encoding import PRESENT_ENCODING
 from s2pipe.core.errors import InputError
 from s2pipe.core.lattice import DEFAULT_CHUNK, STEP
+from s2pipe.core.types import Json
 from s2pipe.inputs.grid import Grid, Scene, check_lattice, clip, common_grid, describe, sorted_items
 from s2pipe.inputs.offsets import shift_to_present
 from s2pipe.inputs.rasters import LOADERS
@@ -25,7 +25,7 @@ from s2pipe.inputs.zarr_items import read_zarr, with_store_facts
 
 
 def load(
-    items: Iterable[pystac.Item | Mapping[str, Any]],
+    items: Iterable[pystac.Item | Json],
     *,
     bbox: Sequence[float] | None = None,
     bands: Iterable[str] | None = None,
@@ -109,21 +109,21 @@ def check_loader(loader: str) -> None:
         raise InputError(f"loader={loader!r} is unknown; give one of {', '.join(map(repr, LOADERS))}", argument="loader")
 
 
-def _to_present(raw: Any, scenes: Sequence[Scene]) -> Any:
+def _to_present(raw: da.Array, scenes: Sequence[Scene]) -> da.Array:
     """Raw DN moved to the present encoding, date by date; the loaders give one chunk to a date."""
     offsets = [scene.radiometry.offset for scene in scenes]
     if len(set(offsets)) == 1:
         return shift_to_present(raw, offsets[0])
     per_date = da.from_array(np.array(offsets)[:, None, None, None], chunks=1)
-    return da.map_blocks(_shift_date, raw, per_date, dtype=np.uint16, meta=np.empty((0,) * 4, np.uint16))
+    moved: da.Array = da.map_blocks(_shift_date, raw, per_date, dtype=np.uint16, meta=np.empty((0,) * 4, np.uint16))
+    return moved
 
 
 def _shift_date(dn: npt.NDArray[np.uint16], offset: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
-    shifted: npt.NDArray[np.uint16] = shift_to_present(dn, float(offset.item()))
-    return shifted
+    return shift_to_present(dn, float(offset.item()))
 
 
-def _node(array: Any, members: Sequence[str], scenes: Sequence[Scene], grid: Grid, gsd: int) -> xr.DataArray:
+def _node(array: da.Array, members: Sequence[str], scenes: Sequence[Scene], grid: Grid, gsd: int) -> xr.DataArray:
     times = [np.datetime64(scene.time.replace(tzinfo=None), "ns") for scene in scenes]
     return make_node(
         array,

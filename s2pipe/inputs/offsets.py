@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from s2pipe.core.bands import BAND_BY_KEY
 from s2pipe.core.errors import InputError
 
 if TYPE_CHECKING:
+    import dask.array as da
     import pystac
 
 from s2pipe.core.encoding import FORMER_OFFSET, PRESENT_OFFSET, SATURATED_DN
+
+_Dn = TypeVar("_Dn", "npt.NDArray[np.uint16]", "da.Array")
 
 _log = logging.getLogger(__name__)
 
@@ -146,7 +150,7 @@ def _stated_offsets(item: pystac.Item) -> set[float]:
     return stated
 
 
-def shift_to_present(dn: Any, offset: float) -> Any:
+def shift_to_present(dn: _Dn, offset: float) -> _Dn:
     """DN in ESA's present encoding (reflectance = DN * 1e-4 - 0.1): +1000 where `offset` is 0, unchanged where it is -0.1.
 
     Parameters
@@ -166,7 +170,10 @@ def shift_to_present(dn: Any, offset: float) -> Any:
     if check_offset(offset) == PRESENT_OFFSET:
         return dn
     if not isinstance(dn, np.ndarray):
-        return dn.map_blocks(shift_to_present, offset, dtype=np.uint16)
+        import dask.array as da
+
+        shifted: da.Array = da.map_blocks(shift_to_present, dn, offset, dtype=np.uint16)
+        return shifted
     ceiling = SATURATED_DN - 1
-    shifted = np.minimum(dn, np.uint16(ceiling - _SHIFT_DN)) + np.uint16(_SHIFT_DN)
-    return np.where((dn == 0) | (dn == SATURATED_DN), dn, shifted)
+    moved = np.minimum(dn, np.uint16(ceiling - _SHIFT_DN)) + np.uint16(_SHIFT_DN)
+    return np.where((dn == 0) | (dn == SATURATED_DN), dn, moved)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import dask.array as da
 import dask.base
@@ -20,8 +20,13 @@ from s2pipe.core.errors import InputError
 from s2pipe.inputs.grid import Grid, Scene, label
 from s2pipe.inputs.reading import Sign, read_window
 
+if TYPE_CHECKING:
+    import stackstac
 
-def _read_stackstac(scenes: Sequence[Scene], members: Sequence[str], grid: Grid, gsd: int, edge: int, sign: Sign | None) -> Any:
+
+def _read_stackstac(
+    scenes: Sequence[Scene], members: Sequence[str], grid: Grid, gsd: int, edge: int, sign: Sign | None
+) -> da.Array:
     import stackstac
 
     stack = stackstac.stack(
@@ -56,7 +61,7 @@ def _in_one_task_each(reads: da.Array) -> da.Array:
     return da.Array(optimize_blockwise(reads.dask, keys=[reads.name]), reads.name, reads.chunks, meta=reads._meta)
 
 
-def _read_odc(scenes: Sequence[Scene], members: Sequence[str], grid: Grid, gsd: int, edge: int, sign: Sign | None) -> Any:
+def _read_odc(scenes: Sequence[Scene], members: Sequence[str], grid: Grid, gsd: int, edge: int, sign: Sign | None) -> da.Array:
     try:
         import odc.stac
         from odc.geo.geobox import GeoBox
@@ -75,13 +80,14 @@ def _read_odc(scenes: Sequence[Scene], members: Sequence[str], grid: Grid, gsd: 
         preserve_original_order=True,
         driver=cast(Any, _OdcDriver(sign)),
     )
-    return da.stack([data[name].data for name in members], axis=1)
+    stack: da.Array = da.stack([data[name].data for name in members], axis=1)
+    return stack
 
 
 LOADERS = {"stackstac": _read_stackstac, "odc": _read_odc}
 
 
-def _plain_item(scene: Scene, members: Sequence[str]) -> dict[str, Any]:
+def _plain_item(scene: Scene, members: Sequence[str]) -> dict[str, object]:
     """An item that states only what a loader needs, in the properties that both loaders understand.
 
     Loaders go wrong on what the original states besides: ``proj:code`` instead of ``proj:epsg``, offsets, wrong transforms.
@@ -114,7 +120,7 @@ def _plain_item(scene: Scene, members: Sequence[str]) -> dict[str, Any]:
 class _StackstacReader:
     """stackstac's ``Reader`` protocol: one file, on the grid of `spec`."""
 
-    def __init__(self, *, url: str, spec: Any, sign: Sign | None, **_: Any) -> None:
+    def __init__(self, *, url: str, spec: stackstac.raster_spec.RasterSpec, sign: Sign | None, **_: object) -> None:
         self._url, self._spec, self._sign = url, spec, sign
 
     def read(self, window: rasterio.windows.Window) -> npt.NDArray[np.uint16]:
@@ -134,10 +140,10 @@ class _OdcDriver:
         # given this, odc-loader too makes no task for each file, see `_in_one_task_each`
         self.dask_reader = _OdcReader(sign=sign)
 
-    def new_load(self, geobox: Any, *, chunks: Any = None) -> None:
+    def new_load(self, geobox: object, *, chunks: object = None) -> None:
         """No state is shared between reads."""
 
-    def finalise_load(self, load_state: Any) -> None:
+    def finalise_load(self, load_state: object) -> None:
         """Nothing to put away."""
 
     def capture_env(self) -> dict[str, str]:
@@ -153,14 +159,14 @@ class _OdcReader:
     url: str = ""
     layer_name: str = ""
 
-    def open(self, src: Any, cfg: Any, ctx: Any, layer_name: str, idx: int) -> _OdcReader:
+    def open(self, src: Any, cfg: object, ctx: object, layer_name: str, idx: int) -> _OdcReader:
         return replace(self, url=src.uri, layer_name=layer_name)
 
-    def read(self, dst_geobox: Any, *, selection: Any = None, idx: tuple[int, ...]) -> Delayed:
+    def read(self, dst_geobox: object, *, selection: object = None, idx: tuple[int, ...]) -> Delayed:
         read: Delayed = delayed(_read_for_odc)(self.url, self.sign, dst_geobox, dask_key_name=(self.layer_name, *idx))
         return read
 
 
-def _read_for_odc(url: str, sign: Sign | None, geobox: Any) -> tuple[Any, npt.NDArray[np.uint16]]:
+def _read_for_odc(url: str, sign: Sign | None, geobox: Any) -> tuple[tuple[slice, slice], npt.NDArray[np.uint16]]:
     height, width = geobox.shape
     return np.s_[0:height, 0:width], read_window(url, sign, geobox.crs.epsg, geobox.transform, (height, width))

@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from itertools import chain, repeat
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -84,7 +84,7 @@ def _is_remote(href: str) -> bool:
     return re.match(r"/vsi|(?!file:)\w+://", href) is not None
 
 
-def _window_in(file: Any, epsg: int, transform: Affine, shape: tuple[int, int]) -> rasterio.windows.Window:
+def _window_in(file: rasterio.DatasetReader, epsg: int, transform: Affine, shape: tuple[int, int]) -> rasterio.windows.Window:
     """Where the grid lies in the file, in whole pixels."""
     if file.count != 1 or file.dtypes[0] != "uint16":
         raise Unfit(f"it holds {file.count} bands of {file.dtypes[0]}, not one of uint16 DN")

@@ -7,12 +7,11 @@ import logging
 import math
 import re
 from calendar import monthrange
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, timedelta
 from datetime import datetime as Datetime
 from numbers import Real
 from pathlib import Path
-from typing import Any
 
 import pystac
 import shapely
@@ -20,6 +19,7 @@ import shapely.geometry
 
 from s2pipe.core.checks import check_whole
 from s2pipe.core.errors import CatalogError, InputError, redact
+from s2pipe.core.types import Json
 from s2pipe.inputs.items import as_items, group_key, item_datetime, item_tile
 from s2pipe.inputs.offsets import processing_baseline, product_name
 
@@ -47,7 +47,7 @@ def search(
     catalog: str | Path,
     *,
     bbox: Sequence[float] | None = None,
-    intersects: Mapping[str, Any] | None = None,
+    intersects: Json | None = None,
     datetime: str | None = None,
     collection: str | None = None,
     max_cloud_cover: float | None = None,
@@ -131,7 +131,7 @@ def check_bbox(bbox: Sequence[float]) -> tuple[float, float, float, float]:
     return west, south, east, north
 
 
-def _area(bbox: Sequence[float] | None, intersects: Mapping[str, Any] | None) -> shapely.Geometry | None:
+def _area(bbox: Sequence[float] | None, intersects: Json | None) -> shapely.Geometry | None:
     if bbox is not None and intersects is not None:
         raise InputError("bbox and intersects exclude each other: give one of them", argument=("bbox", "intersects"))
     if bbox is not None:
@@ -148,7 +148,7 @@ def _area(bbox: Sequence[float] | None, intersects: Mapping[str, Any] | None) ->
     return area
 
 
-def _check_percentage(max_cloud_cover: Any) -> float:
+def _check_percentage(max_cloud_cover: object) -> float:
     percentage = float(max_cloud_cover) if isinstance(max_cloud_cover, Real) else math.nan
     if not 0 <= percentage <= 100:
         message = f"max_cloud_cover={max_cloud_cover!r} must be a percentage, a number from 0 to 100"
@@ -159,7 +159,7 @@ def _check_percentage(max_cloud_cover: Any) -> float:
 _Interval = tuple[Datetime | None, Datetime | None]
 
 
-def _parse_interval(text: Any) -> _Interval:
+def _parse_interval(text: object) -> _Interval:
     if text is None:
         return None, None
     if not isinstance(text, str):
@@ -226,7 +226,7 @@ def _footprint(item: pystac.Item) -> shapely.Geometry:
 
 def _search_api(
     url: str,
-    where: Mapping[str, Any],
+    where: Json,
     interval: _Interval,
     collection: str,
     max_cloud_cover: float | None,
@@ -289,7 +289,7 @@ def _read_local(catalog: str | Path) -> Iterator[pystac.Item]:
         ) from None
 
 
-def _local_item(entry: dict[str, Any], path: Path) -> pystac.Item:
+def _local_item(entry: Json, path: Path) -> pystac.Item:
     """Item of a file; its relative hrefs start at the file, not at the address it was once fetched from."""
     links = [link for link in entry.get("links", ()) if link.get("rel") not in ("self", "root", "parent", "collection")]
     item = pystac.Item.from_dict({**entry, "links": links}, href=str(path.absolute()))
@@ -347,7 +347,7 @@ def _newness(item: pystac.Item) -> tuple[str, str, int]:
     return "" if baseline == "99.99" else baseline, re.sub(r"\D", "", generated)[:14], int(sequence[1]) if sequence else 0
 
 
-def group_items(items: Iterable[pystac.Item | Mapping[str, Any]]) -> dict[str, pystac.ItemCollection]:
+def group_items(items: Iterable[pystac.Item | Json]) -> dict[str, pystac.ItemCollection]:
     """Items by MGRS tile and CRS: each group loads as one cube, because nothing is ever warped.
 
     Parameters

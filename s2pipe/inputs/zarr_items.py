@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from s2pipe.core.encoding import PRESENT_ENCODING, SATURATED_DN
+from s2pipe.core.types import FloatArray
 from s2pipe.inputs.grid import Grid, Scene, label
 from s2pipe.inputs.items import BandAsset
 from s2pipe.inputs.reading import Sign, Unfit, guarded
@@ -80,16 +81,19 @@ def _open_array(asset: BandAsset, href: str, name: str) -> Any:
     import zarr
 
     if "?" in href:
-        raise Unfit("its signed address has a query, which cannot name a folder; sign Zarr items otherwise")
+        raise Unfit("its signed address has a query, which cannot name a folder; sign Zarr items otherwise", argument="sign")
     return zarr.open_group(href, mode="r")["/".join(part for part in (asset.group, name) if part)]
 
 
-def read_zarr(scenes: Sequence[Scene], members: Sequence[str], grid: Grid, gsd: int, edge: int, sign: Sign | None) -> Any:
-    def lazy(scene: Scene, name: str) -> Any:
+def read_zarr(scenes: Sequence[Scene], members: Sequence[str], grid: Grid, gsd: int, edge: int, sign: Sign | None) -> da.Array:
+    def lazy(scene: Scene, name: str) -> da.Array:
         band = _ZarrBand(asset=scene.assets[name], label=label(name, scene.item), sign=sign, grid=grid, shape=grid.shape(gsd))
-        return da.from_array(band, chunks=edge, name=f"read-zarr-{dask.base.tokenize(band)}", meta=np.empty((0, 0), np.uint16))
+        name = f"read-zarr-{dask.base.tokenize(band)}"
+        pixels: da.Array = da.from_array(band, chunks=edge, name=name, meta=np.empty((0, 0), np.uint16))
+        return pixels
 
-    return da.stack([da.stack([lazy(scene, name) for name in members]) for scene in scenes])
+    stack: da.Array = da.stack([da.stack([lazy(scene, name) for name in members]) for scene in scenes])
+    return stack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +122,7 @@ class _ZarrBand:
         return guarded(read, self.asset.href, self.label, self.sign)
 
 
-def _encode(reflectance: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint16]:
+def _encode(reflectance: FloatArray) -> npt.NDArray[np.uint16]:
     """DN in the present encoding of reflectance with NaN; unlike `Encoding.encode` it gives saturated pixels their mark back."""
     numbers = np.rint((reflectance.astype(np.float64) - PRESENT_ENCODING.offset) / PRESENT_ENCODING.scale)
     return np.where(np.isnan(numbers), 0, np.clip(numbers, 1, SATURATED_DN)).astype(np.uint16)

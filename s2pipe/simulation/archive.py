@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +12,7 @@ import pystac
 from s2pipe.core.bands import BANDS, BANDS_BY_GSD, GSDS
 from s2pipe.core.encoding import PRESENT_ENCODING
 from s2pipe.core.errors import InputError
+from s2pipe.core.types import Json
 from s2pipe.inputs.items import utm_epsg
 from s2pipe.inputs.search import DEFAULT_COLLECTION
 from s2pipe.simulation.landscape import ObservedScene
@@ -133,7 +132,7 @@ def _item(
     epsg: int,
     origin: tuple[int, int],
     size: int,
-    properties: Mapping[str, Any],
+    properties: Json,
 ) -> pystac.Item:
     from rasterio.warp import transform
 

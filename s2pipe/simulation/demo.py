@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 from rich.console import Console
@@ -18,6 +17,7 @@ from rich.console import Console
 from s2pipe.core.bands import BANDS, BANDS_BY_GSD, GSDS
 from s2pipe.core.encoding import PRESENT_ENCODING
 from s2pipe.core.metrics import sre
+from s2pipe.core.types import AnyArray
 from s2pipe.inputs.load import load
 from s2pipe.inputs.search import search
 from s2pipe.jobs.job import sharpen_to_store
@@ -128,7 +128,7 @@ def _reflectance(result: xr.DataArray | xr.DataTree) -> xr.DataArray:
     return _label(PRESENT_ENCODING.decode(first.values), list(first["band"].values))
 
 
-def _label(array: npt.NDArray[Any], bands: Sequence[str]) -> xr.DataArray:
+def _label(array: AnyArray, bands: Sequence[str]) -> xr.DataArray:
     return xr.DataArray(array, dims=("band", "y", "x"), coords={"band": list(bands)})
 
 

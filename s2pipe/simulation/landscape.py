@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from s2pipe.core.cube import check_bands
 from s2pipe.core.encoding import PRESENT_ENCODING, SATURATED_DN
 from s2pipe.core.errors import InputError
 from s2pipe.core.lattice import STEP
+from s2pipe.core.types import FloatArray as Array
 from s2pipe.inputs.dataarray import as_cube
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
     from s2pipe.physics.sensor import Sensor
 
-
-Array = npt.NDArray[np.floating[Any]]
 
 _NOISE = 5e-4  # in reflectance: a signal-to-noise ratio of a few hundred over land, about MSI's
 

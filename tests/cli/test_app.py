@@ -257,11 +257,45 @@ def test_numbers_below_zero_are_usage_errors(option, archive, tmp_path):
     assert f"Invalid value for '{option}'" in result.stderr
 
 
-def test_chunks_thinner_than_the_halo_name_the_option(archive, tmp_path):
-    command = ["sharpen", "--catalog", archive, *DAY, "--method", "bicubic", "--out", tmp_path / "o.zarr"]
-    message = one_line_error(run(*command, "--chunks", 6), 2)
-    assert "halo" in message
-    assert "--chunks" in message
+@pytest.mark.parametrize(
+    ("arguments", "flags"),
+    [
+        (["--chunks", 100], "--chunks"),
+        (["--chunks", 6], "--chunks"),  # thinner than the halo, which the sharpening says
+        (["--bands", "B05,B10"], "--bands"),
+        (["--loader", "gdal"], "--loader"),
+        (["--offset", 3], "--offset"),
+        (["--device", "tpu"], "--device"),
+        (["--precision", "float16"], "--precision"),
+        (["--datetime", "yesterday"], "--datetime"),
+        (["--datetime", "2019", "--max-cloud-cover", 5], "--datetime, --max-cloud-cover"),
+        (["--catalog", "/no/such/catalog.json"], "--catalog"),
+        (["--scheduler", ""], "--scheduler"),
+        (["--scheduler", "tls://127.0.0.1:9", "--tls-key", "/gone.pem"], "--tls-key"),
+        (["--method", "/gone.safetensors"], "--method"),
+        (["--out", ""], "--out"),
+    ],
+)
+def test_an_error_ends_with_the_options_it_is_about(arguments, flags, archive, tmp_path):
+    command = ["sharpen", "--catalog", archive, *DAY, "--method", "glp", "--out", tmp_path / "o.zarr", *arguments]
+    result = run(*command)
+    assert result.exit_code in (1, 2)
+    assert one_line_error(result, result.exit_code).endswith(f" ({flags})")
+
+
+@pytest.mark.parametrize(("changed", "flags"), [("--method", "--overwrite, --refit"), ("--seed", "--overwrite, --refit")])
+def test_a_store_of_another_fit_is_refused_with_the_options_that_cure_it(changed, flags, archive, tmp_path):
+    given = {"--method": ("bicubic", "glp"), "--seed": (0, 1)}[changed]
+    method = [] if changed == "--method" else ["--method", "ssc-cnn", "--steps", 1]
+    command = ["sharpen", "--catalog", archive, *DAY, *method, "--out", tmp_path / "o.zarr", changed]
+    assert run(*command, given[0]).exit_code == 0
+    assert one_line_error(run(*command, given[1]), 1).endswith(f" ({flags})")
+
+
+def test_other_commands_name_their_options_too(npz, tmp_path):
+    fit = ["fit", npz, "--method", "glp", "--out"]
+    assert one_line_error(run(*fit, tmp_path / "w.safetensors", "--scale", 0), 2).endswith(" (--scale)")
+    assert one_line_error(run("evaluate", npz, "--method", "glp", "--precision", "half"), 2).endswith(" (--precision)")
 
 
 def test_empty_parts_of_bands_are_ignored(archive, tmp_path):
@@ -299,7 +333,8 @@ def test_an_unwritable_store_is_told_before_any_work(private_archive, tmp_path):
 def test_an_unreachable_scheduler(archive, tmp_path):
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
         result = run("sharpen", "--catalog", archive, *DAY, "--scheduler", "tcp://127.0.0.1:9", "--out", tmp_path / "o.zarr")
-    assert "--scheduler tcp://127.0.0.1:9" in one_line_error(result, 2)
+    message = one_line_error(result, 2)
+    assert "tcp://127.0.0.1:9" in message and message.endswith(" (--scheduler)")
 
 
 @pytest.mark.parametrize("scheduler", [[], ["--scheduler", "local"]])

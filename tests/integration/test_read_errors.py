@@ -16,6 +16,7 @@ import pystac
 import pytest
 import xarray as xr
 from items import CAMEROON, GSD, TEST_REPROCESSING, Scene, native_file, planetary_computer_item, present_encoding, read_band
+from refusals import refused
 from servers import HOST, AssetServer, asset_server, free_port
 
 import s2pipe
@@ -70,7 +71,8 @@ def test_a_refused_file_is_an_error_and_never_nodata(
     faulty_assets.fail(B05, status)
     item = item_of(CAMEROON, cog_dir, faulty_assets)
     cube = s2pipe.load([item], loader=loader)
-    with pytest.raises(s2pipe.ReadError, match=f"band B05 of item {item.id} from {faulty_assets.url()}{B05}: .*{cause}"):
+    stated = f"band B05 of item {item.id} from {faulty_assets.url()}{B05}: "
+    with refused(kind=s2pipe.ReadError, naming=(stated, cause)):
         cube["r20m"]["reflectance"].compute()
     asked = len(faulty_assets.requests(B05, status))
     assert asked == 2 if status != 503 else asked > 6  # of these, GDAL itself retries each twice
@@ -83,7 +85,7 @@ def test_a_server_that_never_answers_is_an_error(
     monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
     faulty_assets.fail(B05, "stall")
     cube = s2pipe.load([item_of(CAMEROON, cog_dir, faulty_assets)])
-    with pytest.raises(s2pipe.ReadError, match=f"from {faulty_assets.url()}{B05}: the server cannot be reached"):
+    with refused(kind=s2pipe.ReadError, naming=(f"from {faulty_assets.url()}{B05}: the server cannot be reached",)):
         cube["r20m"]["reflectance"].compute()
 
 
@@ -97,7 +99,7 @@ def test_a_truncated_file_is_an_error(cog_dir: Path, tmp_path: Path, loader: str
     with asset_server(tmp_path) as server:
         item = item_of(CAMEROON, cog_dir, server)
         cube = s2pipe.load([item], loader=loader)
-        with pytest.raises(s2pipe.ReadError, match=f"band B05 of item {item.id} .*truncated"):
+        with refused(kind=s2pipe.ReadError, naming=(f"band B05 of item {item.id} ", "truncated")):
             cube["r20m"]["reflectance"].compute()
 
 
@@ -106,7 +108,7 @@ def test_a_truncated_file_is_an_error(cog_dir: Path, tmp_path: Path, loader: str
 def test_a_dropped_connection_is_an_error(faulty_assets: AssetServer, cog_dir: Path, loader: str) -> None:
     faulty_assets.cut(B05, (cog_dir / native_file(CAMEROON, "B05")).stat().st_size // 2)
     cube = s2pipe.load([item_of(CAMEROON, cog_dir, faulty_assets)], loader=loader)
-    with pytest.raises(s2pipe.ReadError, match="band B05"):
+    with refused(kind=s2pipe.ReadError, naming=("band B05",)):
         cube["r20m"]["reflectance"].compute()
 
 
@@ -146,7 +148,7 @@ def test_a_job_that_fails_on_one_file_goes_on_after_the_cure(cog_dir: Path, tmp_
         sharpener = s2pipe.fit(s2pipe.load([pystac.Item.from_dict(item)], chunks=240), "glp")
 
         file.unlink() if fault == "missing" else file.write_bytes(whole[: len(whole) // 3])
-        with pytest.raises(s2pipe.ReadError, match=rf"band B05 of item {later['id']}"):
+        with refused(kind=s2pipe.ReadError, naming=(f"band B05 of item {later['id']}",)):
             s2pipe.sharpen_to_store(cube, store, method=sharpener)
         done = s2pipe.list_chunks(store)["written"]
         assert done.sum() >= len(done) / 2  # all of the other date
@@ -161,8 +163,9 @@ def test_a_job_that_fails_on_one_file_goes_on_after_the_cure(cog_dir: Path, tmp_
 
 
 def test_unreachable_catalog() -> None:
-    with pytest.raises(s2pipe.CatalogError, match="cannot be reached"):
-        s2pipe.search(f"http://{HOST}:{free_port()}", datetime="2020-02")
+    url = f"http://{HOST}:{free_port()}"
+    with refused("catalog", kind=s2pipe.CatalogError, naming=(url, "cannot be reached")):
+        s2pipe.search(url, datetime="2020-02")
 
 
 def test_unreachable_catalog_on_the_command_line(tmp_path: Path) -> None:
@@ -176,18 +179,19 @@ def test_unreachable_catalog_on_the_command_line(tmp_path: Path) -> None:
 
 
 def test_something_else_than_a_catalog(faulty_assets: AssetServer) -> None:
-    with pytest.raises(s2pipe.CatalogError, match=r"not that of a STAC API|HTTP status"):
+    with refused("catalog", kind=s2pipe.CatalogError, naming=(faulty_assets.url(),)):
         s2pipe.search(faulty_assets.url(), datetime="2020-02")
 
 
 def test_empty_search(catalog: str) -> None:
-    with pytest.raises(s2pipe.CatalogError, match=r"nothing found in .* for bbox=.*datetime=2020-02"):
+    asked = ("bbox", "datetime", "collection")
+    with refused(*asked, kind=s2pipe.CatalogError, naming=("bbox=(0, 0, 1, 1)", "datetime=2020-02", "collection=cdse")):
         s2pipe.search(catalog, collection="cdse", bbox=(0, 0, 1, 1), datetime="2020-02")
 
 
 def test_baseline_that_says_nothing_needs_an_offset(faulty_assets: AssetServer, cog_dir: Path) -> None:
     item = item_of(TEST_REPROCESSING, cog_dir, faulty_assets)
-    with pytest.raises(s2pipe.InputError, match=r"99\.99.*offset="):
+    with refused("offset", naming=(item.id, "99.99")):
         s2pipe.load([item])
     assert faulty_assets.requests() == []
 
@@ -224,7 +228,7 @@ def test_hrefs_are_signed_at_each_read(faulty_assets: AssetServer, cog_dir: Path
 def test_an_unsigned_href_is_an_error_with_the_cure(faulty_assets: AssetServer, cog_dir: Path, loader: str) -> None:
     faulty_assets.protect("/")
     cube = s2pipe.load([item_of(CAMEROON, cog_dir, faulty_assets)], loader=loader)
-    with pytest.raises(s2pipe.ReadError, match="sign="):
+    with refused(kind=s2pipe.ReadError, naming=("sign",)):
         cube["r60m"]["reflectance"].compute()
 
 
@@ -262,8 +266,9 @@ def test_a_failing_sign_function_is_an_error_that_tells_nothing(faulty_assets: A
         raise RuntimeError(f"{href}?sig=secret is refused")
 
     cube = s2pipe.load([item_of(CAMEROON, cog_dir, faulty_assets)], loader=loader, sign=sign)
-    with pytest.raises(s2pipe.ReadError, match="sign= failed with RuntimeError") as raised:
+    with pytest.raises(s2pipe.ReadError, match="RuntimeError") as raised:
         cube["r60m"]["reflectance"].compute()
+    assert raised.value.arguments == ("sign",)
     assert "secret" not in shown(raised.value)
 
 
