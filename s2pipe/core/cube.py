@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from affine import Affine
 
@@ -16,6 +14,7 @@ from s2pipe.core.bands import BAND_BY_KEY, BANDS, BANDS_BY_GSD, GSDS, node_name
 from s2pipe.core.encoding import Encoding
 from s2pipe.core.errors import InputError
 from s2pipe.core.lattice import STEP
+from s2pipe.core.types import AnyArray, ArrayLike
 
 DIMS = ("time", "band", "y", "x")
 PER_DATE_COORDS = ("item_id", "platform", "processing_baseline", "source_offset")
@@ -23,18 +22,18 @@ PER_DATE_COORDS = ("item_id", "platform", "processing_baseline", "source_offset"
 
 
 def make_node(
-    array: Any,
+    array: ArrayLike,
     bands: Sequence[str],
     *,
     encoding: Encoding,
     transform: Affine,
-    crs: Any = None,
-    time: Any = None,
-    per_date: dict[str, Any] | None = None,
+    crs: object = None,
+    time: object = None,
+    per_date: Mapping[str, object] | None = None,
 ) -> xr.DataArray:
     """One resolution of a cube: `array` (time, band, y, x) with its labels; `transform` is this grid's own."""
     height, width = array.shape[-2:]
-    coords: dict[str, Any] = {
+    coords: dict[str, object] = {
         "band": ("band", np.asarray(bands, dtype=np.str_)),
         "y": ("y", transform.f + (np.arange(height) + 0.5) * transform.e, {"units": "m", "axis": "Y"}),
         "x": ("x", transform.c + (np.arange(width) + 0.5) * transform.a, {"units": "m", "axis": "X"}),
@@ -219,7 +218,7 @@ def _equal(stated: object, other: object) -> bool:
     return stated == other or (stated != stated and other != other)
 
 
-def _check_times(times: npt.NDArray[Any]) -> None:
+def _check_times(times: AnyArray) -> None:
     values, counts = np.unique(times, return_counts=True)
     if (counts > 1).any():
         raise InputError(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from s2pipe.core.errors import InputError
-from s2pipe.core.types import AnyArray, FloatArray
+from s2pipe.core.types import AnyArray, AnyDtype, FloatArray, Json
 
 SATURATED_DN = 65535
 """DN that ESA's products give a saturated pixel (uint16 only)."""
@@ -30,7 +28,7 @@ class Encoding:
         Stored number of an invalid pixel; NaN for floats.
     """
 
-    dtype: np.dtype[Any]
+    dtype: AnyDtype
     scale: float
     offset: float
     nodata: float
@@ -77,7 +75,7 @@ class Encoding:
         return encoding
 
     @classmethod
-    def from_attrs(cls, dtype: npt.DTypeLike, attrs: Mapping[str, Any]) -> Encoding:
+    def from_attrs(cls, dtype: npt.DTypeLike, attrs: Json) -> Encoding:
         """Encoding that CF attributes state; what they do not state is the default of `dtype`.
 
         Raises
@@ -99,7 +97,7 @@ class Encoding:
         except InputError as error:
             raise InputError(f"{error} (from the attributes scale_factor, add_offset and _FillValue)", argument="data") from None
 
-    def attrs(self) -> dict[str, Any]:
+    def attrs(self) -> dict[str, object]:
         """CF attributes that state this encoding."""
         return {
             "scale_factor": self.scale,
@@ -186,12 +184,12 @@ class Encoding:
         return stored
 
     @property
-    def _work_dtype(self) -> np.dtype[np.floating[Any]]:
+    def _work_dtype(self) -> AnyDtype:
         """What numbers are computed in: float32 holds every 16 bit integer and its reflectance to far below half a DN."""
         return np.dtype(np.float32 if self.dtype.itemsize <= 2 else np.float64)
 
 
-def _check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+def _check_dtype(dtype: npt.DTypeLike) -> AnyDtype:
     dtype = np.dtype(dtype)
     if dtype.kind not in "iuf":
         raise InputError(f"dtype {dtype} is not supported; give integers (DN) or floats (reflectance)", argument="data")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -36,7 +34,7 @@ def fill_nodata(reflectance: npt.NDArray[np.float32], reach: int) -> npt.NDArray
     return result
 
 
-def _fill_band(band: npt.NDArray[Any], hole: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[Any]:
+def _fill_band(band: npt.NDArray[np.float32], hole: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.float32]:
     if not hole.any() or hole.all():
         return band
     distance, (rows, columns) = ndimage.distance_transform_cdt(hole, metric="chessboard", return_indices=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from s2pipe.core.types import AnyArray
 
 
-def sha256_of(arrays: Mapping[str, npt.NDArray[Any]], *facts: object) -> str:
+def sha256_of(arrays: Mapping[str, AnyArray], *facts: object) -> str:
     """Hash of arrays by name, whatever their order, and of facts by their repr, in their order."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):

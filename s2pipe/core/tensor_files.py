@@ -15,11 +15,12 @@ from torch import Tensor
 
 from s2pipe.core.errors import InputError
 from s2pipe.core.hashing import sha256_of
+from s2pipe.core.types import Json
 
 SUFFIX = ".safetensors"
 
 
-def tensors_to_bytes(tensors: Mapping[str, Tensor], stated: Mapping[str, Any], *, kind: str) -> bytes:
+def tensors_to_bytes(tensors: Mapping[str, Tensor], stated: Json, *, kind: str) -> bytes:
     """The content of a file of this `kind`.
 
     Parameters
@@ -73,9 +74,7 @@ def _metadata(content: bytes) -> dict[str, str]:
     return header.get("__metadata__") or {}
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], stated: Mapping[str, Any], *, kind: str, argument: str = "path"
-) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], stated: Json, *, kind: str, argument: str = "path") -> None:
     """Write `tensors_to_bytes` to a file in one go: if it is interrupted, the file before is left.
 
     Parameters

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 AnyArray: TypeAlias = npt.NDArray[Any]
 """A NumPy array of any dtype."""
 
+AnyDtype: TypeAlias = np.dtype[Any]
+"""The type of the numbers of any NumPy array."""
+
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 """A NumPy array of floats of any width."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import dask
 import dask.array as da
@@ -22,6 +22,7 @@ from s2pipe.core.errors import S2PipeError
 from s2pipe.core.fill import fill_nodata
 from s2pipe.core.options import Options, options
 from s2pipe.core.pixels import Pixels
+from s2pipe.core.types import AnyArray
 from s2pipe.engine import clusters, worker
 from s2pipe.methods.base import Sharpener
 
@@ -133,16 +134,14 @@ def plan_axis(fine: xr.DataArray, axis: str, halo: int) -> tuple[int, ...]:
 
 
 def _overlap(array: xr.DataArray, chunks: list[tuple[int, ...]], ratio: int, depth: int) -> da.Array:
-    plan: Any = ((1,) * array.sizes["time"], (array.sizes["band"],), *(tuple(c // ratio for c in axis) for axis in chunks))
+    plan = ((1,) * array.sizes["time"], (array.sizes["band"],), *(tuple(c // ratio for c in axis) for axis in chunks))
     data = array.data.rechunk(plan) if array.chunks is not None else da.from_array(array.data, chunks=plan)
     depths = {0: 0, 1: 0} | {2 + i: depth // ratio if len(axis) > 1 else 0 for i, axis in enumerate(chunks)}
     overlapped: da.Array = da.overlap.overlap(data, depth=depths, boundary="none", allow_rechunk=False)
     return overlapped
 
 
-def _sharpen_chunk(
-    *blocks: npt.NDArray[Any], shared: tuple[Sharpener | None, Task], block_id: tuple[int, ...]
-) -> npt.NDArray[Any]:
+def _sharpen_chunk(*blocks: AnyArray, shared: tuple[Sharpener | None, Task], block_id: tuple[int, ...]) -> AnyArray:
     """One chunk: `blocks` (1, band, y, x) of each resolution, overlapping its neighbours; returns (1, band, y, x)."""
     sharpener, task = shared
     numbers = dict(zip(task.gsds, (block[0] for block in blocks), strict=True))
@@ -170,10 +169,10 @@ def _sharpen_chunk(
 
 
 def _on_fine_grid(
-    core: dict[int, npt.NDArray[Any]],
+    core: dict[int, AnyArray],
     task: Task,
     wanted: Sequence[str],
-    test: Callable[[npt.NDArray[Any]], npt.NDArray[np.bool_]],
+    test: Callable[[AnyArray], npt.NDArray[np.bool_]],
 ) -> dict[str, npt.NDArray[np.bool_]]:
     """`test` of the numbers of the coarse bands `wanted`, repeated to 10 m."""
     return {
@@ -183,9 +182,7 @@ def _on_fine_grid(
     }
 
 
-def _sharpen_numbers(
-    numbers: dict[int, npt.NDArray[Any]], sharpener: Sharpener, task: Task, edges: Edges
-) -> npt.NDArray[np.float32]:
+def _sharpen_numbers(numbers: dict[int, AnyArray], sharpener: Sharpener, task: Task, edges: Edges) -> npt.NDArray[np.float32]:
     """Reflectance of the Sharpener's bands over the chunk: decoded, filled, padded by the halo, sharpened."""
     reflectance, valid = {}, {}
     for gsd, bands in zip(task.gsds, task.bands, strict=True):

@@ -198,7 +198,7 @@ def _finish(plan: Plan, failures: Sequence[ReadError]) -> None:
 def _write_on_threads(plan: Plan, report: Report) -> list[ReadError]:
     """Write date by date; returns what could not be read."""
 
-    def finished(key: Any, result: Any, *_: Any) -> None:
+    def finished(key: object, result: int, *_: object) -> None:
         if key_split(key) == write_chunk.__name__:
             report(result)
 
@@ -228,26 +228,26 @@ class Submitted(AbstractContextManager["Submitted"]):
         self.plan, self.client = plan, client
         self.left = plan.left
         self._dates = iter(plan.writes)
-        self._at_work: set[Future[Any]] = set()
+        self._at_work: set[Future[int]] = set()
         self._failures: list[ReadError] = []
         self._shown = ExitStack()
         self._report = self._shown.enter_context(_bar(plan))
 
-    def begin(self) -> list[Future[Any]]:
+    def begin(self) -> list[Future[int]]:
         """Submit the first dates."""
         return self._submit() + self._submit()
 
-    def _submit(self) -> list[Future[Any]]:
+    def _submit(self) -> list[Future[int]]:
         """Submit the next date, if there is one."""
         writes = next(self._dates, None)
         if writes is None:
             return []
-        futures: list[Future[Any]] = self.client.get(_graph_of(writes), [write.key for write in writes], sync=False)
+        futures: list[Future[int]] = self.client.get(_graph_of(writes), [write.key for write in writes], sync=False)
         self._newest = len(futures)
         self._at_work.update(futures)
         return futures
 
-    def take(self, future: Future[Any]) -> list[Future[Any]]:
+    def take(self, future: Future[int]) -> list[Future[int]]:
         """Take in a chunk that is written, or could not be read, and submit more if it is time; raise what else went wrong."""
         self.left -= 1
         try:

@@ -62,7 +62,7 @@ def kept_sharpener(location: Location) -> TorchSharpener | None:
 def check_same_fit(location: Location, kept: TorchSharpener, arguments: FitArguments, *, bands: Sequence[str]) -> None:
     """StoreError where a fit of these arguments would not be what made `kept`, or that does not make one of these `bands`."""
     method, sensor, precision = arguments.recipe(), as_sensor(arguments.sensor), arguments.precision
-    options: dict[str, Any] = stated_options(method) if is_dataclass(method) else {}
+    options: dict[str, object] = stated_options(method) if is_dataclass(method) else {}
     asked = {"method": method.name, "sensor": sensor.name, "mtf": sensor.mtf, "seed": arguments.seed or 0, **options}
     had = {"method": kept.method, "sensor": kept.sensor.name, "mtf": kept.sensor.mtf, "seed": kept.seed, **kept.options}
     if precision != "auto" and METHODS[kept.method].bfloat16:

@@ -93,7 +93,7 @@ def sharpen_tiles(
         raise type(first)(f"{len(failures)} of {len(cubes)} failed: {named}; {others}The first error: {first}") from first
 
 
-def _check_names(cubes: Mapping[str, MakeCube], options: Mapping[str, Any]) -> None:
+def _check_names(cubes: Mapping[str, MakeCube], options: Mapping[str, object]) -> None:
     if not isinstance(cubes, Mapping) or not all(map(callable, cubes.values())):
         raise InputError("cubes= must be a dict: by the name of each group, what makes its cube when it is called")
     if len({name.strip("/") for name in cubes}) < len(cubes):
@@ -136,7 +136,7 @@ class _Stream:
         self.failures: dict[str, S2PipeError] = {}
         self.running: dict[str, tuple[Submitted, ExitStack]] = {}
         self._completed = as_completed()
-        self._owners: dict[Any, str] = {}
+        self._owners: dict[object, str] = {}
 
     def run(self, cubes: Mapping[str, MakeCube], at_once: int) -> None:
         """Sharpen all of them; `failures` tells what went wrong."""
@@ -166,11 +166,11 @@ class _Stream:
         if not submitted.left:
             self._end(group)
 
-    def _watch(self, group: str, futures: list[Future[Any]]) -> None:
+    def _watch(self, group: str, futures: list[Future[int]]) -> None:
         self._owners |= {future.key: group for future in futures}
         self._completed.update(futures)
 
-    def _take(self, future: Future[Any]) -> None:
+    def _take(self, future: Future[int]) -> None:
         group = self._owners.pop(future.key)
         if group not in self.running:  # it failed, and this was cancelled
             return
