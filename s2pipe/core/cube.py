@@ -128,6 +128,10 @@ class Cube:
         present = {band for bands in self.bands.values() for band in bands}
         return tuple(band for band in BANDS if band in present)
 
+    def bands_named(self, bands: str | Iterable[str] | None) -> tuple[str, ...]:
+        """The bands asked for, see `check_bands`; all that there are where None is."""
+        return self.all_bands if bands is None else check_bands(bands, self.all_bands)
+
     def keep(self, gsds: Collection[int]) -> Cube:
         """The cube with these of its resolutions only."""
         return replace(self, arrays={gsd: array for gsd, array in self.arrays.items() if gsd in gsds})

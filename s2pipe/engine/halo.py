@@ -15,7 +15,7 @@ import xarray as xr
 from dask.tokenize import tokenize
 
 from s2pipe.core import lattice
-from s2pipe.core.bands import bands_at
+from s2pipe.core.bands import BANDS, bands_at
 from s2pipe.core.cube import Cube
 from s2pipe.core.encoding import SATURATED_DN, Encoding
 from s2pipe.core.errors import S2PipeError
@@ -69,7 +69,8 @@ def sharpen_chunks(cube: Cube, sharpener: Sharpener | None, bands_out: Sequence[
     Parameters
     ----------
     cube : Cube
-        Holds the Sharpener's bands and the 10 m bands asked for. The chunks of its 10 m bands decide.
+        Holds the Sharpener's bands and the 10 m bands asked for; other resolutions are not read. The chunks of its 10 m bands
+        decide.
     sharpener : Sharpener or None
         None copies 10 m bands only.
     bands_out : sequence of str
@@ -95,9 +96,11 @@ def sharpen_chunks(cube: Cube, sharpener: Sharpener | None, bands_out: Sequence[
     edge = max(options.cuda_block) if on_gpu else 0
     chunks = [lattice.join_small_chunks(axis, edge=edge) for axis in given]
     depth = 2 * halo
+    used = {10} | {BANDS[band].gsd for band in (*bands_out, *(sharpener.bands_in if sharpener else ()))}
+    arrays = {gsd: array for gsd, array in cube.arrays.items() if gsd in used}
     task = Task(
-        gsds=tuple(cube.arrays),
-        bands=tuple(cube.bands.values()),
+        gsds=tuple(arrays),
+        bands=tuple(cube.bands[gsd] for gsd in arrays),
         bands_out=tuple(bands_out),
         encoding=cube.encoding,
         grid=(len(chunks[0]), len(chunks[1])),
@@ -105,7 +108,7 @@ def sharpen_chunks(cube: Cube, sharpener: Sharpener | None, bands_out: Sequence[
         device=device,
         options=replace(options),
     )
-    overlapped = [_overlap(array, chunks, gsd // 10, depth) for gsd, array in cube.arrays.items()]
+    overlapped = [_overlap(array, chunks, gsd // 10, depth) for gsd, array in arrays.items()]
     # One key of the graph, which every chunk's task names: weights and settings reach a worker once, however many chunks it does.
     token = tokenize(sharpener, task)
     shared = dask.delayed((sharpener, task), name=f"sharpener-{token}", traverse=False)

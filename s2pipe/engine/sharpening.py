@@ -11,8 +11,7 @@ from typing import Any
 import dask.array as da
 import xarray as xr
 
-from s2pipe.core.bands import BANDS
-from s2pipe.core.cube import DIMS, PER_DATE_COORDS, Cube, check_bands
+from s2pipe.core.cube import DIMS, PER_DATE_COORDS, Cube
 from s2pipe.core.errors import InputError
 from s2pipe.core.progress import Progress
 from s2pipe.engine.fit import DEFAULT_METHOD, FitArguments, check_runs_here, coarse_of, fit_for
@@ -94,7 +93,7 @@ def sharpen(
         options=fit_options,
     )
     cube = as_cube(data)
-    wanted = bands_wanted(cube, bands)
+    wanted = cube.bands_named(bands)
     sharpener = arguments.fitted() or fit_for(cube, wanted, arguments)
     return sharpen_cube(cube, wanted, sharpener, device=device)
 
@@ -106,14 +105,7 @@ def sharpen_cube(cube: Cube, bands: Sequence[str], sharpener: Sharpener | None, 
     if used is not None:
         _check_sharpener(used, cube.all_bands, coarse)
         check_runs_here(used, device)
-    read = {10} | {BANDS[band].gsd for band in (*bands, *(used.bands_in if used else ()))}
-    kept = cube.keep(read)
-    return _label(sharpen_chunks(kept, used, bands, device=device), kept, bands, used)
-
-
-def bands_wanted(cube: Cube, bands: Sequence[str] | None) -> tuple[str, ...]:
-    """The bands asked for, in ESA's order, or all that the cube has; InputError where it lacks one."""
-    return cube.all_bands if bands is None else check_bands(bands, cube.all_bands)
+    return _label(sharpen_chunks(cube, used, bands, device=device), cube, bands, used)
 
 
 def _check_sharpener(sharpener: Sharpener, available: Sequence[str], coarse: Sequence[str]) -> None:

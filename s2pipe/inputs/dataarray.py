@@ -36,10 +36,10 @@ def as_cube(data: xr.DataTree | xr.DataArray | Cube) -> Cube:
     """
     if isinstance(data, Cube):
         return data
-    if isinstance(data, xr.DataTree):
-        return Cube.of_tree(data)
     if isinstance(data, xr.DataArray):
         return _from_dataarray(data)
+    if isinstance(data, xr.DataTree):
+        return Cube.of_tree(data)
     raise InputError(
         f"got a {type(data).__name__}; give a cube (DataTree of s2pipe.load or s2pipe.from_arrays) or one 10 m DataArray",
         argument="data",
@@ -57,25 +57,29 @@ def _from_dataarray(array: xr.DataArray) -> Cube:
     transform = _transform_of(array)
     coarsest = max(BANDS[band].gsd for band in known.values())
     _check_origin(array, transform, coarsest)
-    encoding = _encoding_of_array(array)
-    built = {}
-    for gsd in GSDS:
-        positions = {band: i for i, band in known.items() if BANDS[band].gsd == gsd}
-        bands = [band for band in BANDS_BY_GSD[gsd] if band in positions]
-        if bands:
-            data = array.data[:, [positions[band] for band in bands]]
-            built[gsd] = make_node(
-                data if gsd == 10 else _reduce_blocks(data, gsd // 10, bands),
-                bands,
-                encoding=encoding,
-                transform=transform @ Affine.scale(gsd // 10),
-                crs=_crs_of(array),
-                time=array["time"].values if "time" in array.coords else None,
-                per_date=_per_date_of(array),
-            )
-    if 10 not in built:
+    positions = {band: i for i, band in known.items()}
+    bands = {gsd: held for gsd in GSDS if (held := [band for band in BANDS_BY_GSD[gsd] if band in positions])}
+    if 10 not in bands:
         raise InputError("the DataArray has no 10 m band; add at least one of B02, B03, B04, B08", argument="data")
-    return Cube.checked(built, encoding)
+    attrs, crs, per_date = _attrs_of(array), _crs_of(array), _per_date_of(array)
+    numbers = {
+        gsd: _reduce_blocks(array.data[:, [positions[band] for band in held]], gsd // 10, held) for gsd, held in bands.items()
+    }
+    encoding = Encoding.from_attrs(array.dtype, attrs)
+    time = array["time"].values if "time" in array.coords else None
+    arrays = {
+        gsd: make_node(
+            numbers[gsd],
+            held,
+            encoding=encoding,
+            transform=transform @ Affine.scale(gsd // 10),
+            crs=crs,
+            time=time,
+            per_date=per_date,
+        )
+        for gsd, held in bands.items()
+    }
+    return Cube.checked(arrays, encoding)
 
 
 def _known_bands(array: xr.DataArray) -> dict[int, str]:
@@ -122,8 +126,8 @@ def _check_origin(array: xr.DataArray, transform: Affine, coarsest: int) -> None
             raise InputError(message, argument="data")
 
 
-def _encoding_of_array(array: xr.DataArray) -> Encoding:
-    """What the attributes state; else, for DN whose coordinates (stackstac's) name a processing baseline, what that means."""
+def _attrs_of(array: xr.DataArray) -> dict[str, object]:
+    """Its attributes; where these state no offset, with that of the processing baseline, which stackstac's coordinates name."""
     if array.dtype.kind in "iu" and "add_offset" not in array.attrs:
         offsets = {offset for i in range(array.sizes["time"]) if (offset := _stated_offset(array, i)) is not None}
         if len(offsets) > 1:
@@ -132,8 +136,8 @@ def _encoding_of_array(array: xr.DataArray) -> Encoding:
                 argument="data",
             )
         if offsets:
-            return Encoding.from_attrs(array.dtype, array.attrs | {"add_offset": offsets.pop()})
-    return Encoding.from_attrs(array.dtype, array.attrs)
+            return {**array.attrs, "add_offset": offsets.pop()}
+    return dict(array.attrs)
 
 
 def _stated_offset(array: xr.DataArray, date: int) -> float | None:
@@ -178,6 +182,8 @@ def _per_date_of(array: xr.DataArray) -> dict[str, AnyArray]:
 
 
 def _reduce_blocks(data: ArrayLike, ratio: int, bands: Sequence[str]) -> ArrayLike:
+    if ratio == 1:
+        return data
     if isinstance(data, np.ndarray):
         return _block_value(data, ratio=ratio, bands=tuple(bands))
     for axis, name in ((2, "y"), (3, "x")):

@@ -21,7 +21,7 @@ from s2pipe.core.errors import ReadError, S2PipeError
 from s2pipe.core.progress import chunk_bar, progress_of
 from s2pipe.engine.clusters import current_client, warn_if_nobody_works
 from s2pipe.engine.fit import DEFAULT_METHOD, FitArguments, fit_for
-from s2pipe.engine.sharpening import bands_wanted, sharpen_cube
+from s2pipe.engine.sharpening import sharpen_cube
 from s2pipe.inputs.dataarray import as_cube
 from s2pipe.jobs.kept_sharpener import check_same_fit, keep_sharpener, kept_sharpener
 from s2pipe.store.location import locate
@@ -129,7 +129,7 @@ def planned(data: xr.DataTree | xr.DataArray, store: StoreLike, job: Job, *, gro
     check_location(location, overwrite=job.overwrite, resume=not job.overwrite)
     warn_if_nobody_works()
     cube = as_cube(data)
-    bands = bands_wanted(cube, job.bands)
+    bands = cube.bands_named(job.bands)
     sharpener = job.arguments.fitted() or _kept(location, job, bands)
     if sharpener is None:
         with progress_of(group):
