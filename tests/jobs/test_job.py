@@ -170,7 +170,8 @@ def test_threads_count_their_own_chunks(tmp_path, capsys):
     cube = with_chunks(random_cube(120, 120), 60, 60)
     with ThreadPoolExecutor(3) as threads:
         jobs = [threads.submit(sharpen_to_store, cube, tmp_path / "a.zarr", group=f"{n}", method="bicubic") for n in range(3)]
-    assert not any(job.exception() for job in jobs)
+    for submitted in jobs:
+        submitted.result()
     lines = capsys.readouterr().err.splitlines()
     for n in range(3):
         told = [line.split(" MB/s")[0].rsplit(" ", 1)[0] for line in lines if line.startswith(f"{n}: ")]
