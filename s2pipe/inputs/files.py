@@ -390,7 +390,7 @@ def _read_store(store: str, group: str) -> xr.DataTree:
     within = [name for name in list_results(store) if not group or name == group or name.startswith(f"{group}/")]
     if len(within) > 1:
         choices = ", ".join(f"{redact(store)}/{name}" for name in within)
-        raise InputError(f"several cubes or results stand here; choose one by store/group: {choices}")
+        raise InputError(f"there are several cubes or results; choose one by store/group: {choices}")
     found = open_zarr(store, group=within[0] if within else group)
     if isinstance(found, xr.DataArray):
         raise InputError("this is a sharpened result, all bands at 10 m; give a cube of the native resolutions")
