@@ -82,7 +82,7 @@ def test_certificates_of_another_authority_end_a_job_at_once(
     done = run_process(*program, *job, "--scheduler", cluster.address, *tls_options(tmp_path / "others"))
     assert done.returncode == 2
     *_, told = done.stderr.splitlines()
-    assert told.startswith(f"error: --scheduler {cluster.address}: no dask scheduler answers there that these certificates")
+    assert told.startswith("error: ") and "certificates" in told and cluster.address in told
     assert "Traceback" not in done.stderr
 
 
