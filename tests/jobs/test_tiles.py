@@ -138,8 +138,8 @@ def test_a_cluster_is_sent_a_date_without_the_tasks_of_others(
     cube = with_chunks(random_cube(120, 120, dates=7), 60, 60)
     sent: list[int] = []
     get = client.get
-    monkeypatch.setattr(client, "get", lambda graph, keys, **options: sent.append(len(graph)) or get(graph, keys, **options))
     with planned(cube, tmp_path / "a.zarr", method="glp") as plan, Submitted(plan, client) as submitted:
+        monkeypatch.setattr(client, "get", lambda graph, keys, **options: sent.append(len(graph)) or get(graph, keys, **options))
         submitted.begin()
         of_all_dates = len(plan.writes[0][0].dask)
     assert len(sent) == 2 and max(sent) < of_all_dates / 5
