@@ -91,7 +91,7 @@ def run_python(*arguments: str) -> str:
 
 
 def test_import_takes_less_than_a_second() -> None:
-    code = "import time; start = time.perf_counter(); import s2pipe; print(time.perf_counter() - start)"
+    code = "import time; start = time.process_time(); import s2pipe; print(time.process_time() - start)"  # whoever else computes
     assert min(float(run_python("-c", code)) for _ in range(3)) < 1
 
 

@@ -167,10 +167,12 @@ def sharpen(
     start = time.perf_counter()
     if overwrite and refit:
         raise InputError("--overwrite fits anew anyway; leave out --refit")
-    fit_options = options_given(steps=steps, weights=weights)
-    chosen = method_or_weights(method, **fit_options)
-    if not isinstance(chosen, str) and (refused := options_given(steps=steps, weights=weights, seed=seed)):
-        raise InputError(f"{method} is fitted already: leave out {' and '.join(f'--{name}' for name in refused)}, or fit anew")
+    chosen = method_or_weights(method, **options_given(steps=steps, weights=weights))
+    fit_options = options_given(steps=steps, weights=weights, seed=seed)
+    if not isinstance(chosen, str) and fit_options:
+        raise InputError(
+            f"{method} is fitted already: leave out {' and '.join(f'--{name}' for name in fit_options)}, or fit anew"
+        )
     wanted = parse_bands(bands)
     check_device(device)
     check_precision(precision)
@@ -212,7 +214,6 @@ def sharpen(
             bands=wanted,
             device=device,
             precision=precision,
-            seed=seed or 0,
             overwrite=overwrite,
             refit=refit,
             shards=not unsharded,

@@ -534,7 +534,7 @@ def item(scene: tuple[Arrays, dict[str, str]]) -> dict[str, Any]:
         ({"chunks": -6}, ("chunks=-6", 6)),
         ({"chunks": 1830.0}, (1830.0,)),
         ({"chunks": "auto"}, ("auto",)),
-        ({"bands": ["B02", "B10", "red"]}, ("'B10', 'red'", "B01")),
+        ({"bands": ["B02", "B10", "scl"]}, ("'B10', 'scl'", "B01")),
         ({"bands": []}, ("B01",)),
         ({"bands": ["B05", "B01"]}, ("B04",)),
         ({"loader": "rioxarray"}, ("'rioxarray'", "'stackstac', 'odc'")),
