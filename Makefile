@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test pytest lint format clean
 
 help:
 	@echo "make demo    sharpen a simulated scene end to end, without network"
@@ -22,7 +22,9 @@ install: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/s2pipe demo
 
-test: lint
+test: lint pytest
+
+pytest: $(STAMP)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses=logical --dist=worksteal
 
 lint: $(STAMP)

@@ -15,11 +15,16 @@ import pytest
 from hypothesis import settings
 from quick import skip_without
 
+from s2pipe.core import threads
 from s2pipe.core.precision import Precision
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") or os.environ.get("S2PIPE_REQUIRE_DATA") == "1" else "default")
+
+threads.FIT_THREADS = 1
+"""The tests run beside one another, on all cores; torch's convolutions wait for the threads of a fit by spinning, so that with
+two threads a step of training lasts up to ten times as long there. Fits in processes of their own keep to two."""
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +15,7 @@ from keras_files import kernel_shapes, random_weights, write_keras_weights
 from s2pipe.core.errors import InputError
 from s2pipe.core.precision import Precision, choose_precision
 from s2pipe.methods import METHODS
+from s2pipe.methods.learned.lower_scale import SscCnn
 
 SAME_CODE = ("glp-fs", "hpm-r")
 """Injections that differ from others by the numbers their fit finds only, as those with a selected panchromatic band do."""
@@ -38,6 +40,14 @@ def quick_options(method: str) -> dict[str, Any]:
     """Options of the method called `method`; weights are random."""
     assert method in METHODS
     return _dsen2_weights() if method == "dsen2" else QUICK.get(method, {})
+
+
+@contextmanager
+def quick_training() -> Iterator[None]:
+    """Let ssc-cnn train on a quarter of the patches at each step, from which it learns nearly as much."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SscCnn, "batch", 16)
+        yield
 
 
 WITHOUT_BFLOAT16 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import xarray as xr
+from quick import quick_training
 from typer.testing import CliRunner
 
 import s2pipe
@@ -25,7 +26,8 @@ def blocks(language: str) -> list[str]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which `make demo` was run, with a quicker training."""
     folder = tmp_path_factory.mktemp("newcomer")
-    result = CliRunner().invoke(app, ["demo", "--out", str(folder / "s2pipe-demo"), "--steps", "50"])
+    with quick_training():
+        result = CliRunner().invoke(app, ["demo", "--out", str(folder / "s2pipe-demo"), "--steps", "50"])
     assert result.exit_code == 0, result.output
     return folder
 

@@ -8,6 +8,12 @@ from threadpoolctl import threadpool_info
 from s2pipe.core import threads
 
 
+@pytest.fixture(autouse=True)
+def two(monkeypatch):
+    """As in a fit outside of the tests; one is what torch begins with."""
+    monkeypatch.setattr(threads, "FIT_THREADS", 2)
+
+
 def blas_threads():
     return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 
