@@ -90,7 +90,8 @@ def sharpen_tiles(
         first = next(iter(failures.values()))
         named = ", ".join([*list(failures)[:NAMED_AT_MOST], *(["..."] if len(failures) > NAMED_AT_MOST else [])])
         others = "the others are done. " if len(failures) < len(cubes) else ""
-        raise type(first)(f"{len(failures)} of {len(cubes)} failed: {named}; {others}The first error: {first}") from first
+        message = f"{len(failures)} of {len(cubes)} failed: {named}; {others}The first error: {first}"
+        raise type(first)(message, argument=first.arguments) from first
 
 
 def _check_names(cubes: Mapping[str, MakeCube], options: Mapping[str, object]) -> None:
