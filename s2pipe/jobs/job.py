@@ -287,7 +287,8 @@ def cluster_failures() -> Iterator[None]:
     except KilledWorker:
         raise S2PipeError(
             "dask workers died one after another over the same task, most likely out of memory; "
-            "give smaller chunks (--chunks), or workers with more memory or fewer threads"
+            "give smaller chunks, or workers with more memory or fewer threads",
+            argument="chunks",
         ) from None
     except (ClosedClientError, CommClosedError, FutureCancelledError):
         raise S2PipeError(
