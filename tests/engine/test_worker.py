@@ -1,6 +1,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -238,21 +239,21 @@ def test_blocks_of_chunks_are_computed_side_by_side_by_one_thread_each(own, monk
     assert torch.get_num_threads() == before
 
 
+@dataclass
+class Numbered(MeanOfNeighbours):
+    moved: ClassVar[list[int]] = []
+    number: int = 0
+
+    def to(self, device):
+        self.moved.append(self.number)
+        return self
+
+
 def test_few_sharpeners_stay_placed(own, monkeypatch):
     monkeypatch.setattr(options, "cached_sharpeners", 2)
-    moved = []
-
-    @dataclass
-    class Numbered(MeanOfNeighbours):
-        number: int = 0
-
-        def to(self, device):
-            moved.append(self.number)
-            return self
-
     for number in (1, 2, 1, 3, 1, 2):
         sharpen(own, Numbered(number=number), padded())
-    assert moved == [1, 2, 3, 2]
+    assert Numbered.moved == [1, 2, 3, 2]
 
 
 def test_devices():

@@ -6,8 +6,9 @@ from zarr.storage import MemoryStore
 import s2pipe
 from s2pipe import Sensor
 from s2pipe.core.errors import StoreError
+from s2pipe.engine.fit import FitArguments
 from s2pipe.jobs.kept_sharpener import check_same_fit, keep_sharpener, kept_sharpener
-from s2pipe.methods import get_method
+from s2pipe.simulation.fakes import FakeSharpener
 from s2pipe.store.ledger import Ledger
 from s2pipe.store.location import locate
 
@@ -50,7 +51,7 @@ def test_a_run_that_broke_off_before_it_was_kept_has_none(location, fits):
 
 
 def test_one_from_elsewhere_cannot_be_kept(location):
-    keep_sharpener(location, lambda r10m, r20m, r60m: r10m)
+    keep_sharpener(location, FakeSharpener())
     assert list(Ledger.open(location).group) == ["chunks"]
 
 
@@ -65,13 +66,11 @@ def test_one_from_elsewhere_cannot_be_kept(location):
 def test_another_fit_is_refused(location, fits, method, sensor, seed, fact):
     options = {"steps": 1, "patches": 48, "blocks": 1} if method == "resnet" else {}
     with refused("overwrite", "refit", kind=StoreError, naming=(location, fact)):
-        check_same_fit(location, fits[0], get_method(method, **options), sensor=sensor, seed=seed, precision="auto", bands=[])
+        check_same_fit(location, fits[0], FitArguments(method=method, sensor=sensor, seed=seed, options=options), bands=[])
 
 
 def test_another_option_is_refused_and_the_same_ones_are_not(location, fits):
     options = {"steps": 1, "patches": 48, "blocks": 1}
-    check_same_fit(location, fits[0], get_method("resnet", **options), sensor=Sensor(), seed=0, precision="auto", bands=[])
+    check_same_fit(location, fits[0], FitArguments(method="resnet", options=options), bands=[])
     with refused("overwrite", "refit", kind=StoreError, naming=("steps was 1, not 2",)):
-        check_same_fit(
-            location, fits[0], get_method("resnet", **options | {"steps": 2}), sensor=Sensor(), seed=0, precision="auto", bands=[]
-        )
+        check_same_fit(location, fits[0], FitArguments(method="resnet", options=options | {"steps": 2}), bands=[])

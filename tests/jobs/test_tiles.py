@@ -14,7 +14,7 @@ from scenes import random_cube, with_chunks, with_numbers
 
 import s2pipe
 from s2pipe.core.errors import ReadError
-from s2pipe.jobs.job import Submitted, planned
+from s2pipe.jobs.job import Job, Submitted, planned
 from s2pipe.simulation.archive import write_scene
 from s2pipe.simulation.landscape import simulate_scene
 from s2pipe.store.location import locate
@@ -122,7 +122,7 @@ def test_a_tile_that_fails_does_not_stop_the_others_and_can_be_gone_on_with(plac
 
 def test_two_dates_at_most_are_at_work_on_a_cluster(client: Client, tmp_path: Path) -> None:
     cube = with_chunks(random_cube(120, 120, dates=7), 60, 60)
-    with planned(cube, tmp_path / "a.zarr", method="glp") as plan, Submitted(plan, client) as submitted:
+    with planned(cube, tmp_path / "a.zarr", Job.of("glp"), group=None) as plan, Submitted(plan, client) as submitted:
         completed, most = as_completed(submitted.begin()), 0
         for future in completed:
             most = max(most, len(submitted._at_work))
@@ -138,7 +138,7 @@ def test_a_cluster_is_sent_a_date_without_the_tasks_of_others(
     cube = with_chunks(random_cube(120, 120, dates=7), 60, 60)
     sent: list[int] = []
     get = client.get
-    with planned(cube, tmp_path / "a.zarr", method="glp") as plan, Submitted(plan, client) as submitted:
+    with planned(cube, tmp_path / "a.zarr", Job.of("glp"), group=None) as plan, Submitted(plan, client) as submitted:
         monkeypatch.setattr(client, "get", lambda graph, keys, **options: sent.append(len(graph)) or get(graph, keys, **options))
         submitted.begin()
         of_all_dates = len(plan.writes[0][0].dask)
