@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
+
+log = logging.getLogger(__name__)
 
 FIT_THREADS = 2
 """Threads of torch in a fit, on every machine: the small steps of a training gain little from more."""
 
 
 class _Shared(AbstractContextManager["_Shared"]):
-    """A setting of the whole process, made by the first of the threads that are within it at once, and undone by the last."""
+    """A setting of the whole process, made by the first of the threads that are within it at once, and undone by the last.
 
-    def __init__(self, setting: Callable[[], AbstractContextManager[Any]]) -> None:
-        self._setting, self._lock, self._within, self._made = setting, threading.Lock(), 0, ExitStack()
+    Both is done by one thread of its own: threadpoolctl lets nobody undo what another thread has set, and says nothing.
+    """
+
+    def __init__(self, setting: Callable[[], AbstractContextManager[None]]) -> None:
+        self._setting, self._lock, self._within = setting, threading.Lock(), 0
 
     def __enter__(self) -> _Shared:
         with self._lock:
             if not self._within:
-                self._made.enter_context(self._setting())
+                self._thread, self._made = ThreadPoolExecutor(1), self._setting()
+                self._thread.submit(self._made.__enter__).result()
             self._within += 1
         return self
 
@@ -32,7 +38,18 @@ class _Shared(AbstractContextManager["_Shared"]):
         with self._lock:
             self._within -= 1
             if not self._within:
-                self._made.close()
+                self._thread.submit(self._made.__exit__, None, None, None).result()
+                self._thread.shutdown()
+
+
+@contextmanager
+def _one_thread_of_blas() -> Iterator[None]:
+    with threadpool_limits(limits=1, user_api="blas"):
+        if any(library["num_threads"] != 1 for library in threadpool_info() if library["user_api"] == "blas"):
+            log.warning(
+                "other code of this process has set the threads of BLAS, which a fit cannot change: weights may differ by it"
+            )
+        yield
 
 
 @contextmanager
@@ -45,7 +62,7 @@ def _threads_of_torch() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-_blas = _Shared(lambda: threadpool_limits(limits=1, user_api="blas"))
+_blas = _Shared(_one_thread_of_blas)
 _torch = _Shared(_threads_of_torch)
 
 

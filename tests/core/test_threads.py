@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from s2pipe.core import threads
 
@@ -32,20 +32,34 @@ def test_a_fit_has_a_fixed_number_of_threads_whatever_there_was_before(before):
 
 
 def test_fits_and_pools_of_several_threads_leave_the_process_as_it_was():
-    before, blas, entered = torch.get_num_threads(), blas_threads(), threading.Barrier(4)
+    before, blas = torch.get_num_threads(), blas_threads()
+    for number in range(20):  # whichever of them ends last
+        entered = threading.Barrier(4)
 
-    def work(context):
-        with context:
-            entered.wait(30)
-            assert blas_threads() == {1}
-            entered.wait(30)  # a pool leaves BLAS as it is, which a fit limits until it ends
+        def work(context, entered=entered):
+            with context:
+                entered.wait(30)
+                limited = blas_threads()
+                entered.wait(30)  # a pool leaves BLAS as it is, which a fit limits until it ends
+                return limited
 
-    contexts = [threads.fixed_threads(), threads.single_threads(2), threads.fixed_threads(), threads.single_threads(2)]
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, contexts))
+        contexts = [threads.fixed_threads(), threads.single_threads(2), threads.fixed_threads(), threads.single_threads(2)]
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(work, contexts)) == [{1}] * 4, number
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == before
+        assert torch.get_num_threads() == before and blas_threads() == blas, number
+
+
+def test_a_fit_says_so_where_other_code_keeps_blas_to_its_threads(caplog):
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(torch.get_num_threads).result() == before
-    assert torch.get_num_threads() == before and blas_threads() == blas
+        limits = pool.submit(threadpool_limits, 2, "blas").result()
+        with threads.fixed_threads():
+            assert (blas_threads() == {1}) != ("BLAS" in caplog.text)
+        pool.submit(limits.restore_original_limits).result()
+    caplog.clear()
+    with threads.fixed_threads():
+        assert blas_threads() == {1} and not caplog.text
 
 
 def test_single_threads_compute_with_one_and_leave_others_as_they_were():
