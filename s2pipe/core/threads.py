@@ -69,7 +69,7 @@ _torch = _Shared(_threads_of_torch)
 @contextmanager
 def fixed_threads() -> Iterator[None]:
     """Within the block, torch computes with `FIT_THREADS` threads and numpy's linear algebra with one."""
-    with _blas, _threads_of_torch():
+    with _blas, _torch, _threads_of_torch():
         torch.set_num_threads(FIT_THREADS)
         yield
 
