@@ -205,8 +205,8 @@ def _sharpened_pair(window: Window, bands: list[int], fine: list[int], gsd: int)
     """The sharpened `bands` of a window's 10 m node beside its `fine` ones, by their positions, blurred alike."""
     sigma = gsd / 20  # half the GSD in 10 m pixels
     blurred = ndimage.gaussian_filter(window.reflectance[10], (0, sigma, sigma))
-    seen = window.valid[10]  # what was filled shows beyond, but as wide in both, and moves nothing
-    return Pair(bands=blurred[bands], seen=seen[bands], fine=blurred[fine], fine_seen=seen[fine], ratio=1)
+    valid = window.valid[10]  # what was filled shows beyond, but as wide in both, and moves nothing
+    return Pair(bands=blurred[bands], valid=valid[bands], fine=blurred[fine], fine_valid=valid[fine], ratio=1)
 
 
 def _with_10_m_bands(window: Window, positions: list[int]) -> Window:

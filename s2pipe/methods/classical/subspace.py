@@ -85,13 +85,13 @@ def sample_pixels(
     needed = positions(sample, without)
     parts = []
     for window in sample.windows:
-        seen = window.valid_at(10, needed)[::every, ::every]
+        valid = window.valid_at(10, needed)[::every, ::every]
         rows = []
         for gsd, rows_of_gsd in needed.items():
             for i in rows_of_gsd:
                 image = torch.from_numpy(window.reflectance[gsd][i])
                 fine = image.numpy() if gsd == 10 else sensor.upsample(image, gsd // 10).numpy()
-                rows.append(blur(sample.bands[gsd][i], fine)[::every, ::every][seen])
+                rows.append(blur(sample.bands[gsd][i], fine)[::every, ::every][valid])
         parts.append(np.stack(rows))
     pixels = np.concatenate(parts, axis=1).astype(np.float64)
     if not pixels.shape[1]:

@@ -81,7 +81,7 @@ class LowerScaleCnn:
             If the scene is too small, or has too few valid pixels, to cut one 20 m patch from.
         """
         names = sample.bands
-        bicubic = sample.unseen_targets()
+        bicubic = sample.targets_without_data()
         networks: dict[int, ScaledNetwork] = {}
         for gsd in sample.gsds:
             if set(names[gsd]) <= set(bicubic):

@@ -100,7 +100,7 @@ class S2sucnn:
             If the scene is smaller than a patch can be, or has no pixel that is valid in all 10 m bands.
         """
         bands = sample.bands
-        bicubic = sample.unseen_targets()
+        bicubic = sample.targets_without_data()
         scale = max(float(array.max()) for window in sample.windows for array in window.reflectance.values()) or 1.0
         scene = _Scene(sample, self, scale=scale, context=context)
         if self.held_out and not scene.held_out_places:
@@ -288,11 +288,11 @@ def _piece(window: Window, share: float, scale: float, random: np.random.Generat
     numbers, trained, held_out = {}, {}, {}
     for gsd, reflectance in window.reflectance.items():
         numbers[gsd] = torch.from_numpy(np.ascontiguousarray(reflectance / np.float32(scale))).to(device)
-        seen = window.valid[gsd]
-        held = (random.random(seen.shape[1:]) < share) if gsd > 10 else np.zeros(seen.shape[1:], dtype=bool)
-        trained[gsd] = torch.from_numpy(seen & ~held).to(device)
+        valid = window.valid[gsd]
+        held = (random.random(valid.shape[1:]) < share) if gsd > 10 else np.zeros(valid.shape[1:], dtype=bool)
+        trained[gsd] = torch.from_numpy(valid & ~held).to(device)
         if gsd > 10:
-            held_out[gsd] = torch.from_numpy(seen & held).to(device)
+            held_out[gsd] = torch.from_numpy(valid & held).to(device)
     return _Piece(numbers=numbers, trained=trained, held_out=held_out)
 
 

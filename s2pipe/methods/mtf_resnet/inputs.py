@@ -93,11 +93,11 @@ class Scaling:
         """Of windows, which hold `bands`: each band of 20 m in `used` from where it and all 10 m bands are valid."""
         fine = [torch.from_numpy(window.reflectance[10]) for window in windows]
         low = [sensor.degrade(image, bands[10], RATIO) for image in fine]
-        seen = _where_seen(windows, {10: range(len(bands[10]))})
-        fine_mean, fine_scale = _moments(low, seen, SMALLEST)
+        valid = _where_valid(windows, {10: range(len(bands[10]))})
+        fine_mean, fine_scale = _moments(low, valid, SMALLEST)
         rows = [bands[20].index(band) for band in used]
         coarse = [torch.from_numpy(window.reflectance[20][rows]) for window in windows]
-        own = [_where_seen(windows, {10: range(len(bands[10])), 20: [row]}) for row in rows]
+        own = [_where_valid(windows, {10: range(len(bands[10])), 20: [row]}) for row in rows]
         moments = [_moments([image[[i]] for image in coarse], mask, SMALLEST) for i, mask in enumerate(own)]
         coarse_mean, coarse_scale = (torch.cat(parts) for parts in zip(*moments, strict=True))
         scaled_low = [(image - fine_mean) / fine_scale for image in low]
@@ -116,7 +116,7 @@ class Scaling:
             guess_detail=torch.ones_like(coarse_mean),
         )
         inputs = [Inputs.of(*images, bands[10], sensor, scaling) for images in zip(fine, coarse, strict=True)]
-        _, fine_detail = _moments([part.fine_detail for part in inputs], seen, SMALLEST_DETAIL)
+        _, fine_detail = _moments([part.fine_detail for part in inputs], valid, SMALLEST_DETAIL)
         details = [_moments([part.guess_detail[[i]] for part in inputs], mask, SMALLEST_DETAIL)[1] for i, mask in enumerate(own)]
         return replace(scaling, fine_detail=fine_detail, guess_detail=torch.cat(details))
 
@@ -129,20 +129,20 @@ class Scaling:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def _where_seen(windows: Sequence[Window], needed: Mapping[int, Sequence[int]]) -> list[Tensor]:
+def _where_valid(windows: Sequence[Window], needed: Mapping[int, Sequence[int]]) -> list[Tensor]:
     """Where, on the grid of the 20 m bands, the bands `needed` are valid in each window; everywhere if they are nowhere."""
-    seen = [torch.from_numpy(window.valid_at(20, needed)) for window in windows]
-    return seen if any(mask.any() for mask in seen) else [torch.ones_like(mask) for mask in seen]
+    valid = [torch.from_numpy(window.valid_at(20, needed)) for window in windows]
+    return valid if any(mask.any() for mask in valid) else [torch.ones_like(mask) for mask in valid]
 
 
-def _pixels(images: Sequence[Tensor], seen: Sequence[Tensor]) -> Tensor:
+def _pixels(images: Sequence[Tensor], valid: Sequence[Tensor]) -> Tensor:
     """Numbers of images (band, ..., y, x) where they are valid (y, x), as (band, number)."""
-    return torch.cat([image[..., mask].flatten(1) for image, mask in zip(images, seen, strict=True)], dim=1)
+    return torch.cat([image[..., mask].flatten(1) for image, mask in zip(images, valid, strict=True)], dim=1)
 
 
-def _moments(images: Sequence[Tensor], seen: Sequence[Tensor], smallest: float) -> tuple[Tensor, Tensor]:
+def _moments(images: Sequence[Tensor], valid: Sequence[Tensor], smallest: float) -> tuple[Tensor, Tensor]:
     """Mean, and standard deviation of at least `smallest`, (band, 1, 1) of images (band, ..., y, x) where they are valid."""
-    pixels = _pixels(images, seen).double()
+    pixels = _pixels(images, valid).double()
     mean, deviation = pixels.mean(dim=1).float(), pixels.std(dim=1, correction=0).float().clamp_min(smallest)
     return mean[:, None, None], deviation[:, None, None]
 
