@@ -83,7 +83,7 @@ def search(
     max_cloud_cover: MaxCloudCover = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of scenes.")] = None,
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="Write the STAC items, unsigned, to this file; it serves as --catalog.")
+        Path | None, typer.Option("--out", help="Write the STAC items, unsigned, to this file; for later use as --catalog.")
     ] = None,
 ) -> None:
     """List the Sentinel-2 scenes that a catalog has for an area and a time."""
@@ -123,7 +123,7 @@ def sharpen(
         typer.Option(
             "--scheduler",
             metavar="ADDRESS|local",
-            help="A dask scheduler's address, or local for a cluster here; default: threads.",
+            help="A dask scheduler's address, or local for a cluster on this machine; default: threads.",
         ),
     ] = None,
     tls_ca_file: Annotated[
@@ -149,7 +149,7 @@ def sharpen(
     refit: Annotated[
         bool, typer.Option("--refit", help="Write what a group lacks with newly fitted weights, instead of those that it keeps.")
     ] = False,
-    unsharded: Annotated[bool, typer.Option("--unsharded", help="Plain chunks, for readers that know no Zarr shards.")] = False,
+    unsharded: Annotated[bool, typer.Option("--unsharded", help="Plain chunks, for readers without support of shards.")] = False,
 ) -> None:
     """Sharpen the scenes that a catalog has, to 10 m, into a Zarr store with a group for each MGRS tile (such as 33TWM_32633).
 
@@ -200,14 +200,14 @@ def sharpen(
         sign=sign,
     )
 
-    def load_and_tell(group: str) -> xr.DataTree:
+    def load_and_show(group: str) -> xr.DataTree:
         cube = load(groups[group])
         err.print(f"[bold]{group}[/]: {extent_of(cube)}", highlight=False)
         return cube
 
     with cluster_at(address, security):
         s2pipe.sharpen_tiles(
-            {group: partial(load_and_tell, group) for group in groups},
+            {group: partial(load_and_show, group) for group in groups},
             store,
             at_once=at_once,
             method=chosen,
@@ -226,7 +226,7 @@ def sharpen(
 @app.command()
 def fit(
     scene: Scene,
-    path: Annotated[Path, typer.Option("--out", help="File to write, ending in .safetensors; it serves as --method.")],
+    path: Annotated[Path, typer.Option("--out", help="File to write, ending in .safetensors; for later use as --method.")],
     method: Annotated[str, typer.Option(help="Sharpening method; `s2pipe info` lists them.")] = "mtf-resnet",
     sensor: Annotated[
         str, typer.Option("--sensor", "--protocol", help="What degraded the coarse bands: centre, corner or box.")
@@ -288,14 +288,14 @@ def evaluate(
         typer.Option(
             "--method",
             help="Sharpening method, `s2pipe info` lists them, or weights that `s2pipe fit` wrote; repeat to compare. "
-            "`all` stands for every method that can run; the others are named with the reason.",
+            "`all` is every method that can run; the others are listed with the reason.",
         ),
     ],
     sensor: Annotated[
         str, typer.Option("--sensor", "--protocol", help="What degrades the scene: centre, corner or box.")
     ] = "centre",
     told: Annotated[
-        str | None, typer.Option(help="What the methods are told instead of the truth: centre, corner or box.")
+        str | None, typer.Option(help="Sensor that the methods are told instead of the true one: centre, corner or box.")
     ] = None,
     gsd: Annotated[int, typer.Option(help="Resolution in metres of the bands that are judged, 20 or 60.")] = 20,
     crop: Annotated[int, typer.Option(help="Pixels left out beside each edge of the reference.")] = 2,

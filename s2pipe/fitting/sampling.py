@@ -27,7 +27,7 @@ WINDOW = 756
 MAX_WINDOWS = 8
 
 MIN_VALID = 0.25
-"""Windows with a smaller share of valid pixels serve only where there are no better ones."""
+"""Windows with a smaller share of valid pixels are used only where there are no better ones."""
 
 BRIGHTEST = 2.0
 """Median reflectance above which the numbers cannot be reflectance: fresh snow and clouds stay below 1.5."""
@@ -232,9 +232,9 @@ def bands_without_data(windows: Sequence[Window], names: Mapping[int, Sequence[s
     fine = range(len(names[10]))
     if not any(window.valid_at(10, {10: fine}).any() for window in windows):
         dead = [band for i, band in enumerate(names[10]) if not any(window.valid[10][i].any() for window in windows)]
-        told = f"10 m bands {', '.join(dead)} hold nodata only" if dead else "no pixel is valid in all 10 m bands"
+        reason = f"10 m bands {', '.join(dead)} hold nodata only" if dead else "no pixel is valid in all 10 m bands"
         raise InputError(
-            f"{told}, and a result is valid only where all of them are; leave bands out, or choose another date or bbox",
+            f"{reason}, and a result is valid only where all of them are; leave bands out, or choose another date or bbox",
             argument="data",
         )
     missing = tuple(

@@ -187,7 +187,7 @@ def _differences(image: Image, step: int) -> Image:
 
 
 def _comparable(pair: Pair, reach: int) -> list[tuple[list[int], npt.NDArray[np.intp]]]:
-    """Bands, by their positions, that are valid at the same places, and the places (count, 2) whose differences can be told there
+    """Bands, by their positions, that are valid at the same places, and the places (count, 2) whose differences are known there
     and, in the 10 m bands, at every shift.
     """
     span = 2 * (reach + pair.ratio)

@@ -1,4 +1,4 @@
-"""A cube from arrays at hand."""
+"""A cube from arrays."""
 
 from __future__ import annotations
 

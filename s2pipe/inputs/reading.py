@@ -204,7 +204,7 @@ def _likely_cause(error: Exception) -> str:
 
 
 def _text(error: Exception) -> str:
-    """Where the cause of an error is looked for: its HTTP code if it states one, else its type and text."""
+    """Where the cause of an error is searched: its HTTP code if it states one, else its type and text."""
     code = _code(error)
     return f"HTTP {code}" if code else f"{type(error).__name__}: {error}"
 

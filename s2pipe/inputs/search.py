@@ -374,7 +374,7 @@ def group_items(items: Iterable[pystac.Item | Json]) -> dict[str, pystac.ItemCol
 
 
 def signer_of(catalog: str) -> Callable[[str], str] | None:
-    """What signs hrefs when they are read, for the catalog that wants it.
+    """The function that signs hrefs when they are read, for a catalog that requires it.
 
     Raises
     ------

@@ -86,7 +86,7 @@ def sharpen_to_store(
     """Sharpen a scene by a method, fitted on it first, or by a Sharpener, and write all of it, showing progress on stderr.
 
     What the group of the store has already is kept: an interrupted job is resumed, and dates that the group lacks are added to
-    it. The fitted weights stand in the group, and are used again.
+    it. The fitted weights are kept in the group, and used again.
 
     Parameters
     ----------
@@ -101,9 +101,9 @@ def sharpen_to_store(
     overwrite : bool
         Replace what s2pipe wrote to this group before.
     refit : bool
-        Write what the group lacks by a new fit, which may be of another method or other options; else such a one is refused.
+        Write what the group lacks by a new fit, which may be of another method or other options; otherwise such a fit is refused.
     shards : bool
-        False writes plain chunks, for readers that know no shards.
+        False writes plain chunks, for readers that do not support shards.
     sensor, bands, device, precision, seed, **options
         As for `sharpen`; the precision that the group was begun in is kept, and another one refused.
 
@@ -287,7 +287,8 @@ def cluster_failures() -> Iterator[None]:
     except KilledWorker:
         raise S2PipeError(
             "dask workers died one after another over the same task, most likely out of memory; "
-            "give smaller chunks (--chunks), or workers with more memory or fewer threads"
+            "give smaller chunks, or workers with more memory or fewer threads",
+            argument="chunks",
         ) from None
     except (ClosedClientError, CommClosedError, FutureCancelledError):
         raise S2PipeError(

@@ -65,7 +65,7 @@ class Sensor:
 
     def reach(self, ratio: int) -> int:
         """Fine pixels on either side of a coarse pixel's block that `degrade` reads for it, at most."""
-        start, kernel = self._support(0.3, ratio)  # the kernels of all bands stand in the same places, whatever their MTF
+        start, kernel = self._support(0.3, ratio)  # the kernels of all bands have the same taps, whatever their MTF
         return max(-start, start + len(kernel) - ratio)
 
     def degrade(self, fine: Tensor, bands: Sequence[str], ratio: int) -> Tensor:

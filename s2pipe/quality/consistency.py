@@ -100,7 +100,7 @@ def _valid_around(valid: npt.NDArray[np.bool_], ratio: int, reach: int) -> npt.N
 
 
 def sample_sharpened(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | None, *, seed: int) -> Sample:
-    """Read windows of a sharpened scene and, at the same places, of the cube it was made of.
+    """Read windows of a sharpened scene and, at the same positions, of the cube it was made of.
 
     Parameters
     ----------

@@ -105,9 +105,9 @@ def _common_shifts(table: pd.DataFrame) -> dict[int, tuple[int, int]]:
     for gsd, group in table.groupby("gsd")[["dy", "dx"]]:
         common = group.median().round()
         if (group.sub(common).abs() > SAME_SHIFT).any(axis=None):
-            told = ", ".join(f"{band} by ({dy:.1f}, {dx:.1f})" for band, dy, dx in group.itertuples())
+            stated = ", ".join(f"{band} by ({dy:.1f}, {dx:.1f})" for band, dy, dx in group.itertuples())
             raise InputError(
-                f"the {gsd} m bands are shifted differently, {told} 10 m pixels, which no crop can repair", argument="data"
+                f"the {gsd} m bands are shifted differently, {stated} 10 m pixels, which no crop can repair", argument="data"
             )
         shared[int(gsd)] = (int(common["dy"]), int(common["dx"]))
     return shared
@@ -123,9 +123,9 @@ def _aligned_spans(sizes: Mapping[int, int], shifts: Mapping[int, int]) -> dict[
     first = max(shifts.values())
     begin = next((at for at in range(first, first + STEP) if all((at - s) % (gsd // 10) == 0 for gsd, s in shifts.items())), None)
     if begin is None:
-        told = " and ".join(f"{shift} at {gsd} m" for gsd, shift in shifts.items() if gsd > 10)
+        stated = " and ".join(f"{shift} at {gsd} m" for gsd, shift in shifts.items() if gsd > 10)
         raise InputError(
-            f"pixels shifted by {told}, in 10 m pixels, do not tile each other, so no crop can repair them", argument="data"
+            f"pixels shifted by {stated}, in 10 m pixels, do not tile each other, so no crop can repair them", argument="data"
         )
     start = {gsd: (begin - shift) // (gsd // 10) for gsd, shift in shifts.items()}
     coarsest = max(sizes)
@@ -192,7 +192,7 @@ def measure_geometry(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | Non
         gsd: [_sharpened_pair(window, [position[band] for band in bands], fine, gsd) for window in clear]
         for gsd, bands in sharpened.items()
     }
-    # Blurred neighbours are alike: more of them are needed, and their number does not tell the error.
+    # Blurred neighbours are alike: more of them are needed, and their number does not determine the error.
     table = table_of_shifts(pairs, sharpened, most=4 * MOST_PIXELS).drop(columns="error")
     if data is None:
         return table

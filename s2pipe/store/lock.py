@@ -196,7 +196,7 @@ def _read(location: Location) -> _Holder | None:
         holder = _Holder(**json.loads(found.to_bytes()))
         datetime.fromisoformat(holder.beat).astimezone(UTC)
         return replace(holder, pid=abs(int(holder.pid)), started=float(holder.started))
-    except (TypeError, ValueError, OverflowError):  # no store writes half a key; nobody renews what this is
+    except (TypeError, ValueError, OverflowError):  # not half a lock, as stores write a key at once; nobody renews it
         return None
 
 

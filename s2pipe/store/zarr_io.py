@@ -85,7 +85,7 @@ def to_zarr(
         If `data` is neither such an array nor a cube, or holds coordinates or attributes that Zarr cannot store.
     StoreError
         Before anything is computed: if the group exists and neither `overwrite` nor `resume` is True, holds something that
-        s2pipe did not write, differs from the `data` that shall resume it, is being written by another process, or is where
+        s2pipe did not write, differs from the `data` that are to resume it, is being written by another process, or is where
         `data` are lazily read from; or if the store cannot be written.
     """
     if overwrite and resume:
@@ -231,7 +231,7 @@ def list_chunks(store: StoreLike, *, group: str | None = None) -> pd.DataFrame:
 
 
 def _check_sources(location: Location, datasets: Mapping[str, xr.Dataset]) -> None:
-    """Refuse data that are read lazily from the group they shall replace: it would be deleted before it is read."""
+    """Refuse data that are read lazily from the group that they are to replace: it would be deleted before it is read."""
     node = open_node(location)
     if not is_result(node):
         return

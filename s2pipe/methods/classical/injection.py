@@ -36,8 +36,8 @@ LARGEST_RATIO = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """What the sample tells of images at 10 m: a coarse band upsampled, its panchromatic band, that degraded and upsampled, and
-    where there is one the mixture of coarse bands that is like the latter.
+    """Moments over the sample of images at 10 m: a coarse band upsampled, its panchromatic band, that degraded and upsampled, and,
+    where there is one, the mixture of coarse bands that is like the latter.
 
     Attributes
     ----------
@@ -115,7 +115,7 @@ class Injection:
     def _fit_resolution(
         self, gsd: int, missing: Collection[str], sample: Sample, sensor: Sensor
     ) -> dict[str, npt.NDArray[np.float64]]:
-        """Rows of `_fit_bands` for all bands of a resolution; those of `missing` make of it what it is, interpolated."""
+        """Rows of `_fit_bands` for all bands of a resolution; those of `missing` leave them interpolated."""
         names = sample.bands[gsd]
         used = [i for i, band in enumerate(names) if band not in missing]
         # a panchromatic band, and what is low in it, that are 1 everywhere

@@ -1,4 +1,4 @@
-"""The panchromatic band of a coarse band: what the 10 m bands know of it, as a mixture of them with an intercept."""
+"""The panchromatic band of a coarse band: what the 10 m bands explain of it, as a mixture of them with an intercept."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ SUBSPACE_ITERATIONS = 30
 SMALLEST_MOMENT = 1e-10
 """Of z, relative to the largest, below which there is nothing but rounding to regress on."""
 ONE_DN = 1e-4
-"""Reflectance. Distances of patches are in DN, and at least one: below that there is nothing that tells them apart."""
+"""Reflectance. Distances of patches are in DN, and at least one: below that they cannot be told apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,7 +297,7 @@ class Edges:
     Attributes
     ----------
     first, second : Tensor of int, (edge, pixel)
-        Places of the two patches' pixels in the block, counted row by row.
+        Positions of the two patches' pixels in the block, counted row by row.
     stiffness : Tensor, (edge, 1)
         lambda a_ij / mu.
     relaxation : Tensor, (edge, pixel, pixel)

@@ -47,7 +47,7 @@ def clearest_parts(sample: Sample, *, without: Collection[str]) -> Sample:
 
 
 def positions(sample: Sample, without: Collection[str]) -> dict[int, list[int]]:
-    """Places of the bands in the sample by GSD, but of those in `without`."""
+    """Positions of the bands in the sample by GSD, but of those in `without`."""
     return {gsd: [i for i, band in enumerate(bands) if band not in without] for gsd, bands in sample.bands.items()}
 
 
@@ -371,7 +371,7 @@ class SubspaceSharpener(SceneSharpener):
         return spectra(self.subspace, found) * self.rms[:, None, None]
 
     def solve(self, observation: Observation, weights: Tensor) -> Tensor:
-        """Z (dimension, y, x) of a block, of which `weights` (y, x) tell where the ground is smooth."""
+        """Z (dimension, y, x) of a block, of which `weights` (y, x) show where the ground is smooth."""
         raise NotImplementedError
 
 

@@ -162,7 +162,7 @@ class SscCnn(LowerScaleCnn):
 
     The paper's schedule is 200 epochs of 1024 patches of 16 x 16, 64 at a time: 3200 steps. Departures from it: the
     learning rate is that of the authors' code (the paper prints 0.005), bands are upsampled bicubically and not by nearest
-    neighbour, and the weights are those of the last step and not of the best one seen with the reference.
+    neighbour, and the weights are those of the last step and not of the best one by the reference.
 
     Attributes
     ----------

@@ -31,7 +31,7 @@ SMALLEST_PATCH = 30
 """Edge in 10 m pixels below which nothing of a patch is left once the degradation by 6 has no neighbours to read."""
 
 STRIDE = 12
-"""10 m pixels between the places a patch may lie at."""
+"""10 m pixels between the positions that a patch may have."""
 
 HELD_OUT_PATCHES = 8
 """Patches in which the held-out pixels are evaluated."""
@@ -235,7 +235,7 @@ class _Scene:
         return torch.stack([error / count.clamp(min=1) for error, count in errors.values()]).sum()
 
     def held_out_loss(self, network: nn.Module) -> Tensor:
-        """The same of what is held out, on places that are the same at every call."""
+        """The same of what is held out, at positions that are the same at every call."""
         looks = [self._errors(network, [k], held_out=True) for k in self.held_out_places]
         means = []
         for gsd in looks[0]:

@@ -102,7 +102,7 @@ class Example:
             slots=slots,
             unit=scaling.guess_detail * scaling.coarse_scale,
             left=left,
-            error=size.clamp_min(1e-5),  # a tenth of a DN: no error to be told from rounding
+            error=size.clamp_min(1e-5),  # a tenth of a DN: less cannot be distinguished from rounding
             usable=usable,
             edge=edge,
             corners=corners,

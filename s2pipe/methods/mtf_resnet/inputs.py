@@ -1,6 +1,6 @@
 """What mtf-resnet makes of the bands before its network: a guess at the 20 m bands, and the channels that the network is shown.
 
-All of it lies on the grid of the 20 m bands, where the four 10 m pixels in one of 20 m stand behind one another: nothing is
+All of it lies on the grid of the 20 m bands, where the four 10 m pixels in one of 20 m are stacked as channels: nothing is
 interpolated.
 """
 
@@ -42,7 +42,7 @@ def reach(sensor: Sensor) -> int:
 
 
 def squares_of(image: Tensor) -> Tensor:
-    """(band, 4, y / 2, x / 2) of an image (band, y, x): the pixels of each square of 2 x 2 behind one another."""
+    """(band, 4, y / 2, x / 2) of an image (band, y, x): the pixels of each square of 2 x 2 stacked."""
     result: Tensor = F.pixel_unshuffle(image[:, None], RATIO)
     return result
 
@@ -53,20 +53,20 @@ def image_of(squares: Tensor) -> Tensor:
 
 
 def describe(sensor: Sensor) -> Tensor:
-    """What the network is told of the sensor, (TOLD,): how wide its point spread functions are, and where they stand."""
+    """The sensor's parameters for the network, (TOLD,): widths and centres of its point spread functions."""
     complete = replace(sensor, mtf=tuple((dict(Sensor().mtf) | dict(sensor.mtf)).items()))
     spreads = []
     for band in (*FINE, *COARSE):
         start, weights = complete.taps(band, RATIO)
         places = start + np.arange(len(weights))
         spreads.append(math.sqrt(weights @ (places - weights @ places) ** 2))
-    # brought to about -1 to 1: the Gaussians of Sentinel-2 have a sigma of 0.9 to 1.1 pixels, and stand at 0.5 or 0
+    # brought to about -1 to 1: the Gaussians of Sentinel-2 have a sigma of 0.9 to 1.1 pixels, and centres at 0.5 or 0
     return torch.tensor([*(3 * (spread - 1) for spread in spreads), 2 * (sensor.phase(RATIO) - 0.5)], dtype=torch.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """What brings the bands of a scene to a mean of 0 and a standard deviation of 1, and how they hang together over all of it.
+    """What brings the bands of a scene to a mean of 0 and a standard deviation of 1, and how they are related over all of it.
 
     Attributes
     ----------
@@ -191,7 +191,7 @@ class Inputs:
         )
 
     def channels(self, slots: Sequence[int]) -> Tensor:
-        """(CHANNELS, y, x): what the network is shown, where its 20 m bands stand in `slots` of all there are; others are 0."""
+        """(CHANNELS, y, x): what the network is shown, its 20 m bands at `slots` of all there are; others are 0."""
         own = self.coarse.new_zeros(len(COARSE), RATIO**2 + 3, *self.coarse.shape[1:])
         own[list(slots)] = torch.cat(
             [self.guess_detail, torch.stack([self.coarse, self.misfit, self.local_misfit], dim=1)], dim=1
