@@ -81,6 +81,11 @@ def sharpen(
     ------
     InputError
         If the data, a name, an option or a chunk size is not usable.
+
+    Examples
+    --------
+    >>> sharp = s2pipe.sharpen(cube, "glp", bands=["B05", "swir16"])  # doctest: +SKIP
+    >>> s2pipe.to_zarr(sharp, "sharp.zarr")  # doctest: +SKIP
     """
     arguments = FitArguments(
         method=method,

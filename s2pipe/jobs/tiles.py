@@ -49,8 +49,7 @@ def sharpen_tiles(
     Parameters
     ----------
     cubes : mapping of str to callable
-        By the name of the group: what makes the cube, without arguments. For items of a search it is
-        ``{tile: partial(s2pipe.load, found) for tile, found in s2pipe.group_items(items).items()}``.
+        By the name of the group: what makes the cube, without arguments.
     store : str, os.PathLike, zarr.abc.store.Store or obstore store
         As for `to_zarr`.
     method : str, Method or Sharpener
@@ -65,6 +64,12 @@ def sharpen_tiles(
     S2PipeError
         If something went wrong with one of them, once all others are done. Once the cause is removed, the same call again does
         the rest.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> cubes = {tile: partial(s2pipe.load, found) for tile, found in s2pipe.group_items(items).items()}  # doctest: +SKIP
+    >>> s2pipe.sharpen_tiles(cubes, "tiles.zarr", "glp", at_once=4)  # doctest: +SKIP
     """
     check_whole("at_once", at_once, least=1)
     _check_names(cubes, options)

@@ -35,6 +35,11 @@ class Sensor:
         DSen2 (Lanaras et al. 2018) trains on.
     mtf : tuple of (str, float)
         Modulation transfer at Nyquist of each band, for the two Gaussian kinds.
+
+    Raises
+    ------
+    InputError
+        If the name or a band is unknown, or an MTF is not between 0 and 1.
     """
 
     name: str = "centre"

@@ -51,6 +51,11 @@ def measure_consistency(
     ------
     InputError
         If `sharp` is no sharpened scene, or not of `data`, or the data hold nodata only.
+
+    Examples
+    --------
+    >>> sharp = s2pipe.sharpen(cube, "glp")  # doctest: +SKIP
+    >>> s2pipe.measure_consistency(sharp, cube)["rmse"]  # doctest: +SKIP
     """
     operator = as_sensor(sensor, default=_stated_sensor(sharp))
     sample = sample_sharpened(sharp, data, seed=seed)

@@ -146,6 +146,11 @@ def evaluate(
     InputError
         If an argument is not accepted, the scene is too small, has several dates or no band of `gsd`, its reference has another
         shape, a Sharpener was fitted for another sensor, or no method of ``"all"`` can run.
+
+    Examples
+    --------
+    >>> table = s2pipe.evaluate(cube, ["bicubic", "glp"], sensor="box", told="centre")  # doctest: +SKIP
+    >>> table[table["band"] == "all"].set_index("method")["sre_db"]  # doctest: +SKIP
     """
     if plot is not None:
         check_picture_path(plot)

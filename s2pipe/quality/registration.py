@@ -49,6 +49,11 @@ def measure_registration(data: xr.DataTree | xr.DataArray, *, seed: int = 0) -> 
     ------
     InputError
         If the data are not usable, or hold nodata only.
+
+    Examples
+    --------
+    >>> shifts = s2pipe.measure_registration(cube)  # doctest: +SKIP
+    >>> shifts.loc["B05", ["dy_px", "dx_px"]]  # doctest: +SKIP
     """
     return _shifts_in(as_cube(data), seed)
 
@@ -78,6 +83,10 @@ def repair_registration(data: xr.DataTree | xr.DataArray) -> xr.DataTree:
     InputError
         If a band's shift cannot be measured, or differs from that of the other bands of its resolution; if the pixels of the
         resolutions, shifted so, do not tile each other; or if too little is left.
+
+    Examples
+    --------
+    >>> repaired = s2pipe.repair_registration(cube)  # doctest: +SKIP
     """
     cube = as_cube(data)
     shifts = _common_shifts(_shifts_in(cube, seed=0))
@@ -180,6 +189,11 @@ def measure_geometry(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | Non
     ------
     InputError
         If `sharp` is no sharpened scene, or not of `data`, or the data hold nodata only.
+
+    Examples
+    --------
+    >>> sharp = s2pipe.sharpen(cube, "glp")  # doctest: +SKIP
+    >>> s2pipe.measure_geometry(sharp, cube)[["relative_dy", "relative_dx"]].abs().max()  # doctest: +SKIP
     """
     sample = sample_sharpened(sharp, data, seed=seed)
     native = {gsd: bands_at(bands, gsd) for gsd, bands in sample.bands.items()}

@@ -42,6 +42,16 @@ class Atprk:
     times) and 20 ranges (0.6 to 2.5 times those of the areal one), whose regularisation fits the areal one best at 20 lags.
     Where no areal semivariogram can be fitted, as in a flat band, the points' range is two coarse pixels. The regression and the
     semivariogram are fitted once on the sample.
+
+    Attributes
+    ----------
+    pan : {"synthesised", "selected"}
+        Kind of panchromatic band.
+
+    Raises
+    ------
+    InputError
+        If `pan` is neither.
     """
 
     pan: Pan = "synthesised"

@@ -36,8 +36,8 @@ LARGEST_RATIO = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """Moments over the sample of images at 10 m: a coarse band upsampled, its panchromatic band, that degraded and upsampled, and,
-    where there is one, the mixture of coarse bands that is like the latter.
+    """Moments over the sample of images at 10 m: a coarse band upsampled, its panchromatic band, this degraded and upsampled,
+    and, where there is one, the mixture of coarse bands that is like the latter.
 
     Attributes
     ----------
@@ -77,6 +77,16 @@ class Injection:
     doi:10.1016/j.rse.2016.10.030). ``pan="selected"`` takes the one 10 m band whose correlation with it is largest, brought to
     its mean and, after degrading, its standard deviation. M is the coarse band upsampled (bicubic), L what is low in P.
     All that is fitted, is fitted once on the sample.
+
+    Attributes
+    ----------
+    pan : {"synthesised", "selected"}
+        Kind of panchromatic band.
+
+    Raises
+    ------
+    InputError
+        If `pan` is neither.
     """
 
     family: ClassVar[str]

@@ -50,6 +50,11 @@ class ResSr:
     ----------
     operator : {"sensor", "block"}
         What degrades the result: the sensor, or as in the paper the mean of a block.
+
+    Raises
+    ------
+    InputError
+        If `operator` is neither.
     """
 
     name: ClassVar[str] = "ressr"

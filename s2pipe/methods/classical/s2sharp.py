@@ -86,6 +86,11 @@ class S2sharp:
         lambda; default: chosen on the scene.
     iterations : int
         Of the cyclic descent.
+
+    Raises
+    ------
+    InputError
+        If an option is not above 0, or `iterations` is no whole number.
     """
 
     name: ClassVar[str] = "s2sharp"

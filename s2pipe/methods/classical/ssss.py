@@ -66,6 +66,11 @@ class Ssss:
     similarity : float
         lambda.
     iterations : int
+
+    Raises
+    ------
+    InputError
+        If an option is not above 0, or `iterations` is no whole number.
     """
 
     name: ClassVar[str] = "ssss"

@@ -53,6 +53,11 @@ class Supreme:
     smoothness : float
         tau.
     iterations : int
+
+    Raises
+    ------
+    InputError
+        If an option is not above 0, or `iterations` is no whole number.
     """
 
     name: ClassVar[str] = "supreme"

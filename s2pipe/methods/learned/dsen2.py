@@ -42,6 +42,11 @@ class Dsen2:
     ----------
     weights_20m, weights_60m : str, optional
         Paths of the authors' Keras files (HDF5), of DSen2 or VDSen2, for the 20 m and the 60 m bands; at least one.
+
+    Raises
+    ------
+    InputError
+        If neither is given, one is no str, its file cannot be read, or holds another architecture or resolution.
     """
 
     name: ClassVar[str] = "dsen2"

@@ -172,6 +172,11 @@ class SscCnn(LowerScaleCnn):
         Patches sampled for each network, at most.
     learning_rate : float
         Of Adam.
+
+    Raises
+    ------
+    InputError
+        If an option is not above 0, or one that counts is no whole number.
     """
 
     name: ClassVar[str] = "ssc-cnn"
@@ -207,6 +212,11 @@ class ResNet(LowerScaleCnn):
         Of Adam.
     blocks : int
         Residual blocks.
+
+    Raises
+    ------
+    InputError
+        If an option is not above 0, or one that counts is no whole number.
     """
 
     name: ClassVar[str] = "resnet"

@@ -63,6 +63,11 @@ class S2sucnn:
         The paper's network for full resolution, or its longer one for reduced resolution.
     held_out : float
         Share of the coarse pixels that is kept out of the loss; 0 keeps the weights of the last step.
+
+    Raises
+    ------
+    InputError
+        If an option is not accepted.
     """
 
     name: ClassVar[str] = "s2sucnn"

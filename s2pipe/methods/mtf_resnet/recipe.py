@@ -60,6 +60,11 @@ class MtfResNet:
         Of Adam in that training, to begin with; it falls to zero along half a cosine.
     weights : path, optional
         Of another network than the one that comes with the package, as `workflows/train_weights.py` writes them.
+
+    Raises
+    ------
+    InputError
+        If an option is not accepted, or `weights` cannot be read or are of another network.
     """
 
     name: ClassVar[str] = "mtf-resnet"
