@@ -83,7 +83,7 @@ def search(
     max_cloud_cover: MaxCloudCover = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of scenes.")] = None,
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="Write the STAC items, unsigned, to this file; for later use as --catalog.")
+        Path | None, typer.Option("--out", help="Write the STAC items, unsigned, to this file; it can be used as --catalog.")
     ] = None,
 ) -> None:
     """List the Sentinel-2 scenes that a catalog has for an area and a time."""
@@ -115,7 +115,7 @@ def sharpen(
     bands: Annotated[list[str] | None, typer.Option(help="Bands to write, B05,B11 or repeated; default: all twelve.")] = None,
     steps: Steps = None,
     weights: Weights = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Random seed of the training; default: 0.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed of the fit; default: 0.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     address: Annotated[
@@ -149,11 +149,11 @@ def sharpen(
     refit: Annotated[
         bool, typer.Option("--refit", help="Write what a group lacks with newly fitted weights, instead of those that it keeps.")
     ] = False,
-    unsharded: Annotated[bool, typer.Option("--unsharded", help="Plain chunks, for readers without support of shards.")] = False,
+    unsharded: Annotated[bool, typer.Option("--unsharded", help="Plain chunks, for readers that cannot read shards.")] = False,
 ) -> None:
     """Sharpen the scenes that a catalog has, to 10 m, into a Zarr store with a group for each MGRS tile (such as 33TWM_32633).
 
-    What a group has already is kept: run it again after an interruption, or for later dates, which are added.
+    Existing chunks are kept: run it again after an interruption, or for later dates, which are added.
     """
     import s2pipe
     from s2pipe.core.precision import check_precision
@@ -226,7 +226,7 @@ def sharpen(
 @app.command()
 def fit(
     scene: Scene,
-    path: Annotated[Path, typer.Option("--out", help="File to write, ending in .safetensors; for later use as --method.")],
+    path: Annotated[Path, typer.Option("--out", help="File to write, ending in .safetensors; it can be used as --method.")],
     method: Annotated[str, typer.Option(help="Sharpening method; `s2pipe info` lists them.")] = "mtf-resnet",
     sensor: Annotated[
         str, typer.Option("--sensor", "--protocol", help="What degraded the coarse bands: centre, corner or box.")
@@ -318,9 +318,9 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a record for each method and band.")] = False,
 ) -> None:
-    """Sharpen a scene one scale lower, where what was observed is the reference, and score methods by it.
+    """Score methods on a scene one scale lower, where what was observed is the reference.
 
-    A file of the papers that is degraded already, and holds its reference, is judged by that.
+    A file of the papers that is degraded already, and holds its reference, is scored by that.
     """
     import s2pipe
     from s2pipe.inputs.files import read_scene
@@ -353,7 +353,7 @@ def evaluate(
 
 @app.command()
 def info(
-    store: Annotated[str | None, typer.Argument(help="Show what this Zarr store holds instead.")] = None,
+    store: Annotated[str | None, typer.Argument(help="Zarr store whose content is shown instead.")] = None,
 ) -> None:
     """Show this installation, its methods and the bands; or what a store that s2pipe wrote holds."""
     if store is None:

@@ -205,7 +205,7 @@ def _write_on_threads(plan: Plan, report: Report) -> list[ReadError]:
     # `with Callback():` would also report what other threads of this process compute at the same time
     callbacks = [*Callback.active, (None, None, None, finished, None)]
     failures = []
-    # whatever ends the block, these threads have written by then what they were at
+    # however the block ends, these threads have finished their writes by then
     with ThreadPoolExecutor(dask.config.get("num_workers", None) or CPU_COUNT) as threads:
         for date in plan.writes:
             try:
@@ -213,7 +213,7 @@ def _write_on_threads(plan: Plan, report: Report) -> list[ReadError]:
             except ReadError as error:
                 failures.append(error)
             except KeyboardInterrupt:
-                log.warning("interrupted; what is at work now is written first")
+                log.warning("interrupted; the chunks in progress are written first")
                 raise
     return failures
 

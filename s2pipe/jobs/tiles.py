@@ -1,4 +1,4 @@
-"""The main job on many tiles, one after another: as few of them at once as keep a cluster at work, whatever their number."""
+"""The main job on many tiles, one after another: as few of them at once as keep a cluster busy, whatever their number."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def sharpen_tiles(
 ) -> None:
     """Sharpen many cubes, such as those of all tiles of a country, each into a group of its own of one store.
 
-    On a dask cluster some of them are at work at once: each is fitted in this process, one after another, and the cluster has two
-    dates of each of the others to sharpen meanwhile. On threads one is done after another. Only these are in
-    memory, whatever the number of cubes: a cube is made when its turn comes.
+    On a dask cluster some of them are in progress at once: they are fitted in this process, one after another, while the cluster
+    sharpens the others, two dates of each at once. On threads one is done after another. Only these are in memory, whatever the
+    number of cubes: a cube is made when its turn comes.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def sharpen_tiles(
     method : str, Method or Sharpener
         As for `sharpen`.
     at_once : int
-        Cubes at work at once on a cluster, at least 1.
+        Cubes in progress at once on a cluster, at least 1.
     **options
         Of `sharpen_to_store`, but for `group`.
 

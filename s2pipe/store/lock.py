@@ -33,7 +33,7 @@ HEARTBEAT = 10.0
 STALE = 60.0
 """Seconds without a renewal after which a lock from another machine is stale; on this machine its process is looked up."""
 SETTLING = 0.3
-"""Seconds after which a lock is read again, where two writers may both have believed that they took it."""
+"""Seconds after which a lock is read again, where two writers may both seem to have taken it."""
 CLOCK = 5.0
 """Seconds by which the start of one process may differ between two readings when the clock is set."""
 
