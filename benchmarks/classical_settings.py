@@ -38,7 +38,7 @@ PUBLISHED = {"s2sharp": 26.48, "ssss": 27.52}
 
 LAMBDAS = np.logspace(-4, -1, 7)
 SEARCHES = 60
-"""Figures looked at while all seven costs are searched for."""
+"""Figures computed while all seven costs are searched for."""
 
 
 def rows() -> Iterator[tuple[str, str, str, float]]:

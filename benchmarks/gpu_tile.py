@@ -1,11 +1,11 @@
-"""A whole tile on a GPU, COGs over http to a Zarr store: tiles a minute, how long the GPU waits, and which blocks it likes.
+"""A whole tile on a GPU, COGs over http to a Zarr store: tiles a minute, how long the GPU waits, and which blocks are fastest.
 
     python benchmarks/gpu_tile.py           some minutes on a machine with CUDA, and the page
     python benchmarks/gpu_tile.py --render  the page only, from the results there are
 
 The input is that of `whole_tile.py`, at one date. The job runs on threads of one process, then on a dask cluster of this machine:
 one worker that declares the GPU, and others that read and write. Each runs twice, and the second counts: the first loads CUDA.
-The idle share of the GPU is one less its utilisation as the driver tells it, looked up ten times a second while the job runs, the
+The idle share of the GPU is one less its utilisation as the driver reports it, ten times a second while the job runs, the
 fit included. Blocks are of one chunk in memory with its halo, moved to the GPU and back.
 """
 

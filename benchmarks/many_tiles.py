@@ -71,7 +71,7 @@ def watched(client: Client) -> Iterator[list[tuple[float, int, float]]]:
 
 
 def stream(tiles: int, store: Path) -> dict[str, Any]:
-    """Sharpen the tiles on a cluster; what was seen of it."""
+    """Sharpen the tiles on a cluster; what was observed."""
     cubes = {f"tile{number:04d}": partial(tile, number) for number in range(tiles)}
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster,

@@ -39,7 +39,7 @@ PLATFORMS = {
     "T43RCP L1C": "S2B",
     **{name: place.rsplit("/", 1)[1][:3] for name, place in SCENES.items() if name.startswith("BigEarthNet")},
 }
-LEGAL = (0.05, 0.7)
+ACCEPTED = (0.05, 0.7)
 SURROUNDINGS = 5
 
 
@@ -70,7 +70,7 @@ def measure(scene: str) -> list[dict[str, Any]]:
             (torch.from_numpy(window.reflectance[10]), torch.from_numpy(window.reflectance[20][place : place + 1]))
             for window in windows
         ]
-        best = minimize_scalar(unexplained, bounds=LEGAL, args=(band, pieces), method="bounded", options={"xatol": 1e-3})
+        best = minimize_scalar(unexplained, bounds=ACCEPTED, args=(band, pieces), method="bounded", options={"xatol": 1e-3})
         rows.append({"scene": scene, "platform": PLATFORMS[scene], "band": band, "mtf": best.x, "unexplained": best.fun})
     return rows
 

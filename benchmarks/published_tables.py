@@ -7,8 +7,8 @@
 
     --minutes M           end the long run of S2SUCNN after so many minutes, whose result is then marked incomplete
 
-Every run leaves one JSON file in results/published_tables/. One that was interrupted goes on from its checkpoints in --work, but
-for those with a budget, which start anew.
+Every run leaves one JSON file in results/published_tables/. One that was interrupted is resumed from its checkpoints in --work,
+but for those with a budget, which start anew.
 The data are those of `S2PIPE_DATA`. No run chooses anything by the reference; where a figure was picked with it, as published
 ones were, it is called the best step seen.
 """
@@ -51,7 +51,7 @@ RESULTS = HERE / "results" / "published_tables"
 BUDGET_CORE_SECONDS = 360
 """Of the comparison with equal budgets: three minutes on two cores, counted as time of the cores, for each network and scene."""
 BUDGET_SEGMENT = 100
-"""Steps between two looks at the budget, and at the curve of s2sucnn."""
+"""Steps between two checks of the budget, and between two points of the curve of s2sucnn."""
 
 DEADLINE = math.inf
 """Of the long run, on the monotonic clock; `--minutes` sets it."""
@@ -117,7 +117,7 @@ def honest_on_scene(scene: str, protocol: str, method: Method, checkpoint: Path)
 
 
 def s2sucnn_curve(scene: str, protocol: str, method: S2sucnn, checkpoint: Path) -> list[dict[str, Any]]:
-    """The whole schedule, looked at every so many steps: the last step, and the best one seen with the reference."""
+    """The whole schedule, scored every so many steps: the last step, and the best one by the reference."""
     sensor = Sensor.named(protocol)
     reduced = reduce_scene(as_cube(load_scene(scene)), sensor, 20)
     sample = replace(Sample.of(reduced.cube, seed=0), gsds=(20,))
@@ -134,7 +134,7 @@ def curve(
 ) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
     """The table of the weights at every `HELD_OUT_EVERY` steps, and what is known of that step without the reference.
 
-    A curve that was interrupted goes on where its checkpoint and its own file stand. Seconds are those of the cores.
+    A curve that was interrupted is resumed from its checkpoint and its own file. Seconds are those of the cores.
     """
     kept = checkpoint / "curve.json"
     done: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []

@@ -19,7 +19,7 @@ The real crop is one of the data that the tests use, see S2PIPE_DATA in CONTRIBU
 Memory is the largest sum of the resident memory of all these processes, the server and this one included, in any round. Where the
 time goes is looked up twenty times a second, in all threads that work for dask.
 
-Killed and started again, it goes on: what was measured stays, and the store that was being written is gone on with. Then the job
+Killed and started again, it resumes: what was measured stays, and the store that was being written is completed. Then the job
 is measured anew, and both stores must be equal.
 """
 
@@ -245,10 +245,10 @@ def measure(record: Record, name: str, work: Callable[[Job], dict[str, Any]], jo
 
 
 def measure_job(record: Record, name: str, job: Job) -> None:
-    """Measure a job. What an interrupted one left is gone on with before, and must become what the measured one writes."""
+    """Measure a job. What an interrupted one left is resumed before, and must become what the measured one writes."""
     if name in record.results:
         return
-    store, resumed = Path(job.store), f"{name}, gone on with"
+    store, resumed = Path(job.store), f"{name}, resumed"
     if store.exists():
         print(resumed, file=sys.stderr)
         measured(sharpened, job)
@@ -258,13 +258,13 @@ def measure_job(record: Record, name: str, job: Job) -> None:
     result = measured(sharpened, job)
     found = digest(job.store)
     if record.results.get(resumed, found) != found:
-        raise SystemExit(f"{name}: what was gone on with after an interruption is not what an undisturbed job writes")
+        raise SystemExit(f"{name}: what was resumed after an interruption is not what an undisturbed job writes")
     record.keep(name, {**result, "sha256": found})
     delete(store)
 
 
 def delete(store: Path) -> None:
-    """Delete a store; what an end in between leaves of it does not look like one."""
+    """Delete a store; what an interruption leaves of it does not look like one."""
     trash = store.with_suffix(".deleted")
     shutil.rmtree(trash, ignore_errors=True)
     store.rename(trash)

@@ -22,7 +22,7 @@ from s2pipe.engine.clusters import tls_security
 
 
 def worker_arguments(options: argparse.Namespace) -> list[str]:
-    """What every worker is told: to keep its status page to itself, and which part of the work it is for."""
+    """Arguments of every worker: its status page is for this machine alone, and which part of the work it does."""
     arguments = ["--dashboard-address", "127.0.0.1:0"]
     return [*arguments, "--resources", f"GPU={options.gpus}"] if options.gpus else arguments
 

@@ -27,7 +27,7 @@ def options_of(description: str | None) -> argparse.ArgumentParser:
 
 
 def add_tls(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tls-ca-file", help="PEM file of the authority; what is left out stands in dask's configuration")
+    parser.add_argument("--tls-ca-file", help="PEM file of the authority; what is left out is taken from dask's configuration")
     parser.add_argument("--tls-cert", help="PEM file of the certificate")
     parser.add_argument("--tls-key", help="PEM file of its key")
 

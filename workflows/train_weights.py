@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto", choices=ACCEPTED)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("S2PIPE_DATA", "../shared/data")))
-    parser.add_argument("--checkpoint", type=Path, help="folder to go on from when interrupted")
+    parser.add_argument("--checkpoint", type=Path, help="folder to resume an interrupted training from")
     options = parser.parse_args()
     precision = choose_precision(options.precision, options.device)
 

@@ -83,7 +83,7 @@ def search(
     max_cloud_cover: MaxCloudCover = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of scenes.")] = None,
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="Write the STAC items, unsigned, to this file; it serves as --catalog.")
+        Path | None, typer.Option("--out", help="Write the STAC items, unsigned, to this file; it can be used as --catalog.")
     ] = None,
 ) -> None:
     """List the Sentinel-2 scenes that a catalog has for an area and a time."""
@@ -115,7 +115,7 @@ def sharpen(
     bands: Annotated[list[str] | None, typer.Option(help="Bands to write, B05,B11 or repeated; default: all twelve.")] = None,
     steps: Steps = None,
     weights: Weights = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Random seed of the training; default: 0.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed of the fit; default: 0.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     address: Annotated[
@@ -123,7 +123,7 @@ def sharpen(
         typer.Option(
             "--scheduler",
             metavar="ADDRESS|local",
-            help="A dask scheduler's address, or local for a cluster here; default: threads.",
+            help="A dask scheduler's address, or local for a cluster on this machine; default: threads.",
         ),
     ] = None,
     tls_ca_file: Annotated[
@@ -149,11 +149,11 @@ def sharpen(
     refit: Annotated[
         bool, typer.Option("--refit", help="Write what a group lacks with newly fitted weights, instead of those that it keeps.")
     ] = False,
-    unsharded: Annotated[bool, typer.Option("--unsharded", help="Plain chunks, for readers that know no Zarr shards.")] = False,
+    unsharded: Annotated[bool, typer.Option("--unsharded", help="Plain chunks, for readers that cannot read shards.")] = False,
 ) -> None:
     """Sharpen the scenes that a catalog has, to 10 m, into a Zarr store with a group for each MGRS tile (such as 33TWM_32633).
 
-    What a group has already is kept: run it again after an interruption, or for later dates, which are added.
+    Existing chunks are kept: run it again after an interruption, or for later dates, which are added.
     """
     import s2pipe
     from s2pipe.core.precision import check_precision
@@ -200,14 +200,14 @@ def sharpen(
         sign=sign,
     )
 
-    def load_and_tell(group: str) -> xr.DataTree:
+    def load_and_show(group: str) -> xr.DataTree:
         cube = load(groups[group])
         err.print(f"[bold]{group}[/]: {extent_of(cube)}", highlight=False)
         return cube
 
     with cluster_at(address, security):
         s2pipe.sharpen_tiles(
-            {group: partial(load_and_tell, group) for group in groups},
+            {group: partial(load_and_show, group) for group in groups},
             store,
             at_once=at_once,
             method=chosen,
@@ -226,7 +226,7 @@ def sharpen(
 @app.command()
 def fit(
     scene: Scene,
-    path: Annotated[Path, typer.Option("--out", help="File to write, ending in .safetensors; it serves as --method.")],
+    path: Annotated[Path, typer.Option("--out", help="File to write, ending in .safetensors; it can be used as --method.")],
     method: Annotated[str, typer.Option(help="Sharpening method; `s2pipe info` lists them.")] = "mtf-resnet",
     sensor: Annotated[
         str, typer.Option("--sensor", "--protocol", help="What degraded the coarse bands: centre, corner or box.")
@@ -288,14 +288,14 @@ def evaluate(
         typer.Option(
             "--method",
             help="Sharpening method, `s2pipe info` lists them, or weights that `s2pipe fit` wrote; repeat to compare. "
-            "`all` stands for every method that can run; the others are named with the reason.",
+            "`all` is every method that can run; the others are listed with the reason.",
         ),
     ],
     sensor: Annotated[
         str, typer.Option("--sensor", "--protocol", help="What degrades the scene: centre, corner or box.")
     ] = "centre",
     told: Annotated[
-        str | None, typer.Option(help="What the methods are told instead of the truth: centre, corner or box.")
+        str | None, typer.Option(help="Sensor that the methods are told instead of the true one: centre, corner or box.")
     ] = None,
     gsd: Annotated[int, typer.Option(help="Resolution in metres of the bands that are judged, 20 or 60.")] = 20,
     crop: Annotated[int, typer.Option(help="Pixels left out beside each edge of the reference.")] = 2,
@@ -318,9 +318,9 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a record for each method and band.")] = False,
 ) -> None:
-    """Sharpen a scene one scale lower, where what was observed is the reference, and score methods by it.
+    """Score methods on a scene one scale lower, where what was observed is the reference.
 
-    A file of the papers that is degraded already, and holds its reference, is judged by that.
+    A file of the papers that is degraded already, and holds its reference, is scored by that.
     """
     import s2pipe
     from s2pipe.inputs.files import read_scene
@@ -353,7 +353,7 @@ def evaluate(
 
 @app.command()
 def info(
-    store: Annotated[str | None, typer.Argument(help="Show what this Zarr store holds instead.")] = None,
+    store: Annotated[str | None, typer.Argument(help="Zarr store whose content is shown instead.")] = None,
 ) -> None:
     """Show this installation, its methods and the bands; or what a store that s2pipe wrote holds."""
     if store is None:

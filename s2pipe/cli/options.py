@@ -16,7 +16,7 @@ Bbox = Annotated[
 DATETIME_HELP = "A day, 2026-06-21, a month, 2026-06, or an interval, 2026-06-01/2026-06-30."
 Datetime = Annotated[str | None, typer.Option(help=DATETIME_HELP)]
 Collection = Annotated[
-    str | None, typer.Option(help="Collection of the catalog; default: sentinel-2-l2a of an API, all of a local file.")
+    str | None, typer.Option(help="Collection of the catalog; default: sentinel-2-l2a for an API, all for a local file.")
 ]
 MaxCloudCover = Annotated[float | None, typer.Option(help="Leave out scenes with more clouds than this, in percent.")]
 Scene = Annotated[
@@ -29,20 +29,21 @@ Scene = Annotated[
 Scale = Annotated[
     float | None,
     typer.Option(
-        help="reflectance = number * SCALE + OFFSET; default: 1e-4 of integers and .mat files, else 1. Zarr states its own."
+        help="reflectance = number * SCALE + OFFSET; default: 1e-4 for integers and .mat files, else 1. Zarr states its own."
     ),
 ]
 Offset = Annotated[float | None, typer.Option(help="See --scale; default: 0.")]
 Repair = Annotated[
     bool, typer.Option("--repair", help="First crop a scene whose resolutions are shifted by whole pixels, so that they fit.")
 ]
-Weights20m = Annotated[str | None, typer.Option("--weights-20m", help="Of dsen2: its authors' HDF5 file for the 20 m bands.")]
-Weights60m = Annotated[str | None, typer.Option("--weights-60m", help="Of dsen2: its authors' HDF5 file for the 60 m bands.")]
+Weights20m = Annotated[str | None, typer.Option("--weights-20m", help="For dsen2: its authors' HDF5 file for the 20 m bands.")]
+Weights60m = Annotated[str | None, typer.Option("--weights-60m", help="For dsen2: its authors' HDF5 file for the 60 m bands.")]
 Weights = Annotated[
-    str | None, typer.Option("--weights", help="Of mtf-resnet: a file of workflows/train_weights.py instead of its own weights.")
+    str | None,
+    typer.Option("--weights", help="For mtf-resnet: weights of workflows/train_weights.py, instead of its own."),
 ]
-Steps = Annotated[int | None, typer.Option(min=0, help="Training steps, for methods that train; of mtf-resnet 0 by default.")]
-Seed = Annotated[int, typer.Option(min=0, help="Random seed of the training.")]
+Steps = Annotated[int | None, typer.Option(min=0, help="Training steps, for methods that train; for mtf-resnet 0 by default.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed of the fit.")]
 Device = Annotated[str, typer.Option(help="Where networks run: auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[
     str, typer.Option(help="What networks compute in: float32, bfloat16, or auto, bfloat16 where the processor has it.")

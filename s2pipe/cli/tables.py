@@ -69,7 +69,7 @@ def what_was_judged(scene: SceneFile, *, sensor: str, gsd: int, told: str | None
     encoding = as_cube(scene.cube).encoding
     return (
         f"{redact(scene.name)}, sensor {sensor}, gsd {gsd}: all bands are {degraded} {DEGRADED_BY[sensor]}{otherwise}; "
-        f"the {gsd} m bands, sharpened back, are held against {reference}; "
+        f"the {gsd} m bands, sharpened back, are compared with {reference}; "
         f"reflectance = number * {encoding.scale:g} + {encoding.offset:g}"
     )
 
@@ -102,12 +102,12 @@ def print_scores(scores: pd.DataFrame, *, title: str) -> None:
 def marked(values: pd.Series, form: str, ranked: pd.Series, *, best: Literal["highest", "lowest"]) -> list[Text]:
     """The values as printed, with a mark on the best of those that are ranked, and on the second best.
 
-    Values that print alike share their place; where two are best, none is second. One alone gets no mark.
+    Values that print alike share their rank; where two are best, none is second. One alone gets no mark.
     """
     printed = values.map(lambda value: f"{value:{form}}")
-    places = printed[ranked].astype(float).rank(method="min", ascending=best == "lowest").reindex(values.index)
+    ranks = printed[ranked].astype(float).rank(method="min", ascending=best == "lowest").reindex(values.index)
     marks = {1: ("*", "bold"), 2: ("'", "underline")} if ranked.sum() > 1 else {}
-    given = [marks.get(place, ("", "")) for place in places]
+    given = [marks.get(rank, ("", "")) for rank in ranks]
     return [Text(mark + text, style) for text, (mark, style) in zip(printed, given, strict=True)]
 
 

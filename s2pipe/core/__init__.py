@@ -1,1 +1,1 @@
-"""What everything knows: bands, the lattice, the cube, how numbers mean reflectance, metrics and errors."""
+"""What every other room uses: bands, the lattice, the cube, encodings of reflectance, metrics and errors."""

@@ -54,7 +54,7 @@ def make_node(
 
 @dataclass(frozen=True, eq=False)
 class Cube:
-    """A scene, checked once where it enters: what lies behind the public functions takes it as it is.
+    """A scene, checked once by the public functions; everything behind them relies on it.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Cube:
         The ``reflectance`` of every resolution there is, by GSD in metres, finest first; the 10 m bands are always there. Their
         coordinates are the grid and the dates.
     encoding : Encoding
-        How the numbers of all of them mean reflectance, and which are not valid.
+        Of all of them: how their numbers encode reflectance, and which are invalid.
     """
 
     arrays: dict[int, xr.DataArray]
@@ -209,7 +209,7 @@ def _check_beside(array: xr.DataArray, fine: xr.DataArray, gsd: int, encoding: E
 def _check_same_encoding(array: xr.DataArray, fine: xr.DataArray, name: str, encoding: Encoding) -> None:
     if all(_equal(array.attrs.get(key), fine.attrs.get(key)) for key in ("scale_factor", "add_offset", "_FillValue")):
         return
-    # what one of them states may be what is meant where the other states nothing
+    # one of them may state what is the default where the other states nothing
     stated, expected = Encoding.from_attrs(array.dtype, array.attrs).attrs(), encoding.attrs()
     if not all(_equal(stated[key], expected[key]) for key in expected):
         raise InputError(

@@ -1,4 +1,4 @@
-"""How stored numbers mean reflectance: scale, offset, nodata and saturation, and the way back."""
+"""How stored numbers encode reflectance: scale, offset, nodata and saturation, and the way back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SATURATED_DN = 65535
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """How the numbers of an array mean reflectance.
+    """How the numbers of an array encode reflectance.
 
     Attributes
     ----------

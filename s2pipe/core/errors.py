@@ -30,7 +30,7 @@ class InputError(S2PipeError, ValueError):
 
 
 class CatalogError(S2PipeError):
-    """A catalog cannot be reached, answers nonsense, or found nothing."""
+    """A catalog cannot be reached, gives an invalid answer, or found nothing."""
 
 
 class ReadError(S2PipeError, OSError):
@@ -38,7 +38,7 @@ class ReadError(S2PipeError, OSError):
 
 
 class StoreError(S2PipeError, OSError):
-    """A Zarr store cannot be created, written or understood."""
+    """A Zarr store cannot be created, written, read or resumed."""
 
 
 @contextmanager
@@ -52,9 +52,9 @@ def errors_about(*arguments: str) -> Iterator[None]:
 
 
 def redact(text: str) -> str:
-    """`text` without the query strings and the ``user:password@`` of the URLs in it: signatures and passwords stand there.
+    """`text` without the query strings and the ``user:password@`` of the URLs in it, which hold signatures and passwords.
 
-    What follows a question mark, and a ``user:password@`` after a quotation mark, is dropped wherever it stands, because drivers
+    What follows a question mark, and a ``user:password@`` after a quotation mark, is dropped wherever it is, because drivers
     name files and buckets without their scheme.
     """
     return re.sub(r"\?[^\s'\"]+", "", re.sub(r"(?<=://)[^/?\s'\"]*@|(?<=[\"'])[^/?\s'\":@]+:[^/?\s'\"@]+@", "", text))

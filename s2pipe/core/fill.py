@@ -1,4 +1,4 @@
-"""Filling what was not seen, so that a network sees no holes. What is filled is masked again afterwards."""
+"""Filling invalid pixels, so that a network sees no holes. What is filled is masked again afterwards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scipy import ndimage
 
 
 def fill_nodata(reflectance: npt.NDArray[np.float32], reach: int) -> npt.NDArray[np.float32]:
-    """Fill NaN with the nearest seen pixel of the same band within `reach`, else with the mean of the bands seen there, else 0.
+    """Fill NaN with the nearest valid pixel of the same band within `reach`, else with the mean of the bands valid there, else 0.
 
     What a pixel is filled with depends on nothing farther away than `reach`, so a chunk that overlaps its neighbours by a
     halo plus `reach` is filled, throughout the halo, exactly as the whole scene is.
@@ -16,7 +16,7 @@ def fill_nodata(reflectance: npt.NDArray[np.float32], reach: int) -> npt.NDArray
     Parameters
     ----------
     reflectance : ndarray, (band, y, x)
-        NaN where not seen.
+        NaN where invalid.
     reach : int
         Largest distance, in pixels along the longer of the two axes.
 
@@ -28,9 +28,9 @@ def fill_nodata(reflectance: npt.NDArray[np.float32], reach: int) -> npt.NDArray
     if not holes.any():
         return reflectance
     filled = np.stack([_fill_band(band, hole, reach) for band, hole in zip(reflectance, holes, strict=True)])
-    seen = ~np.isnan(filled)
-    mean = np.where(seen, filled, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-    result: npt.NDArray[np.float32] = np.where(seen, filled, mean.astype(np.float32))
+    valid = ~np.isnan(filled)
+    mean = np.where(valid, filled, 0).sum(axis=0) / np.maximum(valid.sum(axis=0), 1)
+    result: npt.NDArray[np.float32] = np.where(valid, filled, mean.astype(np.float32))
     return result
 
 

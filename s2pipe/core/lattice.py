@@ -1,4 +1,4 @@
-"""Integer arithmetic on the 10/20/60 m lattice: chunk edges, halos, blocks. Knows no array library.
+"""Integer arithmetic on the 10/20/60 m lattice: chunk edges, halos, blocks. Uses no array library.
 
 Everything is counted in 10 m pixels. The lattice step is 6: one 60 m pixel covers 6 x 6, one 20 m pixel 2 x 2.
 """

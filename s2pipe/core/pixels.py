@@ -1,4 +1,4 @@
-"""Pixels of one place at every resolution it has: reflectance, and where it is valid."""
+"""Pixels of one area at every resolution: reflectance, and where it is valid."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def computing_in(precision: Precision, device: torch.device) -> torch.autocast:
 
 
 def _has_instructions(kind: str) -> bool:
-    """Whether the processors of this kind at hand have instructions for bfloat16."""
+    """Whether the processors of this kind here have instructions for bfloat16."""
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return kind == "cpu" and _works(kind) and (platform.machine() == "aarch64" or torch.cpu._is_avx512_bf16_supported())

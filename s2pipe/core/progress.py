@@ -126,14 +126,14 @@ def _new_display() -> _Terminal | _Log:
 
 
 class _Terminal:
-    """Bars, one below the other, that are wiped away in the end."""
+    """Bars, one below the other, that are removed in the end."""
 
     def __init__(self, console: Console) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
         from rich.table import Column
 
-        # where the terminal is narrow, the bar gives way and the numbers are left whole
+        # in a narrow terminal the bar is shortened, not the numbers
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),

@@ -1,4 +1,4 @@
-"""Threads that compute. Another number of them rounds sums otherwise, so theirs never depends on what else is at work."""
+"""Threads that compute. Their number changes how sums are rounded, so it never depends on what else is running."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def _is_no_wait(record: logging.LogRecord) -> bool:
 
 
 def connect(address: str, security: Security | None = None) -> Client:
-    """A client of the dask scheduler at `address`; without `security`, dask's configuration says what TLS needs.
+    """A client of the dask scheduler at `address`; without `security`, dask's configuration sets up TLS.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def connect(address: str, security: Security | None = None) -> Client:
 
 
 def _check_certificates(address: str, security: Security, encrypted: bool) -> None:
-    """Refuse what dask would fail on with half a client left over, which then hinders others."""
+    """Refuse what would make dask fail with a client half open, which then hinders others."""
     try:
         context = security.get_connection_args("client").get("ssl_context")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Fitting a method on a scene: what a caller says of it, checked, and what is made of that."""
+"""Fitting a method on a scene: the caller's arguments, checked, and the fit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DEFAULT_METHOD = "mtf-resnet"
 
 @dataclass(frozen=True, kw_only=True)
 class FitArguments:
-    """What a caller says of how a scene is to be sharpened, see `s2pipe.sharpen`; None and "auto" where nothing is said.
+    """The caller's arguments of `s2pipe.sharpen`; None and "auto" where none is given.
 
     Raises
     ------
@@ -63,7 +63,7 @@ class FitArguments:
         return as_method(self.method, self.options)
 
     def context(self) -> FitContext:
-        """What a fit in this process is told: the device and the precision are decided here."""
+        """The context of a fit in this process: the device and the precision are decided here."""
         device = choose_device(self.device)
         return FitContext(
             sensor=as_sensor(self.sensor),
@@ -80,7 +80,7 @@ class FitArguments:
         Raises
         ------
         InputError
-            If something is said beside it that only a fit can heed.
+            If an argument is given beside it that only a fit can use.
         """
         if not is_fitted(self.method):
             return None
@@ -113,8 +113,8 @@ def fit(
         See `sharpen`.
     checkpoint : path, optional
         Folder in which a training saves its state every 100 steps, and from which it is resumed. The result is that of a training
-        that was never interrupted; the same folder with more ``steps`` trains on, but for mtf-resnet, whose learning rate follows
-        their number.
+        that was never interrupted; the same folder with more ``steps`` continues the training, but for mtf-resnet, whose learning
+        rate depends on their number.
     progress : callable, optional
         Called at every training step with (label, step, steps, loss); default: a progress bar on stderr.
 
@@ -182,7 +182,7 @@ def check_fit(cube: Cube, method: Method, sensor: Sensor) -> None:
 
 
 def check_runs_here(sharpener: Sharpener, device: str) -> None:
-    """Refuse a Sharpener that this process cannot compute, where it is this process that will."""
+    """Refuse a Sharpener that this process cannot compute, if this process is to compute it."""
     if device in ("auto", "cpu") and current_client() is None:  # a device that is named may be that of another process
         sharpener.check_runs_on(choose_device(device))
 
@@ -205,7 +205,7 @@ def as_method(method: object, options: dict[str, Any]) -> Method:
         )
     if options:
         raise InputError(
-            f"options {', '.join(options)} go with a method's name; set them on the {type(method).__name__} instead",
+            f"options {', '.join(options)} are for a method given by name; set them on the {type(method).__name__} instead",
             argument=tuple(options),
         )
     return method
@@ -225,8 +225,8 @@ def _check_sensor(sharpener: Sharpener, sensor: Sensor | str | None) -> None:
     fitted = sharpener.sensor
     if sensor is None and fitted.name != "centre":
         log.warning(
-            "the Sharpener was fitted for the sensor %r, which is not what Sentinel-2's own pixels come from; results may be "
-            "shifted: say sensor= to state that you mean it",
+            "the Sharpener was fitted for the sensor %r, which is not that of Sentinel-2's own pixels; results may be "
+            "shifted: give sensor= to confirm it",
             fitted.name,
         )
     if sensor is not None and (told := as_sensor(sensor)) != fitted:

@@ -1,4 +1,4 @@
-"""Halos: the only place that knows dask graphs. Overlap the chunks, sharpen each in the worker, keep its middle."""
+"""Halos: the only module that handles dask graphs. Overlap the chunks, sharpen each in the worker, keep its middle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sharpening a cube: the Sharpener for it, and the result with its labels and the account of how it was made."""
+"""Sharpening a cube: the Sharpener for it, and the result with its labels and the record of how it was made."""
 
 from __future__ import annotations
 
@@ -74,13 +74,18 @@ def sharpen(
     -------
     xarray.DataArray
         ``reflectance`` (time, band, y, x) at 10 m, bands in ESA's order, in the dtype, units and nodata of `data`. A sharpened
-        pixel is valid where its own coarse pixel and all 10 m bands are; 10 m bands are copied. ``attrs`` say how it
+        pixel is valid where its own coarse pixel and all 10 m bands are; 10 m bands are copied. ``attrs`` state how it
         was made (``s2pipe_*``).
 
     Raises
     ------
     InputError
         If the data, a name, an option or a chunk size is not usable.
+
+    Examples
+    --------
+    >>> sharp = s2pipe.sharpen(cube, "glp", bands=["B05", "swir16"])  # doctest: +SKIP
+    >>> s2pipe.to_zarr(sharp, "sharp.zarr")  # doctest: +SKIP
     """
     arguments = FitArguments(
         method=method,

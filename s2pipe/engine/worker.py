@@ -32,7 +32,7 @@ Edges = tuple[int, int]
 
 
 def check_device(device: str) -> str:
-    """Refuse a name that no torch device has. Whether the device exists is for the process that computes to say."""
+    """Refuse a name that no torch device has. Whether the device exists is checked by the process that computes."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", str(device)):
         raise InputError(
             f"unknown device {device!r}; accepted are 'auto', 'cpu', 'cuda', 'cuda:0' and so on, 'mps'", argument="device"
@@ -123,7 +123,7 @@ class Worker:
         return self._sharpen_on("cpu", sharpener, pixels, options)
 
     def _shortage(self, device: str, options: Options) -> _Shortage | None:
-        """What is known of the memory of a device; what is older than `memory_retry_s` is forgotten, as others use it too."""
+        """The last shortage of memory of a device; forgotten after `memory_retry_s`, because others use the device too."""
         shortage = self._shortages.get(device)
         if shortage is not None and time.monotonic() - shortage.at > options.memory_retry_s:
             self._shortages.pop(device, None)
@@ -201,7 +201,7 @@ def _halved(edge: int) -> int:
 
 
 _FAILED_ALLOCATION = r"can't allocate memory|(MPS backend|CUDA error:) out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED"
-"""What plain RuntimeErrors say of it: on the CPU, on Apple's GPUs, and in CUDA's libraries."""
+"""Texts of plain RuntimeErrors about it: on the CPU, on Apple's GPUs, and in CUDA's libraries."""
 
 
 def _is_out_of_memory(error: Exception) -> bool:

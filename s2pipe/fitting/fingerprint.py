@@ -12,12 +12,12 @@ FINGERPRINT_NUMBERS = 8
 """Different numbers that such a square must have: water clipped to a few DN looks alike in all scenes."""
 
 
-def fingerprint(reflectance: npt.NDArray[np.float32], seen: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+def fingerprint(reflectance: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
     """Hashes of some 4 x 4 pixel squares, chosen by their content: two cuts of one scene share those of the ground they share.
 
     Parameters
     ----------
-    reflectance, seen : ndarray, (band, y, x)
+    reflectance, valid : ndarray, (band, y, x)
         To 1e-4 in reflectance; squares with invalid pixels, and nearly flat ones, are left out.
 
     Returns
@@ -26,10 +26,10 @@ def fingerprint(reflectance: npt.NDArray[np.float32], seen: npt.NDArray[np.bool_
     """
     if min(reflectance.shape[1:]) < FINGERPRINT_EDGE:
         return np.empty(0, dtype=np.uint64)
-    return np.unique(np.concatenate([_hashed_squares(*band) for band in zip(reflectance, seen, strict=True)]))
+    return np.unique(np.concatenate([_hashed_squares(*band) for band in zip(reflectance, valid, strict=True)]))
 
 
-def _hashed_squares(reflectance: npt.NDArray[np.float32], seen: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+def _hashed_squares(reflectance: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
     """The hashes of one band (y, x)."""
     edge = FINGERPRINT_EDGE
     numbers = np.round(reflectance * 1e4).astype(np.int64)
@@ -42,7 +42,7 @@ def _hashed_squares(reflectance: npt.NDArray[np.float32], seen: npt.NDArray[np.b
         hashed = (hashed ^ (part - parts[0]).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         hashed = (hashed ^ (hashed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         hashed ^= hashed >> np.uint64(27)
-    whole = np.lib.stride_tricks.sliding_window_view(seen, (edge, edge)).all(axis=(2, 3))
+    whole = np.lib.stride_tricks.sliding_window_view(valid, (edge, edge)).all(axis=(2, 3))
     chosen = whole & (hashed % np.uint64(FINGERPRINT_SHARE) == 0)
     squares = np.sort([part[chosen] for part in parts], axis=0)
     different = 1 + (np.diff(squares, axis=0) > 0).sum(axis=0)

@@ -27,7 +27,7 @@ WINDOW = 756
 MAX_WINDOWS = 8
 
 MIN_VALID = 0.25
-"""Windows with a smaller share of valid pixels serve only where there are no better ones."""
+"""Windows with a smaller share of valid pixels are used only where there are no better ones."""
 
 BRIGHTEST = 2.0
 """Median reflectance above which the numbers cannot be reflectance: fresh snow and clouds stay below 1.5."""
@@ -100,10 +100,10 @@ class Sample:
         """All bands at the resolutions of `targets` and finer."""
         return tuple(band for gsd in self.bands if gsd <= max(self.gsds) for band in self.bands[gsd])
 
-    def unseen_targets(self) -> tuple[str, ...]:
-        """Those of `targets` for which nothing can be fitted, see `unseen_bands`."""
-        unseen = unseen_bands(self.windows, self.bands)
-        return tuple(band for band in self.targets if band in unseen)
+    def targets_without_data(self) -> tuple[str, ...]:
+        """Those of `targets` for which nothing can be fitted, see `bands_without_data`."""
+        missing = bands_without_data(self.windows, self.bands)
+        return tuple(band for band in self.targets if band in missing)
 
     def fingerprint(self) -> npt.NDArray[np.uint64]:
         """What identifies the scene, see `fingerprint`."""
@@ -221,7 +221,7 @@ def _cut(array: xr.DataArray, place: Place, gsd: int) -> object:
     return array.data[date, :, rows, columns]
 
 
-def unseen_bands(windows: Sequence[Window], names: Mapping[int, Sequence[str]]) -> tuple[str, ...]:
+def bands_without_data(windows: Sequence[Window], names: Mapping[int, Sequence[str]]) -> tuple[str, ...]:
     """Coarse bands that are valid in no window where all 10 m bands are: nothing can be fitted for them.
 
     Raises
@@ -232,24 +232,24 @@ def unseen_bands(windows: Sequence[Window], names: Mapping[int, Sequence[str]]) 
     fine = range(len(names[10]))
     if not any(window.valid_at(10, {10: fine}).any() for window in windows):
         dead = [band for i, band in enumerate(names[10]) if not any(window.valid[10][i].any() for window in windows)]
-        told = f"10 m bands {', '.join(dead)} hold nodata only" if dead else "no pixel is valid in all 10 m bands"
+        reason = f"10 m bands {', '.join(dead)} hold nodata only" if dead else "no pixel is valid in all 10 m bands"
         raise InputError(
-            f"{told}, and a result is valid only where all of them are; leave bands out, or choose another date or bbox",
+            f"{reason}, and a result is valid only where all of them are; leave bands out, or choose another date or bbox",
             argument="data",
         )
-    unseen = tuple(
+    missing = tuple(
         band
         for gsd, bands in names.items()
         for i, band in enumerate(bands)
         if gsd > 10 and not any(window.valid_at(gsd, {10: fine, gsd: [i]}).any() for window in windows)
     )
-    if len(unseen) == sum(len(bands) for gsd, bands in names.items() if gsd > 10):
+    if len(missing) == sum(len(bands) for gsd, bands in names.items() if gsd > 10):
         raise InputError(
-            f"bands {', '.join(unseen)} hold nodata only; choose another date, or a bbox with imagery", argument="data"
+            f"bands {', '.join(missing)} hold nodata only; choose another date, or a bbox with imagery", argument="data"
         )
-    if unseen:
-        log.warning("bands %s hold nodata only in what was sampled: they are interpolated", ", ".join(unseen))
-    return unseen
+    if missing:
+        log.warning("bands %s hold nodata only in what was sampled: they are interpolated", ", ".join(missing))
+    return missing
 
 
 def patch_corners(usable: npt.NDArray[np.bool_], *, size: int, stride: int) -> npt.NDArray[np.intp]:

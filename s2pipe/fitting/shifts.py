@@ -71,25 +71,25 @@ class Pair:
 
     Attributes
     ----------
-    bands, seen : ndarray, (band, y / ratio, x / ratio)
-    fine, fine_seen : ndarray, (10 m band, y, x)
+    bands, valid : ndarray, (band, y / ratio, x / ratio)
+    fine, fine_valid : ndarray, (10 m band, y, x)
         At each pixel, what a pixel of `bands` that began there would show.
     ratio : int
     """
 
     bands: Image
-    seen: Mask
+    valid: Mask
     fine: Image
-    fine_seen: Mask
+    fine_valid: Mask
     ratio: int
 
 
 def _observed_pair(window: Window, gsd: int) -> Pair:
     return Pair(
         bands=window.reflectance[gsd],
-        seen=window.valid[gsd],
+        valid=window.valid[gsd],
         fine=_box_means(window.reflectance[10], gsd // 10),
-        fine_seen=window.valid[10],
+        fine_valid=window.valid[10],
         ratio=gsd // 10,
     )
 
@@ -99,9 +99,11 @@ def is_clouded(window: Window) -> bool:
     even = window.crop_to_multiple(2)
     if even is None or len(even.valid[10]) < 2:
         return False
-    fine, seen = even.reflectance[10], even.valid[10]
+    fine, valid = even.reflectance[10], even.valid[10]
     first = _box_means(fine[:1], 2)[:, ::2, ::2]
-    pair = Pair(bands=first, seen=even.valid_at(20, {10: [0]})[None], fine=_box_means(fine[1:], 2), fine_seen=seen[1:], ratio=2)
+    pair = Pair(
+        bands=first, valid=even.valid_at(20, {10: [0]})[None], fine=_box_means(fine[1:], 2), fine_valid=valid[1:], ratio=2
+    )
     (shift,) = _shifts([pair], 1, reach=2, most=MOST_PIXELS // 4)
     return shift.r2 >= PARALLAX_R2 and not max(abs(shift.dy), abs(shift.dx)) <= PARALLAX  # NaN: farther than the reach
 
@@ -185,13 +187,13 @@ def _differences(image: Image, step: int) -> Image:
 
 
 def _comparable(pair: Pair, reach: int) -> list[tuple[list[int], npt.NDArray[np.intp]]]:
-    """Bands, by their positions, that are valid at the same places, and the places (count, 2) whose differences can be told there
+    """Bands, by their positions, that are valid at the same places, and the places (count, 2) whose differences are known there
     and, in the 10 m bands, at every shift.
     """
     span = 2 * (reach + pair.ratio)
-    around = ndimage.minimum_filter(pair.fine_seen.all(axis=0), size=span, origin=-pair.ratio, mode="constant", cval=0)
+    around = ndimage.minimum_filter(pair.fine_valid.all(axis=0), size=span, origin=-pair.ratio, mode="constant", cval=0)
     around = around[:: pair.ratio, :: pair.ratio][:-1, :-1]
-    usable = pair.seen[:, :-1, :-1] & pair.seen[:, 1:, :-1] & pair.seen[:, :-1, 1:] & around
+    usable = pair.valid[:, :-1, :-1] & pair.valid[:, 1:, :-1] & pair.valid[:, :-1, 1:] & around
     alike: dict[bytes, list[int]] = {}
     for position, mask in enumerate(usable):
         alike.setdefault(mask.tobytes(), []).append(position)

@@ -62,7 +62,7 @@ class Checkpoint:
 
 @dataclass
 class _State:
-    """Where a training stands."""
+    """The state of a training."""
 
     step: int = 0
     best_step: int = 0
@@ -123,7 +123,7 @@ def train(
         state = _load_checkpoint(checkpoint, network, optimiser)
         if state.step > steps:
             raise InputError(
-                f"the checkpoint {checkpoint.path} stands at step {state.step}, beyond steps={steps}; "
+                f"the checkpoint {checkpoint.path} is at step {state.step}, beyond steps={steps}; "
                 "give more steps, or another folder",
                 argument=("steps", "checkpoint"),
             )

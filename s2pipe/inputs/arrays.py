@@ -1,4 +1,4 @@
-"""A cube from arrays at hand."""
+"""A cube from arrays."""
 
 from __future__ import annotations
 
@@ -66,6 +66,14 @@ def from_arrays(
     InputError
         If shapes are off the 10/20/60 m lattice, band counts or dtypes differ from the above, times do not match or repeat,
         or arrays in memory hold infinities, or NaN although nodata is a number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import s2pipe
+    >>> cube = s2pipe.from_arrays(np.full((4, 12, 12), 0.1), np.full((6, 6, 6), 0.2), np.full((2, 2, 2), 0.3))
+    >>> cube["r20m"]["reflectance"].shape
+    (1, 6, 6, 6)
     """
     given = {gsd: array for gsd, array in zip(GSDS, (r10m, r20m, r60m), strict=True) if array is not None}
     if 10 not in given:

@@ -79,8 +79,7 @@ def read_scene(scene: str | os.PathLike[str], *, scale: float | None = None, off
           Other files and B10 are ignored. Pixels are read when computed, in chunks of 18.3 km.
         * an ``.npz`` with r10m, r20m and perhaps r60m, (band, y, x), bands as for `s2pipe.from_arrays`.
         * one of the papers' ``.mat`` files, MATLAB v5 or v7.3 (HDF5), told apart by what they hold; axes in MATLAB's order:
-          y10, y20, y60 (y, x, band) of S2SUCNN;
-          im10, im20, im60 (y, x, band) of DSen2, im10 in the order B04 B03 B02 B08;
+          y10, y20, y60 (y, x, band) of S2SUCNN; im10, im20, im60 (y, x, band) of DSen2, im10 in the order B04 B03 B02 B08;
           Yim and Xm_im of SSC-CNN: Yim is the scene degraded by 2, twelve cells (y, x), so that the cube's 10, 20 and 60 m
           pixels are really of 20, 40 and 120 m; Xm_im (y, x, band) are the observed 20 m bands, the reference. 60 m cells that
           are off the lattice, as Reykjavik's, are left out with a warning.
@@ -101,6 +100,10 @@ def read_scene(scene: str | os.PathLike[str], *, scale: float | None = None, off
         `offset` is not accepted, as for a Zarr store. The message begins with the path.
     ReadError
         When pixels of a GeoTIFF are computed that cannot be read.
+
+    Examples
+    --------
+    >>> shifts = s2pipe.measure_registration(s2pipe.read_scene("papers/iceland.mat").cube)  # doctest: +SKIP
     """
     path = os.fspath(scene)
     try:
@@ -115,8 +118,7 @@ def _read(scene: str, scale: float | None, offset: float | None) -> SceneFile:
     name = re.sub(r"\.(npz|mat|zarr)$", "", path.resolve().name, flags=re.IGNORECASE)
     if location := _store_and_group(scene):
         if scale is not None or offset is not None:
-            message = "a Zarr store states its own scale and offset; leave out scale and offset"
-            raise InputError(message, argument=("scale", "offset"))
+            raise InputError("a Zarr store states its own scale and offset; leave these out", argument=("scale", "offset"))
         return SceneFile(cube=_read_store(*location), name=name)
     offset = 0.0 if offset is None else offset
     if os.path.isdir(path):

@@ -234,7 +234,7 @@ def _grid(
 ) -> tuple[tuple[float, float, float, float, float, float] | None, tuple[int, int] | None]:
     """Transform and shape of a band's file, with the band's own pixel size.
 
-    An asset's ``proj:bbox`` is believed first: in some archives the pixel size in ``proj:transform`` is that of another asset.
+    An asset's ``proj:bbox`` is preferred: in some archives the pixel size in ``proj:transform`` is that of another asset.
     """
     fields = asset.extra_fields
     if bbox := fields.get("proj:bbox"):

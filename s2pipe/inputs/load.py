@@ -70,6 +70,13 @@ def load(
         a band, does not state its offset, or lies elsewhere than the others; or `bbox` does not meet the tile.
     ReadError
         If a Zarr item's coordinates cannot be read.
+
+    Examples
+    --------
+    >>> area = (11.4, 47.2, 11.6, 47.3)
+    >>> items = s2pipe.search("earth-search", bbox=area, datetime="2024-07", max_cloud_cover=20)  # doctest: +SKIP
+    >>> for tile, found in s2pipe.group_items(items).items():  # doctest: +SKIP
+    ...     cube = s2pipe.load(found, bbox=area, bands=["B02", "B03", "B04", "B05"])
     """
     names = check_bands(BANDS if bands is None else bands)
     if all(BANDS[name].gsd != 10 for name in names):

@@ -75,7 +75,7 @@ def processing_baseline(item: pystac.Item) -> str | None:
 def resolve_offset(item: pystac.Item, override: float | None = None) -> ItemRadiometry:
     """Reflectance offset of an item's stored numbers; the decision is logged.
 
-    The order of authority: `override`; then the catalog's flag that it moved the pixels back
+    In order of precedence: `override`; then the catalog's flag that it moved the pixels back
     (``earthsearch:boa_offset_applied``), which leaves offset 0 whatever ``raster:bands`` says; then the processing baseline
     (-0.1 from 04.00 on, else 0). A ``raster:offset`` never decides, because archives have published wrong ones: where it
     contradicts the baseline a warning names both.
@@ -90,7 +90,7 @@ def resolve_offset(item: pystac.Item, override: float | None = None) -> ItemRadi
     Raises
     ------
     InputError
-        If the item states no baseline, or 99.99 (a test reprocessing, whose offset nobody can know), and `override` is None;
+        If the item states no baseline, or 99.99 (a test reprocessing, whose offset is unknown), and `override` is None;
         or if `override` is another number.
     """
     baseline = processing_baseline(item)
@@ -99,7 +99,7 @@ def resolve_offset(item: pystac.Item, override: float | None = None) -> ItemRadi
     elif baseline is None or baseline == _TEST_BASELINE or "_N9999_" in product_name(item):
         stated = f"baseline {_TEST_BASELINE}, a test reprocessing" if baseline else "no processing baseline"
         raise InputError(
-            f"item {item.id} states {stated}, which does not tell whether its pixels carry an offset; state it: "
+            f"item {item.id} states {stated}, which does not determine whether its pixels carry an offset; state it: "
             f"offset={PRESENT_OFFSET} for products since baseline 04.00, offset={FORMER_OFFSET} before",
             argument="offset",
         )

@@ -47,7 +47,7 @@ GDAL_OPTIONS = {
 """GDAL's settings at each read; an environment variable of the same name wins.
 
 GDAL itself retries what a server answers with 429 or 5xx. It gives up a transfer of less than 1000 bytes a second after 30 s, and
-`guarded` retries it; without that limit GDAL would wait for ever.
+`guarded` retries it; without that limit GDAL would wait indefinitely.
 """
 
 _FORGETFUL = {**GDAL_OPTIONS, "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsiaz/:/vsigs/"}
@@ -204,7 +204,7 @@ def _likely_cause(error: Exception) -> str:
 
 
 def _text(error: Exception) -> str:
-    """Where the cause of an error is looked for: its HTTP code if it states one, else its type and text."""
+    """Where the cause of an error is searched: its HTTP code if it states one, else its type and text."""
     code = _code(error)
     return f"HTTP {code}" if code else f"{type(error).__name__}: {error}"
 

@@ -77,12 +77,21 @@ def search(
     limit : int, optional
         Maximum number of items to return, in the catalog's own order.
 
+    Returns
+    -------
+    pystac.ItemCollection
+
     Raises
     ------
     InputError
         If an argument is malformed, or `catalog` is neither a known name, nor a URL, nor an existing file.
     CatalogError
         If the catalog cannot be reached or read, or nothing matches.
+
+    Examples
+    --------
+    >>> items = s2pipe.search("earth-search", bbox=(11.4, 47.2, 11.6, 47.3), datetime="2024-07", limit=5)  # doctest: +SKIP
+    >>> [item.id for item in items]  # doctest: +SKIP
     """
     area = _area(bbox, intersects)
     interval = _parse_interval(datetime)
@@ -102,13 +111,8 @@ def search(
     matching = (item for item in found if _matches(item, area, interval, collection, max_cloud_cover))
     items = _drop_duplicates(matching)[:limit]
     if not items:
-        asked = {
-            "bbox": bbox,
-            "intersects": intersects,
-            "datetime": datetime,
-            "collection": collection,
-            "max_cloud_cover": max_cloud_cover,
-        }
+        asked: dict[str, object] = {"bbox": bbox, "intersects": intersects, "datetime": datetime, "collection": collection}
+        asked["max_cloud_cover"] = max_cloud_cover
         given = {name: value for name, value in asked.items() if value is not None}
         stated = ", ".join(f"{name}={value}" for name, value in given.items()) or "any item"
         message = f"nothing found in {redact(str(catalog))} for {stated}: widen the search"
@@ -374,7 +378,7 @@ def group_items(items: Iterable[pystac.Item | Json]) -> dict[str, pystac.ItemCol
 
 
 def signer_of(catalog: str) -> Callable[[str], str] | None:
-    """What signs hrefs when they are read, for the catalog that wants it.
+    """The function that signs hrefs when they are read, for a catalog that requires it.
 
     Raises
     ------

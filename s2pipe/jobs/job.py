@@ -86,7 +86,7 @@ def sharpen_to_store(
     """Sharpen a scene by a method, fitted on it first, or by a Sharpener, and write all of it, showing progress on stderr.
 
     What the group of the store has already is kept: an interrupted job is resumed, and dates that the group lacks are added to
-    it. The fitted weights stand in the group, and are used again.
+    it. The fitted weights are kept in the group, and used again.
 
     Parameters
     ----------
@@ -101,9 +101,9 @@ def sharpen_to_store(
     overwrite : bool
         Replace what s2pipe wrote to this group before.
     refit : bool
-        Write what the group lacks by a new fit, which may be of another method or other options; else such a one is refused.
+        Write what the group lacks by a new fit, which may be of another method or other options; otherwise such a fit is refused.
     shards : bool
-        False writes plain chunks, for readers that know no shards.
+        False writes plain chunks, for readers that do not support shards.
     sensor, bands, device, precision, seed, **options
         As for `sharpen`; the precision that the group was begun in is kept, and another one refused.
 
@@ -205,7 +205,7 @@ def _write_on_threads(plan: Plan, report: Report) -> list[ReadError]:
     # `with Callback():` would also report what other threads of this process compute at the same time
     callbacks = [*Callback.active, (None, None, None, finished, None)]
     failures = []
-    # whatever ends the block, these threads have written by then what they were at
+    # however the block ends, these threads have finished their writes by then
     with ThreadPoolExecutor(dask.config.get("num_workers", None) or CPU_COUNT) as threads:
         for date in plan.writes:
             try:
@@ -213,7 +213,7 @@ def _write_on_threads(plan: Plan, report: Report) -> list[ReadError]:
             except ReadError as error:
                 failures.append(error)
             except KeyboardInterrupt:
-                log.warning("interrupted; what is at work now is written first")
+                log.warning("interrupted; the chunks in progress are written first")
                 raise
     return failures
 

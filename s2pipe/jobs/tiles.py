@@ -1,4 +1,4 @@
-"""The main job on many tiles, one after another: as few of them at once as keep a cluster at work, whatever their number."""
+"""The main job on many tiles, one after another: as few of them at once as keep a cluster busy, whatever their number."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 MakeCube = Callable[[], "xr.DataTree"]
 
-Tell = Callable[[int], object]
+Show = Callable[[int], object]
 """Called with the number of cubes that are done, or failed."""
 
 NAMED_AT_MOST = 10
@@ -42,29 +42,34 @@ def sharpen_tiles(
 ) -> None:
     """Sharpen many cubes, such as those of all tiles of a country, each into a group of its own of one store.
 
-    On a dask cluster some of them are at work at once: each is fitted in this process, one after another, and the cluster has two
-    dates of each of the others to sharpen meanwhile. On threads one is done after another. No more than these are ever held,
-    whatever their number: a cube is made when its turn has come.
+    On a dask cluster some of them are in progress at once: they are fitted in this process, one after another, while the cluster
+    sharpens the others, two dates of each at once. On threads one is done after another. Only these are in memory, whatever the
+    number of cubes: a cube is made when its turn comes.
 
     Parameters
     ----------
     cubes : mapping of str to callable
-        By the name of the group: what makes the cube, without arguments. For items of a search it is
-        ``{tile: partial(s2pipe.load, found) for tile, found in s2pipe.group_items(items).items()}``.
+        By the name of the group: what makes the cube, without arguments.
     store : str, os.PathLike, zarr.abc.store.Store or obstore store
         As for `to_zarr`.
     method : str, Method or Sharpener
         As for `sharpen`.
     at_once : int
-        Cubes at work at once on a cluster, at least 1.
+        Cubes in progress at once on a cluster, at least 1.
     **options
         Of `sharpen_to_store`, but for `group`.
 
     Raises
     ------
     S2PipeError
-        If something went wrong with one of them, once all others are done. Once the cause is cured, the same call again does what
-        is left.
+        If something went wrong with one of them, once all others are done. Once the cause is removed, the same call again does
+        the rest.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> cubes = {tile: partial(s2pipe.load, found) for tile, found in s2pipe.group_items(items).items()}  # doctest: +SKIP
+    >>> s2pipe.sharpen_tiles(cubes, "tiles.zarr", "glp", at_once=4)  # doctest: +SKIP
     """
     check_whole("at_once", at_once, least=1)
     _check_names(cubes, options)
@@ -76,14 +81,14 @@ def sharpen_tiles(
         return
     with progress_bar() as report:
 
-        def tell(done: int) -> None:
+        def show(done: int) -> None:
             report("tiles", done, len(cubes), None)
 
-        tell(0)
+        show(0)
         if client is None:
-            failures = _one_by_one(cubes, store, job, tell)
+            failures = _one_by_one(cubes, store, job, show)
         else:
-            stream = _Stream(store, job, client, tell)
+            stream = _Stream(store, job, client, show)
             stream.run(cubes, at_once)
             failures = stream.failures
     if failures:
@@ -103,13 +108,13 @@ def _check_names(cubes: Mapping[str, MakeCube], options: Mapping[str, object]) -
         raise InputError("group= names one group, and each cube has its own: name them in cubes=")
 
 
-def _one_by_one(cubes: Mapping[str, MakeCube], store: StoreLike, job: Job, tell: Tell) -> dict[str, S2PipeError]:
+def _one_by_one(cubes: Mapping[str, MakeCube], store: StoreLike, job: Job, show: Show) -> dict[str, S2PipeError]:
     """Sharpen one cube after another; the errors, by group."""
     failures: dict[str, S2PipeError] = {}
     for number, (group, make_cube) in enumerate(cubes.items(), start=1):
         with _kept_to_itself(group, failures), planned(make_cube(), store, job, group=group) as plan:
             write(plan, None)
-        tell(number)
+        show(number)
     return failures
 
 
@@ -130,17 +135,17 @@ def _kept_to_itself(group: str, failures: dict[str, S2PipeError]) -> Iterator[No
 class _Stream:
     """Cubes that are sharpened on a cluster, some at a time."""
 
-    def __init__(self, store: StoreLike, job: Job, client: Client, tell: Tell) -> None:
+    def __init__(self, store: StoreLike, job: Job, client: Client, show: Show) -> None:
         from distributed import as_completed
 
-        self.store, self.job, self.client, self.tell = store, job, client, tell
+        self.store, self.job, self.client, self.show = store, job, client, show
         self.failures: dict[str, S2PipeError] = {}
         self.running: dict[str, tuple[Submitted, ExitStack]] = {}
         self._completed = as_completed()
         self._owners: dict[object, str] = {}
 
     def run(self, cubes: Mapping[str, MakeCube], at_once: int) -> None:
-        """Sharpen all of them; `failures` tells what went wrong."""
+        """Sharpen all of them; `failures` holds the errors."""
         waiting = iter(cubes.items())
         begun = 0
         with ExitStack() as everything:  # what is left when the user interrupts
@@ -149,11 +154,11 @@ class _Stream:
                     with _kept_to_itself(cube[0], self.failures):
                         begun += 1
                         self._begin(*cube, held=everything.enter_context(ExitStack()))
-                    self.tell(begun - len(self.running))
+                    self.show(begun - len(self.running))
                 if not self.running:
                     return
                 self._take(next(self._completed))
-                self.tell(begun - len(self.running))
+                self.show(begun - len(self.running))
 
     def _begin(self, group: str, make_cube: MakeCube, *, held: ExitStack) -> None:
         try:

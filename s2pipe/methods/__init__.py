@@ -187,6 +187,12 @@ def list_methods() -> dict[str, MethodInfo]:
     Returns
     -------
     dict of str to MethodInfo
+
+    Examples
+    --------
+    >>> import s2pipe
+    >>> s2pipe.list_methods()["ssc-cnn"].fit
+    'training'
     """
     return {
         name: MethodInfo(

@@ -30,7 +30,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True, kw_only=True)
 class FitContext:
-    """What a fit is told beside the sample.
+    """What a fit gets beside the sample.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class Sharpener(Protocol):
         ...
 
     def to(self, device: str) -> Sharpener:
-        """The same computing on a torch device of this process."""
+        """The same Sharpener, computing on a torch device of this process."""
         ...
 
     def in_precision(self, precision: Precision) -> Sharpener:
@@ -134,11 +134,11 @@ class Sharpener(Protocol):
         ...
 
     def one_scale_lower(self, ratio: int) -> Sharpener:
-        """The same for the scene degraded by `ratio`: what it holds in pixels of 10 m is told in larger ones."""
+        """The same for the scene degraded by `ratio`: what it holds in pixels of 10 m is converted to larger ones."""
         ...
 
     def provenance(self) -> dict[str, object]:
-        """What a result should say of how it was made: by name, strings, numbers, and lists and dicts of these."""
+        """What a result states of how it was made: by name, strings, numbers, and lists and dicts of these."""
         ...
 
 
@@ -215,7 +215,7 @@ class TorchSharpener:
         return sharpened
 
     def to(self, device: str) -> Self:
-        """The same Sharpener computing on `device`."""
+        """The same Sharpener, computing on `device`."""
         return replace(self, device=device)
 
     def in_precision(self, precision: Precision) -> Self:
@@ -235,7 +235,7 @@ class TorchSharpener:
         return sha256_of({name: tensor.detach().cpu().numpy() for name, tensor in self.weights().items()})
 
     def provenance(self) -> dict[str, object]:
-        """What a store should say of how its pixels were made."""
+        """What a store states of how its pixels were made."""
         stated: dict[str, object] = {
             "method": self.method,
             "options": self.options,

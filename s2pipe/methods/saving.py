@@ -34,6 +34,10 @@ def save_sharpener(sharpener: Sharpener, path: str | Path) -> None:
     ------
     InputError
         If the Sharpener is from elsewhere, `path` ends otherwise, or the file cannot be written.
+
+    Examples
+    --------
+    >>> s2pipe.save_sharpener(s2pipe.fit(cube, "glp"), "glp.safetensors")  # doctest: +SKIP
     """
     path = Path(path)
     tensors, stated = _parts(sharpener)
@@ -90,6 +94,11 @@ def load_sharpener(path: str | Path) -> TorchSharpener:
     InputError
         If there is no such file, it is no safetensors file (pickles are never opened), not written by `save_sharpener`,
         damaged, or its weights are those of another architecture than it says.
+
+    Examples
+    --------
+    >>> sharpener = s2pipe.load_sharpener("glp.safetensors")  # doctest: +SKIP
+    >>> sharp = s2pipe.sharpen(cube, sharpener)  # doctest: +SKIP
     """
     return _restored(*read_tensors(Path(path), kind=KIND), name=str(path))
 

@@ -57,7 +57,7 @@ class Dsen2Network(nn.Module):
 
     @classmethod
     def of_state(cls, state: dict[str, Tensor]) -> Dsen2Network:
-        """The network that had this state, whose shapes tell its size.
+        """The network that had this state, whose shapes determine its size.
 
         Raises KeyError or RuntimeError where it is that of another architecture.
         """

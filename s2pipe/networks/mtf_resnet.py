@@ -30,9 +30,9 @@ class Block(nn.Module):
 
 
 class MtfResNetwork(nn.Module):
-    """Residual blocks without normalisation (Lim et al. 2017, doi:10.1109/CVPRW.2017.151), told what the sensor is.
+    """Residual blocks without normalisation (Lim et al. 2017, doi:10.1109/CVPRW.2017.151), given the sensor's parameters.
 
-    A convolution leads in, one leads out, which starts at zero; what is told is brought to a bias of the first.
+    A convolution leads in, one leads out, which starts at zero; the parameters (`told`) are mapped to a bias of the first.
 
     Parameters
     ----------

@@ -80,7 +80,7 @@ def lifting_taps(sensor: Sensor, band: str, ratio: int) -> npt.NDArray[np.float6
     seen = np.zeros(PERIOD * ratio)  # what the coarse pixel 0 sees, on a circle of fine pixels
     seen[(start + np.arange(len(weights))) % len(seen)] = weights
     spectrum = np.fft.fft(seen)
-    # D D' of coarse pixels is the autocorrelation of what one sees, taken at every ratio-th place
+    # D D' of coarse pixels is the autocorrelation of what one sees, taken at every ratio-th position
     gains = np.fft.fft(np.fft.ifft(np.abs(spectrum) ** 2).real[::ratio]).real
     spread = np.zeros_like(seen)
     spread[::ratio] = np.fft.ifft(1 / (gains + RIDGE * gains.max())).real

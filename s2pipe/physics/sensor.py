@@ -35,6 +35,11 @@ class Sensor:
         DSen2 (Lanaras et al. 2018) trains on.
     mtf : tuple of (str, float)
         Modulation transfer at Nyquist of each band, for the two Gaussian kinds.
+
+    Raises
+    ------
+    InputError
+        If the name or a band is unknown, or an MTF is not between 0 and 1.
     """
 
     name: str = "centre"
@@ -65,7 +70,7 @@ class Sensor:
 
     def reach(self, ratio: int) -> int:
         """Fine pixels on either side of a coarse pixel's block that `degrade` reads for it, at most."""
-        start, kernel = self._support(0.3, ratio)  # the kernels of all bands stand in the same places, whatever their MTF
+        start, kernel = self._support(0.3, ratio)  # the kernels of all bands have the same taps, whatever their MTF
         return max(-start, start + len(kernel) - ratio)
 
     def degrade(self, fine: Tensor, bands: Sequence[str], ratio: int) -> Tensor:

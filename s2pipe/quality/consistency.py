@@ -51,6 +51,11 @@ def measure_consistency(
     ------
     InputError
         If `sharp` is no sharpened scene, or not of `data`, or the data hold nodata only.
+
+    Examples
+    --------
+    >>> sharp = s2pipe.sharpen(cube, "glp")  # doctest: +SKIP
+    >>> s2pipe.measure_consistency(sharp, cube)["rmse"]  # doctest: +SKIP
     """
     operator = as_sensor(sensor, default=_stated_sensor(sharp))
     sample = sample_sharpened(sharp, data, seed=seed)
@@ -83,24 +88,24 @@ def _residuals(
     """Of degraded minus observed, for each band: how many pixels, their sum and the sum of their squares."""
     ratio = gsd // 10
     degraded = sensor.degrade(torch.from_numpy(window.reflectance[10][sharpened]), bands, ratio).numpy()
-    usable = window.valid[gsd][observed] & _seen_around(window.valid[10][sharpened], ratio, sensor.reach(ratio))
+    usable = window.valid[gsd][observed] & _valid_around(window.valid[10][sharpened], ratio, sensor.reach(ratio))
     residual = np.where(usable, degraded.astype(np.float64) - window.reflectance[gsd][observed], 0.0)
     return usable.sum(axis=(1, 2)), residual.sum(axis=(1, 2)), (residual**2).sum(axis=(1, 2))
 
 
-def _seen_around(seen: npt.NDArray[np.bool_], ratio: int, reach: int) -> npt.NDArray[np.bool_]:
+def _valid_around(valid: npt.NDArray[np.bool_], ratio: int, reach: int) -> npt.NDArray[np.bool_]:
     """Where, on the coarse grid, all fine pixels of a block and `reach` beyond it are valid, none of them outside the window."""
     size = ratio + 2 * reach
     # scipy's window begins size // 2 before a pixel; origin has it begin `reach` before
     whole = ndimage.minimum_filter(
-        seen, size=(1, size, size), origin=(0, reach - size // 2, reach - size // 2), mode="constant", cval=0
+        valid, size=(1, size, size), origin=(0, reach - size // 2, reach - size // 2), mode="constant", cval=0
     )
     result: npt.NDArray[np.bool_] = whole[:, ::ratio, ::ratio]
     return result
 
 
 def sample_sharpened(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | None, *, seed: int) -> Sample:
-    """Read windows of a sharpened scene and, at the same places, of the cube it was made of.
+    """Read windows of a sharpened scene and, at the same positions, of the cube it was made of.
 
     Parameters
     ----------

@@ -108,7 +108,7 @@ def evaluate(
     methods : str, Method, Sharpener, or a list or tuple of these
         Names and recipes are fitted on the degraded scene. A fitted Sharpener is used as it is; one that was fitted on this
         very scene, and so has learned from the reference, is marked in the column ``in_sample``. Bands that a method interpolated
-        because the scene had too little to fit it on are marked in the column ``interpolated``. The name ``"all"`` stands for
+        because the scene had too little to fit it on are marked in the column ``interpolated``. The name ``"all"`` means
         every method of `list_methods` that is not named beside it. One of these that cannot run on this scene, or not without
         options, is left out, and a warning says why; a method that is named raises its error.
     sensor : Sensor or str
@@ -138,7 +138,7 @@ def evaluate(
         A row for each method and band, and one with ``band="all"``. Columns: ``method``, ``sensor``, ``gsd``, ``band``,
         ``sre_db`` (dB), ``rmse`` (reflectance), ``ssim``, ``uiqi``, ``sam_deg`` (degrees), ``ergas``, ``seconds`` (fit and
         sharpening), ``in_sample``, ``interpolated``. On the rows of all bands SRE, SSIM and UIQI are means over the bands, RMSE
-        is that of all bands together; SAM and ERGAS stand there only. ``attrs["left_out"]`` is a dict of the methods that were
+        is that of all bands together; SAM and ERGAS are there only. ``attrs["left_out"]`` is a dict of the methods that were
         left out, with the reasons.
 
     Raises
@@ -146,6 +146,11 @@ def evaluate(
     InputError
         If an argument is not accepted, the scene is too small, has several dates or no band of `gsd`, its reference has another
         shape, a Sharpener was fitted for another sensor, or no method of ``"all"`` can run.
+
+    Examples
+    --------
+    >>> table = s2pipe.evaluate(cube, ["bicubic", "glp"], sensor="box", told="centre")  # doctest: +SKIP
+    >>> table[table["band"] == "all"].set_index("method")["sre_db"]  # doctest: +SKIP
     """
     if plot is not None:
         check_picture_path(plot)
@@ -363,7 +368,7 @@ def _figures(
 
 
 def _image(reduced: Reduced, pixels: npt.NDArray[np.float32]) -> xr.DataArray:
-    """Pixels (band, y, x) on the grid of the reference, with their bands' names and their places."""
+    """Pixels (band, y, x) on the grid of the reference, with their bands' names and their coordinates."""
     bands = list(reduced.cube.bands[reduced.gsd])
     _, height, width = pixels.shape
     return xr.DataArray(pixels, dims=("band", "y", "x"), coords={"band": bands, "y": range(height), "x": range(width)})

@@ -124,14 +124,14 @@ def check_picture_path(path: str | Path) -> None:
 
 
 def save_evaluation(path: str | Path, scores: pd.DataFrame, truth: xr.DataArray, estimates: Mapping[str, xr.DataArray]) -> None:
-    """Write the picture that `draw_evaluation` makes to a path that `check_picture_path` lets pass."""
+    """Write the picture that `draw_evaluation` makes to a path that `check_picture_path` accepts."""
     draw_evaluation(scores, truth, estimates).savefig(path, dpi=200, bbox_inches="tight")
 
 
 def draw_evaluation(scores: pd.DataFrame, truth: xr.DataArray, estimates: Mapping[str, xr.DataArray]) -> Figure:
     """A picture of a comparison: the SRE of every method and band, and a part of the scene with truth, results and errors.
 
-    Methods stand in the order of their mean SRE, the best first. All errors are on one scale.
+    Methods are in the order of their mean SRE, the best first. All errors are on one scale.
 
     Parameters
     ----------

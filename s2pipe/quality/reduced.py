@@ -48,8 +48,8 @@ class Reduced:
     @cached_property
     def fingerprint(self) -> npt.NDArray[np.uint64]:
         """What identifies the reference, see `s2pipe.fitting.fingerprint`."""
-        seen = np.isfinite(self.reference)
-        return fingerprint(np.where(seen, self.reference, 0), seen)
+        valid = np.isfinite(self.reference)
+        return fingerprint(np.where(valid, self.reference, 0), valid)
 
 
 def reduce_scene(cube: Cube, operator: Sensor, gsd: int) -> Reduced:
@@ -123,8 +123,8 @@ def _degrade(reflectance: npt.NDArray[np.float32], operator: Sensor, bands: Sequ
     filled = fill_nodata(reflectance, reach=max(reflectance.shape))
     degraded: npt.NDArray[np.float32] = operator.degrade(torch.from_numpy(np.ascontiguousarray(filled)), bands, ratio).numpy()
     count, height, width = degraded.shape
-    unseen = np.isnan(reflectance).reshape(count, height, ratio, width, ratio).any(axis=(2, 4))
-    degraded[unseen] = np.nan
+    invalid = np.isnan(reflectance).reshape(count, height, ratio, width, ratio).any(axis=(2, 4))
+    degraded[invalid] = np.nan
     return degraded
 
 

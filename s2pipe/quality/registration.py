@@ -49,6 +49,11 @@ def measure_registration(data: xr.DataTree | xr.DataArray, *, seed: int = 0) -> 
     ------
     InputError
         If the data are not usable, or hold nodata only.
+
+    Examples
+    --------
+    >>> shifts = s2pipe.measure_registration(cube)  # doctest: +SKIP
+    >>> shifts.loc["B05", ["dy_px", "dx_px"]]  # doctest: +SKIP
     """
     return _shifts_in(as_cube(data), seed)
 
@@ -78,6 +83,10 @@ def repair_registration(data: xr.DataTree | xr.DataArray) -> xr.DataTree:
     InputError
         If a band's shift cannot be measured, or differs from that of the other bands of its resolution; if the pixels of the
         resolutions, shifted so, do not tile each other; or if too little is left.
+
+    Examples
+    --------
+    >>> repaired = s2pipe.repair_registration(cube)  # doctest: +SKIP
     """
     cube = as_cube(data)
     shifts = _common_shifts(_shifts_in(cube, seed=0))
@@ -105,9 +114,9 @@ def _common_shifts(table: pd.DataFrame) -> dict[int, tuple[int, int]]:
     for gsd, group in table.groupby("gsd")[["dy", "dx"]]:
         common = group.median().round()
         if (group.sub(common).abs() > SAME_SHIFT).any(axis=None):
-            told = ", ".join(f"{band} by ({dy:.1f}, {dx:.1f})" for band, dy, dx in group.itertuples())
+            stated = ", ".join(f"{band} by ({dy:.1f}, {dx:.1f})" for band, dy, dx in group.itertuples())
             raise InputError(
-                f"the {gsd} m bands are shifted differently, {told} 10 m pixels, which no crop can repair", argument="data"
+                f"the {gsd} m bands are shifted differently, {stated} 10 m pixels, which no crop can repair", argument="data"
             )
         shared[int(gsd)] = (int(common["dy"]), int(common["dx"]))
     return shared
@@ -123,9 +132,9 @@ def _aligned_spans(sizes: Mapping[int, int], shifts: Mapping[int, int]) -> dict[
     first = max(shifts.values())
     begin = next((at for at in range(first, first + STEP) if all((at - s) % (gsd // 10) == 0 for gsd, s in shifts.items())), None)
     if begin is None:
-        told = " and ".join(f"{shift} at {gsd} m" for gsd, shift in shifts.items() if gsd > 10)
+        stated = " and ".join(f"{shift} at {gsd} m" for gsd, shift in shifts.items() if gsd > 10)
         raise InputError(
-            f"pixels shifted by {told}, in 10 m pixels, do not tile each other, so no crop can repair them", argument="data"
+            f"pixels shifted by {stated}, in 10 m pixels, do not tile each other, so no crop can repair them", argument="data"
         )
     start = {gsd: (begin - shift) // (gsd // 10) for gsd, shift in shifts.items()}
     coarsest = max(sizes)
@@ -180,6 +189,11 @@ def measure_geometry(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | Non
     ------
     InputError
         If `sharp` is no sharpened scene, or not of `data`, or the data hold nodata only.
+
+    Examples
+    --------
+    >>> sharp = s2pipe.sharpen(cube, "glp")  # doctest: +SKIP
+    >>> s2pipe.measure_geometry(sharp, cube)[["relative_dy", "relative_dx"]].abs().max()  # doctest: +SKIP
     """
     sample = sample_sharpened(sharp, data, seed=seed)
     native = {gsd: bands_at(bands, gsd) for gsd, bands in sample.bands.items()}
@@ -192,7 +206,7 @@ def measure_geometry(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | Non
         gsd: [_sharpened_pair(window, [position[band] for band in bands], fine, gsd) for window in clear]
         for gsd, bands in sharpened.items()
     }
-    # Blurred neighbours are alike: more of them are needed, and their number does not tell the error.
+    # Blurred neighbours are alike: more of them are needed, and their number does not determine the error.
     table = table_of_shifts(pairs, sharpened, most=4 * MOST_PIXELS).drop(columns="error")
     if data is None:
         return table
@@ -205,8 +219,8 @@ def _sharpened_pair(window: Window, bands: list[int], fine: list[int], gsd: int)
     """The sharpened `bands` of a window's 10 m node beside its `fine` ones, by their positions, blurred alike."""
     sigma = gsd / 20  # half the GSD in 10 m pixels
     blurred = ndimage.gaussian_filter(window.reflectance[10], (0, sigma, sigma))
-    seen = window.valid[10]  # what was filled shows beyond, but as wide in both, and moves nothing
-    return Pair(bands=blurred[bands], seen=seen[bands], fine=blurred[fine], fine_seen=seen[fine], ratio=1)
+    valid = window.valid[10]  # what was filled shows beyond, but as wide in both, and moves nothing
+    return Pair(bands=blurred[bands], valid=valid[bands], fine=blurred[fine], fine_valid=valid[fine], ratio=1)
 
 
 def _with_10_m_bands(window: Window, positions: list[int]) -> Window:

@@ -80,16 +80,16 @@ def run_demo(
     """
     console = console or Console()
     folder = make_folder(folder)
-    with _told(console, f"simulate a scene of {size} x {size} px, and write it as COGs with STAC items"):
+    with _reported(console, f"simulate a scene of {size} x {size} px, and write it as COGs with STAC items"):
         scene = simulate_scene(size, seed=seed)
         catalog = write_scene(scene, folder / "archive", datetime=f"{DATETIME}T10:00:31Z")
-    with _told(console, "search its catalog, and load the bands lazily"):
+    with _reported(console, "search its catalog, and load the bands lazily"):
         items = search(catalog, datetime=DATETIME, max_cloud_cover=20)
         cube = load(items, chunks=min(CHUNK, size))
     store = folder / "sharpened.zarr"
     for method in METHODS:
         options: dict[str, Any] = {"steps": steps} if method == "ssc-cnn" else {}
-        with _told(console, f"sharpen to 10 m by {method}, and write to {store.name}"):
+        with _reported(console, f"sharpen to 10 m by {method}, and write to {store.name}"):
             sharpen_to_store(cube, store, method=method, group=method, seed=seed, overwrite=True, **options)
 
     # read back from the store, as a user would
@@ -101,7 +101,7 @@ def run_demo(
 
 
 @contextmanager
-def _told(console: Console, what: str) -> Iterator[None]:
+def _reported(console: Console, what: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     console.print(f"[green]\u2713[/] {what} [dim]({time.perf_counter() - start:.1f} s)[/]", highlight=False)

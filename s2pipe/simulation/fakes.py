@@ -1,4 +1,4 @@
-"""A Sharpener and a Method that do next to nothing, but have all members: for tests, benchmarks, and as patterns of own ones."""
+"""A Sharpener and a Method that do next to nothing, but have all members: for tests, benchmarks, and as templates for others."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FakeSharpener:
         return np.empty(0, dtype=np.uint64)
 
     def to(self, device: str) -> Self:
-        """See `Sharpener.to`: it computes where it likes."""
+        """See `Sharpener.to`: it computes on any device."""
         return self
 
     def in_precision(self, precision: Precision) -> Self:

@@ -1,4 +1,4 @@
-"""In what data differ from a result that they shall be written into."""
+"""How data differ from the result that they are to be written into."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ OWN_GROUP = "s2pipe"
 
 @dataclass(frozen=True, kw_only=True)
 class Location:
-    """A group of a store: where a result is stored, or shall be.
+    """A group of a store: where a result is stored, or is to be.
 
     Attributes
     ----------

@@ -33,7 +33,7 @@ HEARTBEAT = 10.0
 STALE = 60.0
 """Seconds without a renewal after which a lock from another machine is stale; on this machine its process is looked up."""
 SETTLING = 0.3
-"""Seconds after which a lock is read again, where two writers may both have believed that they took it."""
+"""Seconds after which a lock is read again, where two writers may both seem to have taken it."""
 CLOCK = 5.0
 """Seconds by which the start of one process may differ between two readings when the clock is set."""
 
@@ -196,7 +196,7 @@ def _read(location: Location) -> _Holder | None:
         holder = _Holder(**json.loads(found.to_bytes()))
         datetime.fromisoformat(holder.beat).astimezone(UTC)
         return replace(holder, pid=abs(int(holder.pid)), started=float(holder.started))
-    except (TypeError, ValueError, OverflowError):  # no store writes half a key; nobody renews what this is
+    except (TypeError, ValueError, OverflowError):  # not half a lock, as stores write a key at once; nobody renews it
         return None
 
 

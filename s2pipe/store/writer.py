@@ -346,7 +346,7 @@ def _create_group(location: Location, attrs: Mapping[str, Any]) -> None:
 async def _clear(location: Location, written: Collection[str]) -> None:
     """Delete what s2pipe wrote in a group, which is called `written`, and all of its own group but the lock; the group last.
 
-    Ledgers go first: whoever resumes what this leaves when it is interrupted must find no chunk marked that is deleted.
+    Ledgers go first: if this is interrupted, a job that resumes must find no deleted chunk marked as written.
     """
     own = location.below(OWN_GROUP)
     beside = [own.node / name async for name in own.store.list_dir(own.path) if name not in (LOCK, "zarr.json")]

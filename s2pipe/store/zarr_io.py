@@ -85,8 +85,13 @@ def to_zarr(
         If `data` is neither such an array nor a cube, or holds coordinates or attributes that Zarr cannot store.
     StoreError
         Before anything is computed: if the group exists and neither `overwrite` nor `resume` is True, holds something that
-        s2pipe did not write, differs from the `data` that shall resume it, is being written by another process, or is where
+        s2pipe did not write, differs from the `data` that are to resume it, is being written by another process, or is where
         `data` are lazily read from; or if the store cannot be written.
+
+    Examples
+    --------
+    >>> s2pipe.to_zarr(sharp, "sharp.zarr", group="33TWM_32633")  # doctest: +SKIP
+    >>> s2pipe.to_zarr(sharp, "sharp.zarr", group="33TWM_32633", resume=True)  # doctest: +SKIP
     """
     if overwrite and resume:
         raise InputError(
@@ -157,6 +162,11 @@ def open_zarr(store: StoreLike, *, group: str | None = None) -> xr.DataArray | x
     ------
     StoreError
         If there is no such store or group, s2pipe did not write it, or it is incomplete.
+
+    Examples
+    --------
+    >>> sharp = s2pipe.open_zarr("sharp.zarr", group="33TWM_32633")  # doctest: +SKIP
+    >>> numbers = sharp.sel(band="B05").isel(time=0).values  # doctest: +SKIP
     """
     location = locate(store, group)
     node = _result_at(location)
@@ -223,6 +233,11 @@ def list_chunks(store: StoreLike, *, group: str | None = None) -> pd.DataFrame:
     ------
     StoreError
         If there is no such store or group, s2pipe did not write it, or it has lost its ledger.
+
+    Examples
+    --------
+    >>> table = s2pipe.list_chunks("sharp.zarr", group="33TWM_32633")  # doctest: +SKIP
+    >>> table["written"].mean()  # doctest: +SKIP
     """
     location = locate(store, group)
     node = _result_at(location)
@@ -231,7 +246,7 @@ def list_chunks(store: StoreLike, *, group: str | None = None) -> pd.DataFrame:
 
 
 def _check_sources(location: Location, datasets: Mapping[str, xr.Dataset]) -> None:
-    """Refuse data that are read lazily from the group they shall replace: it would be deleted before it is read."""
+    """Refuse data that are read lazily from the group that they are to replace: it would be deleted before it is read."""
     node = open_node(location)
     if not is_result(node):
         return

@@ -432,7 +432,7 @@ def test_fit_goes_on_from_its_checkpoint(npz, tmp_path):
     command = ["fit", npz, *OFFSET, "--method", "ssc-cnn"]
     assert run(*command, "--steps", 2, "--checkpoint", tmp_path / "new" / "c", "--out", tmp_path / "a.safetensors").exit_code == 0
     result = run(*command, "--steps", 1, "--checkpoint", tmp_path / "new" / "c", "--out", tmp_path / "b.safetensors")
-    assert "stands at step 2" in one_line_error(result, 2)
+    assert "is at step 2" in one_line_error(result, 2)
 
 
 def test_fit_replaces_weights_only_when_asked(npz, tmp_path):

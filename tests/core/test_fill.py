@@ -10,7 +10,7 @@ def test_an_array_without_holes_is_returned_as_it_is():
     assert fill_nodata(array, 3) is array
 
 
-def test_holes_take_the_nearest_seen_pixel_of_their_band():
+def test_holes_take_the_nearest_valid_pixel_of_their_band():
     array = np.tile(np.arange(9, dtype=np.float32), (2, 9, 1))
     array[0, :, 6:] = np.nan
     filled = fill_nodata(array, 3)

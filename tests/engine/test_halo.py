@@ -54,7 +54,7 @@ def local_sharpener(request, cube):
 
 
 def holed(cube, seed):
-    """The cube with a wedge not seen, dead pixels and one dead coarse row."""
+    """The cube with an invalid wedge, dead pixels and one dead coarse row."""
     rng = np.random.default_rng(seed)
     numbers = {name: cube[name]["reflectance"].values.copy() for name in cube.children}
     height, width = numbers["r10m"].shape[2:]
@@ -167,23 +167,23 @@ def test_the_sharpener_is_one_key_of_the_graph_however_many_chunks(cube, sharpen
 
 
 def parents(cube):
-    """Where each band's own pixel was seen, at 10 m, and where all 10 m bands were."""
-    seen = {}
+    """Where each band's own pixel is valid, at 10 m, and where all 10 m bands are."""
+    valid = {}
     for gsd in (10, 20, 60):
         node = cube[f"r{gsd}m"]["reflectance"]
         for band in node["band"].values:
             array = node.sel(band=band).values[0] != 0
-            seen[band] = array.repeat(gsd // 10, axis=0).repeat(gsd // 10, axis=1)
-    return seen, seen["B02"] & seen["B03"] & seen["B04"] & seen["B08"]
+            valid[band] = array.repeat(gsd // 10, axis=0).repeat(gsd // 10, axis=1)
+    return valid, valid["B02"] & valid["B03"] & valid["B04"] & valid["B08"]
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_validity_is_that_of_the_own_pixel_and_all_10_m_bands(seed, cube, sharpener):
     scene = holed(cube, seed)
     result = s2pipe.sharpen(with_chunks(scene, 120, 120), sharpener).compute()[0]
-    seen, fine = parents(scene)
+    valid, fine = parents(scene)
     for band in BANDS:
-        expected = seen[band] if BANDS[band].gsd == 10 else seen[band] & fine
+        expected = valid[band] if BANDS[band].gsd == 10 else valid[band] & fine
         np.testing.assert_array_equal(result.sel(band=band).values != 0, expected, err_msg=band)
     xr.testing.assert_equal(
         result.sel(band=["B02", "B08"]).drop_vars("band"),
@@ -195,8 +195,8 @@ def test_validity_is_that_of_the_own_pixel_and_all_10_m_bands(seed, cube, sharpe
 def test_pixels_farther_from_nodata_than_the_halo_are_unchanged_and_no_rim_is_black(seed, cube, sharpener):
     scene = holed(cube, seed)
     clean, result = (s2pipe.sharpen(with_chunks(c, 120, 120), sharpener).compute()[0] for c in (cube, scene))
-    seen, _ = parents(scene)
-    everything = np.logical_and.reduce(list(seen.values()))
+    valid, _ = parents(scene)
+    everything = np.logical_and.reduce(list(valid.values()))
     distance = ndimage.distance_transform_cdt(np.pad(everything, 1, constant_values=True), metric="chessboard")[1:-1, 1:-1]
     far = distance > sharpener.halo
     assert far.any()

@@ -18,9 +18,9 @@ from s2pipe.fitting.sampling import (
     Sample,
     Window,
     _window_places,
+    bands_without_data,
     patch_corners,
     sample_windows,
-    unseen_bands,
 )
 from s2pipe.inputs.dataarray import as_cube
 
@@ -80,7 +80,7 @@ def test_the_only_imagery_is_found_wherever_it_lies():
     sparse = with_numbers(cube, **numbers)
     for seed in range(5):
         (window,) = sample_windows(as_cube(sparse), seed=seed)
-        assert all(seen.all() for seen in window.valid.values())
+        assert all(valid.all() for valid in window.valid.values())
 
 
 def test_windows_with_imagery_are_preferred_and_nodata_only_is_refused():
@@ -99,34 +99,34 @@ def test_windows_with_imagery_are_preferred_and_nodata_only_is_refused():
         sample_windows(as_cube(with_numbers(cube, **numbers)), seed=0)
 
 
-def test_seen_at_asks_the_bands_that_are_needed():
-    seen = {gsd: np.ones((2, 60 * 10 // gsd, 36 * 10 // gsd), bool) for gsd in (10, 20, 60)}
-    seen[10][0, 0, 35] = seen[20][1, 29, 0] = seen[60][:] = False
-    window = Window(reflectance={}, valid=seen)
+def test_valid_at_asks_the_bands_that_are_needed():
+    valid = {gsd: np.ones((2, 60 * 10 // gsd, 36 * 10 // gsd), bool) for gsd in (10, 20, 60)}
+    valid[10][0, 0, 35] = valid[20][1, 29, 0] = valid[60][:] = False
+    window = Window(reflectance={}, valid=valid)
     assert np.argwhere(~window.valid_at(20, {10: [0, 1], 20: [0, 1]})).tolist() == [[0, 17], [29, 0]]
     assert np.argwhere(~window.valid_at(60, {10: [0, 1], 20: [0]})).tolist() == [[0, 5]]
     assert window.valid_at(10, {10: [1]}).all()
 
 
 def blank(cube, **bands):
-    """The cube with the bands at these positions of each node never seen."""
+    """The cube with the bands at these positions of each node without data."""
     numbers = {name: cube[name]["reflectance"].values.copy() for name in bands}
     for name, positions in bands.items():
         numbers[name][:, positions] = 0
     return with_numbers(cube, **numbers)
 
 
-def test_bands_that_were_never_seen_are_named(caplog):
+def test_bands_without_data_are_named(caplog):
     cube = random_cube(96, 96)
     names = {gsd: BANDS_BY_GSD[gsd] for gsd in (10, 20, 60)}
-    assert unseen_bands(sample_windows(as_cube(blank(cube, r20m=[2], r60m=[1])), seed=0), names) == ("B07", "B09")
+    assert bands_without_data(sample_windows(as_cube(blank(cube, r20m=[2], r60m=[1])), seed=0), names) == ("B07", "B09")
     assert "B07, B09 hold nodata only" in caplog.text
     with refused("data", naming=("B03",)):
-        unseen_bands(sample_windows(as_cube(blank(cube, r10m=[1])), seed=0), names)
+        bands_without_data(sample_windows(as_cube(blank(cube, r10m=[1])), seed=0), names)
     without_fine = blank(cube, r20m=slice(None))
     windows = sample_windows(as_cube(without_fine), seed=0)
     with refused("data", naming=("B05, B06, B07, B8A, B11, B12",)):
-        unseen_bands(windows, {10: names[10], 20: names[20]})
+        bands_without_data(windows, {10: names[10], 20: names[20]})
 
 
 def test_patches_are_cut_where_everything_is_usable():
@@ -155,17 +155,17 @@ def test_a_sample_tells_what_is_to_be_sharpened():
     np.testing.assert_array_equal(window.reflectance[20], expected.reflectance[20])
 
 
-def test_only_targets_count_as_unseen():
+def test_only_targets_without_data_count():
     sample = Sample.of(as_cube(blank(random_cube(96, 96), r20m=[2], r60m=[1])), seed=0)
-    assert sample.unseen_targets() == ("B07", "B09")
-    assert replace(sample, gsds=(20,)).unseen_targets() == ("B07",)
+    assert sample.targets_without_data() == ("B07", "B09")
+    assert replace(sample, gsds=(20,)).targets_without_data() == ("B07",)
 
 
 GROUND = np.random.default_rng(0).random((2, 60, 50), np.float32)
 
 
-def of_array(reflectance, seen=None):
-    return fingerprint(reflectance, np.ones(reflectance.shape, bool) if seen is None else seen)
+def of_array(reflectance, valid=None):
+    return fingerprint(reflectance, np.ones(reflectance.shape, bool) if valid is None else valid)
 
 
 @given(st.integers(0, 40), st.integers(0, 30), st.integers(20, 60), st.integers(20, 50))
@@ -202,12 +202,12 @@ def test_a_scene_smaller_than_a_square_has_no_fingerprint():
     assert hashes.size == 0 and hashes.dtype == np.uint64
 
 
-def test_squares_with_unseen_pixels_are_left_out():
-    seen = np.ones(GROUND.shape, bool)
-    seen[0, 30, 25] = seen[1, :, 10:12] = False
-    filled = np.where(seen, GROUND, 0.5)
-    hashes = of_array(filled, seen)
-    np.testing.assert_array_equal(hashes, of_array(np.where(seen, GROUND, 0.7), seen))
+def test_squares_with_invalid_pixels_are_left_out():
+    valid = np.ones(GROUND.shape, bool)
+    valid[0, 30, 25] = valid[1, :, 10:12] = False
+    filled = np.where(valid, GROUND, 0.5)
+    hashes = of_array(filled, valid)
+    np.testing.assert_array_equal(hashes, of_array(np.where(valid, GROUND, 0.7), valid))
     without_second = of_array(GROUND[1:, :, :10]), of_array(GROUND[1:, :, 12:])
     around = of_array(GROUND[:1, 27:34, 22:29])
     expected = np.setdiff1d(np.concatenate([of_array(GROUND[:1]), *without_second]), around)
@@ -246,10 +246,10 @@ def test_a_fingerprint_does_not_follow_a_mistaken_offset():
 
 
 def test_the_clearest_part_of_a_window_is_found():
-    seen = {gsd: np.zeros((count, 720 // gsd, 1200 // gsd), dtype=bool) for gsd, count in ((10, 4), (20, 6))}
-    for gsd, mask in seen.items():
+    valid = {gsd: np.zeros((count, 720 // gsd, 1200 // gsd), dtype=bool) for gsd, count in ((10, 4), (20, 6))}
+    for gsd, mask in valid.items():
         mask[:, 240 // gsd : 600 // gsd, 600 // gsd : 960 // gsd] = True
-    window = Window(reflectance={gsd: mask.astype(np.float32) for gsd, mask in seen.items()}, valid=seen)
+    window = Window(reflectance={gsd: mask.astype(np.float32) for gsd, mask in valid.items()}, valid=valid)
     part = window.clearest_part(36, {10: range(4), 20: range(6)})
     assert part.valid[10].shape == (4, 36, 36) and part.valid[20].shape == (6, 18, 18)
     assert part.valid[10].all() and part.reflectance[20].all()

@@ -138,11 +138,11 @@ BAD = {
     "a band dark where others are bright": lambda a: a[1].__setitem__(2, 0.9 - a[1][2]),
     "negative reflectance": lambda a: [array.__isub__(0.5) for array in a],
     "zeros": lambda a: [array.fill(0) for array in a],
-    "half of a band not seen": lambda a: a[1][:, :20].__setitem__(2, np.nan),
-    "a 10 m band in half not seen": lambda a: a[0][:, :40].__setitem__(1, np.nan),
-    "a coarse band not seen": lambda a: a[1].__setitem__(4, np.nan),
-    "no 20 m band seen": lambda a: a[1].fill(np.nan),
-    "no 60 m band seen": lambda a: a[2].fill(np.nan),
+    "half of a band invalid": lambda a: a[1][:, :20].__setitem__(2, np.nan),
+    "half of a 10 m band invalid": lambda a: a[0][:, :40].__setitem__(1, np.nan),
+    "a coarse band without data": lambda a: a[1].__setitem__(4, np.nan),
+    "no 20 m band with data": lambda a: a[1].fill(np.nan),
+    "no 60 m band with data": lambda a: a[2].fill(np.nan),
 }
 
 
@@ -160,7 +160,7 @@ def test_nothing_divides_by_zero(method, harm):
         assert np.abs(values[valid & fine]).max(initial=0) < 3
 
 
-def test_the_60_m_bands_are_interpolated_where_they_were_not_seen_in_a_sample():
+def test_the_60_m_bands_are_interpolated_where_a_sample_has_no_data_of_them():
     arrays = scene(1)
     arrays[2][:] = np.nan
     assert "B01" in s2pipe.fit(s2pipe.from_arrays(*arrays), "glp").bicubic_bands

@@ -109,7 +109,7 @@ def test_saving_again_what_was_read_and_placed_on_a_device_keeps_it(restored, tm
     assert load_sharpener(tmp_path / "again.safetensors").provenance() == restored.provenance()
 
 
-def test_interpolated_bands_and_the_scene_that_was_seen_are_remembered(cube, tmp_path):
+def test_interpolated_bands_and_the_scene_that_was_fitted_on_are_remembered(cube, tmp_path):
     sharpener = fit(cube, "ssc-cnn")
     save_sharpener(sharpener, tmp_path / "weights.safetensors")
     restored = load_sharpener(tmp_path / "weights.safetensors")

@@ -1,4 +1,4 @@
-"""Consistency: degraded again, sharpened bands are compared with what was observed, where both were seen and nowhere else."""
+"""Consistency: degraded again, sharpened bands are compared with what was observed, where both are valid and nowhere else."""
 
 import dask
 import numpy as np
@@ -115,7 +115,7 @@ def test_bands_asked_for_are_the_ones_checked():
     pd.testing.assert_frame_equal(measure_consistency(s2pipe.sharpen(cube, sharpener, bands=["B8A", "B01"]), cube), part)
 
 
-def test_what_was_not_seen_is_left_out(truth):
+def test_invalid_pixels_are_left_out(truth):
     cube = observe(truth, Sensor())
     whole = measure_consistency(as_sharp(truth, cube), cube)["pixels"]
     sharp = truth.copy()

@@ -373,7 +373,7 @@ def estimates(monkeypatch):
 
 
 def holed(cube):
-    """The cube with a few pixels unseen at every resolution."""
+    """The cube with a few invalid pixels at every resolution."""
     numbers = {name: cube[name]["reflectance"].values.copy() for name in cube.children}
     numbers["r10m"][:, :, 30:33, 40] = numbers["r20m"][:, 1, 40, 8:12] = numbers["r60m"][:, :, 3, 3] = 0
     return with_numbers(cube, **numbers)
@@ -439,7 +439,7 @@ def test_no_observed_pixel_is_handed_to_a_method(cube, gsd):
             assert not np.isin(neighbours(observed), handed).any()
 
 
-# What was seen before
+# What was fitted on before
 
 
 def cut(cube, y, x):

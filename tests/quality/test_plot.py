@@ -46,7 +46,7 @@ def test_the_part_is_where_the_detail_is(row, column, seed):
     assert (part["y"][0], part["x"][0]) == (20 * row, 20 * column)
 
 
-def test_what_is_not_seen_is_no_detail():
+def test_invalid_pixels_are_no_detail():
     pixels = noise(("B09",), 80).values
     pixels[:, :40] = np.nan
     pixels[:, 40:, :40] = 0.5
@@ -134,7 +134,7 @@ def test_images_are_stretched_as_the_truth_is():
     assert darker["glp"][0].images[0].get_array().max() == 0
 
 
-def test_what_is_not_seen_is_white():
+def test_invalid_pixels_are_white():
     scores, truth, estimates = comparison({"glp": 20.0})
     estimates["glp"][:, :5] = np.nan
     drawn, error = titled(draw_evaluation(scores, truth, estimates))["glp"]

@@ -174,7 +174,7 @@ def test_unrelated_bands_tell_nothing():
         assert table[["dy", "dx", "dy_px", "dx_px"]].isna().all(axis=None), size
 
 
-def test_flat_or_unseen_bands_and_tiny_scenes_tell_nothing_of_themselves_only(scene):
+def test_flat_or_invalid_bands_and_tiny_scenes_have_no_shift_and_harm_no_other(scene):
     arrays = shifted_arrays(scene, UNSHIFTED)
     arrays[1][2] = 0.3
     arrays[1][4] = np.nan

@@ -42,6 +42,16 @@ class Atprk:
     times) and 20 ranges (0.6 to 2.5 times those of the areal one), whose regularisation fits the areal one best at 20 lags.
     Where no areal semivariogram can be fitted, as in a flat band, the points' range is two coarse pixels. The regression and the
     semivariogram are fitted once on the sample.
+
+    Attributes
+    ----------
+    pan : {"synthesised", "selected"}
+        Kind of panchromatic band.
+
+    Raises
+    ------
+    InputError
+        If `pan` is neither.
     """
 
     pan: Pan = "synthesised"
@@ -60,7 +70,7 @@ class Atprk:
 
     def fit(self, sample: Sample, context: FitContext) -> AtprkSharpener:
         """Fit regressions and semivariograms on the sample."""
-        sensor, unseen = context.sensor, sample.unseen_targets()
+        sensor, missing = context.sensor, sample.targets_without_data()
         fine = len(sample.bands[10])
         fitted: dict[str, Tensor] = {}
         for gsd in sample.gsds:
@@ -68,7 +78,7 @@ class Atprk:
             pans, weights = np.zeros((len(bands), 1 + fine)), np.zeros((len(bands), ratio**2, (2 * NEIGHBOURS + 1) ** 2))
             for row, band in enumerate(bands):
                 span = AREAL_RANGE * ratio
-                if band not in unseen:
+                if band not in missing:
                     pans[row] = regress_on_fine(band, gsd, sample.bands, sample.windows, sensor, pan=self.pan)
                     span = point_range(*areal_semivariogram(residuals(band, gsd, pans[row], sample, sensor)), ratio)
                 weights[row] = kriging_weights(span, *sensor.taps(band, ratio), ratio)
@@ -77,7 +87,7 @@ class Atprk:
         return AtprkSharpener(
             **fields_of_fit(self, sample, context),
             bands_in=sample.bands[10] + sample.targets,
-            bicubic_bands=unseen,
+            bicubic_bands=missing,
             fitted=fitted,
         )
 
@@ -105,9 +115,9 @@ def areal_semivariogram(
                 differences = (turned[lag:] - turned[:-lag]).astype(np.float64)
                 squares[lag - 1] += np.nansum(differences**2)
                 counts[lag - 1] += np.isfinite(differences).sum()
-    seen = counts > 0
-    lags = np.flatnonzero(seen).astype(np.float64) + 1
-    return lags, squares[seen] / (2 * counts[seen])
+    counted = counts > 0
+    lags = np.flatnonzero(counted).astype(np.float64) + 1
+    return lags, squares[counted] / (2 * counts[counted])
 
 
 AREAL_RANGE = 2.0
@@ -127,10 +137,10 @@ def point_range(lags: npt.NDArray[np.float64], semivariance: npt.NDArray[np.floa
     largest = semivariance.max(initial=0)
     if len(lags) < 3 or largest <= 0:
         return AREAL_RANGE * ratio
-    distance, seen = ratio * lags, semivariance / largest  # relative, so that the fit does not depend on the unit
+    distance, relative = ratio * lags, semivariance / largest  # so that the fit does not depend on the unit
     try:
         (sill, reach), _ = optimize.curve_fit(
-            exponential, distance, seen, p0=(1.0, AREAL_RANGE * ratio), bounds=((0, 1e-3), (np.inf, 1e3 * ratio))
+            exponential, distance, relative, p0=(1.0, AREAL_RANGE * ratio), bounds=((0, 1e-3), (np.inf, 1e3 * ratio))
         )
     except RuntimeError:  # no fit found
         return AREAL_RANGE * ratio

@@ -36,8 +36,8 @@ LARGEST_RATIO = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """What the sample tells of images at 10 m: a coarse band upsampled, its panchromatic band, that degraded and upsampled, and
-    where there is one the mixture of coarse bands that is like the latter.
+    """Moments over the sample of images at 10 m: a coarse band upsampled, its panchromatic band, this degraded and upsampled,
+    and, where there is one, the mixture of coarse bands that is like the latter.
 
     Attributes
     ----------
@@ -77,6 +77,16 @@ class Injection:
     doi:10.1016/j.rse.2016.10.030). ``pan="selected"`` takes the one 10 m band whose correlation with it is largest, brought to
     its mean and, after degrading, its standard deviation. M is the coarse band upsampled (bicubic), L what is low in P.
     All that is fitted, is fitted once on the sample.
+
+    Attributes
+    ----------
+    pan : {"synthesised", "selected"}
+        Kind of panchromatic band.
+
+    Raises
+    ------
+    InputError
+        If `pan` is neither.
     """
 
     family: ClassVar[str]
@@ -99,31 +109,31 @@ class Injection:
 
     def fit(self, sample: Sample, context: FitContext) -> InjectionSharpener:
         """Fit the mixtures and the gains of all bands on the sample."""
-        unseen = sample.unseen_targets()
+        missing = sample.targets_without_data()
         weights: dict[str, Tensor] = {}
         for gsd in sample.gsds:
-            for name, rows in self._fit_resolution(gsd, unseen, sample, context.sensor).items():
+            for name, rows in self._fit_resolution(gsd, missing, sample, context.sensor).items():
                 weights[f"{name}.{gsd}m"] = torch.from_numpy(rows.astype(np.float32))
         return InjectionSharpener(
             **fields_of_fit(self, sample, context),
             bands_in=sample.bands[10] + sample.targets,
-            bicubic_bands=unseen,
+            bicubic_bands=missing,
             fitted=weights,
             multiplies=self.multiplies,
         )
 
     def _fit_resolution(
-        self, gsd: int, unseen: Collection[str], sample: Sample, sensor: Sensor
+        self, gsd: int, missing: Collection[str], sample: Sample, sensor: Sensor
     ) -> dict[str, npt.NDArray[np.float64]]:
-        """Rows of `_fit_bands` for all bands of a resolution; those of `unseen` make of it what it is, interpolated."""
+        """Rows of `_fit_bands` for all bands of a resolution; those of `missing` leave them interpolated."""
         names = sample.bands[gsd]
-        seen = [i for i, band in enumerate(names) if band not in unseen]
+        used = [i for i, band in enumerate(names) if band not in missing]
         # a panchromatic band, and what is low in it, that are 1 everywhere
         widths = self.widths(fine=len(sample.bands[10]), coarse=len(names))
         result = {name: np.eye(1, width).repeat(len(names), axis=0) for name, width in widths.items()}
-        if seen:
-            for name, rows in self._fit_bands(gsd, [names[i] for i in seen], sample, sensor).items():
-                result[name][seen] = rows
+        if used:
+            for name, rows in self._fit_bands(gsd, [names[i] for i in used], sample, sensor).items():
+                result[name][used] = rows
         return result
 
     @classmethod
@@ -238,10 +248,10 @@ class Gsa(Injection):
         for row, (band, coefficients) in enumerate(zip(bands, pans, strict=True)):
             degraded, coarse = [], []
             for window in sample.windows:
-                seen = window.valid_at(gsd, needed)
+                valid = window.valid_at(gsd, needed)
                 pan = mixture(_tensor(coefficients[None]), torch.from_numpy(window.reflectance[10]))
-                degraded.append(sensor.degrade(pan, [band], gsd // 10).numpy()[0, seen])
-                coarse.append(window.reflectance[gsd][positions][:, seen])
+                degraded.append(sensor.degrade(pan, [band], gsd // 10).numpy()[0, valid])
+                coarse.append(window.reflectance[gsd][positions][:, valid])
             low[row, [0, *(1 + np.array(positions))]] = least_squares(np.concatenate(coarse, axis=1), np.concatenate(degraded))
         # the means of P and of I over the scene are the same then
         for coefficients, moments in zip(low, _moments(gsd, bands, pans, low, sample, sensor), strict=True):
@@ -282,8 +292,8 @@ def _moments(
         if mixed is not None:
             images.append(mixture(_tensor(mixed), smooth))
         for row, position in enumerate(positions):
-            seen = window.valid_at(10, {10: range(len(sample.bands[10])), gsd: [position]})
-            rows = np.stack([image[row].numpy()[seen] for image in images]).astype(np.float64)
+            valid = window.valid_at(10, {10: range(len(sample.bands[10])), gsd: [position]})
+            rows = np.stack([image[row].numpy()[valid] for image in images]).astype(np.float64)
             design = np.vstack([np.ones(rows.shape[1]), rows])
             sums[row] += design @ design.T
     return [Moments(products=total / total[0, 0]) for total in sums]

@@ -1,4 +1,4 @@
-"""Interpolation at the places the sensor's geometry says: no detail is added, nothing is fitted."""
+"""Interpolation at the positions that the sensor's geometry gives: no detail is added, nothing is fitted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The panchromatic band of a coarse band: what the 10 m bands know of it, as a mixture of them with an intercept."""
+"""The panchromatic band of a coarse band: what the 10 m bands explain of it, as a mixture of them with an intercept."""
 
 from __future__ import annotations
 
@@ -114,10 +114,10 @@ def _degraded_and_observed(
     row = names[gsd].index(band)
     degraded, observed = [], []
     for window in windows:
-        seen = window.valid_at(gsd, {10: range(len(names[10])), gsd: [row]})
+        valid = window.valid_at(gsd, {10: range(len(names[10])), gsd: [row]})
         fine = torch.from_numpy(window.reflectance[10])
-        degraded.append(sensor.degrade(fine, names[10], gsd // 10).numpy()[:, seen])
-        observed.append(window.reflectance[gsd][row][seen])
+        degraded.append(sensor.degrade(fine, names[10], gsd // 10).numpy()[:, valid])
+        observed.append(window.reflectance[gsd][row][valid])
     return np.concatenate(degraded, axis=1), np.concatenate(observed)
 
 

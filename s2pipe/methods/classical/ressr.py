@@ -13,7 +13,7 @@ from torch import Tensor
 
 from s2pipe.core.bands import BANDS, GSDS, bands_at
 from s2pipe.core.errors import InputError
-from s2pipe.fitting.sampling import Sample, unseen_bands
+from s2pipe.fitting.sampling import Sample, bands_without_data
 from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, TensorPixels, TorchSharpener, fields_of_fit, halo_of, upsampling_reach
 from s2pipe.methods.classical.pan import mixture
@@ -50,6 +50,11 @@ class ResSr:
     ----------
     operator : {"sensor", "block"}
         What degrades the result: the sensor, or as in the paper the mean of a block.
+
+    Raises
+    ------
+    InputError
+        If `operator` is neither.
     """
 
     name: ClassVar[str] = "ressr"
@@ -68,18 +73,18 @@ class ResSr:
 
     def fit(self, sample: Sample, context: FitContext) -> ResSrSharpener:
         """Find percentiles and subspace on the sample."""
-        bands, unseen = all_bands(sample), unseen_bands(sample.windows, sample.bands)
-        used = [i for i, band in enumerate(bands) if band not in unseen]
-        pixels = sample_pixels(sample, context.sensor, without=unseen, every=EVERY)
+        bands, missing = all_bands(sample), bands_without_data(sample.windows, sample.bands)
+        used = [i for i, band in enumerate(bands) if band not in missing]
+        pixels = sample_pixels(sample, context.sensor, without=missing, every=EVERY)
         coefficients = np.zeros((len(sample.targets), 1 + len(bands)))
         rows = spectral_mixture(pixels, [BANDS[bands[i]].gsd for i in used])
         for row, band in enumerate(sample.targets):
-            if band not in unseen:
+            if band not in missing:
                 coefficients[row, [0, *(1 + i for i in used)]] = rows[used.index(bands.index(band))]
         return ResSrSharpener(
             **fields_of_fit(self, sample, context),
             bands_in=bands,
-            bicubic_bands=tuple(band for band in sample.targets if band in unseen),
+            bicubic_bands=tuple(band for band in sample.targets if band in missing),
             coefficients=torch.from_numpy(coefficients.astype(np.float32)),
         )
 

@@ -17,7 +17,7 @@ from s2pipe.core import metrics
 from s2pipe.core.checks import check_positive, check_whole
 from s2pipe.core.lattice import STEP
 from s2pipe.core.progress import Progress
-from s2pipe.fitting.sampling import Sample, Window, unseen_bands
+from s2pipe.fitting.sampling import Sample, Window, bands_without_data
 from s2pipe.methods.base import FitContext, fields_of_fit
 from s2pipe.methods.classical.subspace import (
     HALO,
@@ -86,6 +86,11 @@ class S2sharp:
         lambda; default: chosen on the scene.
     iterations : int
         Of the cyclic descent.
+
+    Raises
+    ------
+    InputError
+        If an option is not above 0, or `iterations` is no whole number.
     """
 
     name: ClassVar[str] = "s2sharp"
@@ -105,16 +110,16 @@ class S2sharp:
     def fit(self, sample: Sample, context: FitContext) -> S2sharpSharpener:
         """Choose the smoothness, then find the subspace, the bands' root mean squares and the scale of edges on the sample."""
         sensor, device = context.sensor, context.device
-        unseen = unseen_bands(sample.windows, sample.bands)
-        part = clearest_parts(sample, without=unseen)
-        smoothness = self.smoothness or chosen_smoothness(part, sensor, without=unseen, device=device, progress=context.progress)
-        scene = Scene.of(part, sensor, without=unseen, device=device)
+        missing = bands_without_data(sample.windows, sample.bands)
+        part = clearest_parts(sample, without=missing)
+        smoothness = self.smoothness or chosen_smoothness(part, sensor, without=missing, device=device, progress=context.progress)
+        scene = Scene.of(part, sensor, without=missing, device=device)
         costs = costs_of(scene.subspace, smoothness)
         subspace = cyclic_descent(scene, costs, self.iterations)
         return S2sharpSharpener(
             **fields_of_fit(replace(self, smoothness=smoothness), sample, context),
             bands_in=all_bands(sample),
-            bicubic_bands=tuple(band for band in sample.targets if band in unseen),
+            bicubic_bands=tuple(band for band in sample.targets if band in missing),
             subspace=subspace.cpu(),
             rms=scene.rms.cpu(),
             edge_scale=scene.edge_scale.cpu(),
@@ -319,25 +324,25 @@ def chosen_smoothness(
     ]
     if misfits[0] > MISFIT * misfits[1]:
         return SMOOTHNESS
-    seen = [window.valid_at(10, needed) for window in lower.windows]
+    valid = [window.valid_at(10, needed) for window in lower.windows]
     references = {
-        band: np.concatenate([window.reflectance[judged][i][mask] for window, mask in zip(observed, seen, strict=True)])
+        band: np.concatenate([window.reflectance[judged][i][mask] for window, mask in zip(observed, valid, strict=True)])
         for band, i in zip(bands, needed[judged], strict=True)
     }
     scores = []
     for smoothness in CANDIDATES:
-        scores.append(mean_sre(scenes[1], smoothness, references, seen))
+        scores.append(mean_sre(scenes[1], smoothness, references, valid))
         if progress is not None:
             progress("s2sharp smoothness", len(scores), len(CANDIDATES), None)
     return CANDIDATES[int(np.argmax(scores))] if np.isfinite(scores).all() else SMOOTHNESS
 
 
-def mean_square_misfit(scene: Scene, bands: Sequence[str], seen: Sequence[npt.NDArray[np.bool_]]) -> float:
-    """Of what the sensor would see of the sharpened scene against what it saw, where `seen` (y, x) of each window."""
+def mean_square_misfit(scene: Scene, bands: Sequence[str], valid: Sequence[npt.NDArray[np.bool_]]) -> float:
+    """Of what the sensor would see of the sharpened scene against what it saw, where `valid` (y, x) of each window."""
     costs = costs_of(scene.subspace, SMOOTHNESS)
     subspace = cyclic_descent(scene, costs, CANDIDATE_ITERATIONS)
     errors = []
-    for observation, z, mask in zip(scene.observations, images_of(scene, subspace, costs), seen, strict=True):
+    for observation, z, mask in zip(scene.observations, images_of(scene, subspace, costs), valid, strict=True):
         for row in map(scene.bands.index, bands):
             rows, columns = observation.axes(scene.bands[row])
             assert rows is not None and columns is not None
@@ -348,20 +353,20 @@ def mean_square_misfit(scene: Scene, bands: Sequence[str], seen: Sequence[npt.ND
 
 def degraded(window: Window, bands: Mapping[int, Sequence[str]], sensor: Sensor, ratio: int) -> Window:
     """The window as the sensor sees it at `ratio` times its GSD; a pixel is valid where all that it covers is."""
-    reflectance, seen = {}, {}
+    reflectance, valid = {}, {}
     for gsd, names in bands.items():
         fine = torch.from_numpy(np.ascontiguousarray(window.reflectance[gsd]))
         reflectance[gsd] = sensor.degrade(fine, names, ratio).numpy()
         count, height, width = reflectance[gsd].shape
         blocks = window.valid[gsd].reshape(count, height, ratio, width, ratio)
-        seen[gsd] = np.asarray(blocks.all(axis=(2, 4)))
-    return Window(reflectance=reflectance, valid=seen)
+        valid[gsd] = np.asarray(blocks.all(axis=(2, 4)))
+    return Window(reflectance=reflectance, valid=valid)
 
 
 def mean_sre(
-    scene: Scene, smoothness: float, references: Mapping[str, npt.NDArray[np.float32]], seen: Sequence[npt.NDArray[np.bool_]]
+    scene: Scene, smoothness: float, references: Mapping[str, npt.NDArray[np.float32]], valid: Sequence[npt.NDArray[np.bool_]]
 ) -> float:
-    """Of the scene sharpened with this smoothness, against references (pixel,) by band, where `seen` (y, x) of each window."""
+    """Of the scene sharpened with this smoothness, against references (pixel,) by band, where `valid` (y, x) of each window."""
     costs = costs_of(scene.subspace, smoothness)
     subspace = cyclic_descent(scene, costs, CANDIDATE_ITERATIONS)
     images = images_of(scene, subspace, costs)
@@ -369,6 +374,6 @@ def mean_sre(
     for band, reference in references.items():
         row = scene.bands.index(band)
         sharpened = [(torch.tensordot(subspace[row], z, 1) * scene.rms[row]).cpu().numpy() for z in images]
-        estimate = np.concatenate([image[mask] for image, mask in zip(sharpened, seen, strict=True)])
+        estimate = np.concatenate([image[mask] for image, mask in zip(sharpened, valid, strict=True)])
         scores.append(metrics.sre(reference, estimate))
     return float(np.mean(scores))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from s2pipe.core.bands import BANDS
 from s2pipe.core.checks import check_positive, check_whole
-from s2pipe.fitting.sampling import Sample, unseen_bands
+from s2pipe.fitting.sampling import Sample, bands_without_data
 from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, fields_of_fit
 from s2pipe.methods.classical.subspace import HALO, Observation, SceneSharpener, all_bands, clearest_parts, sample_pixels, spectra
@@ -36,7 +36,7 @@ SUBSPACE_ITERATIONS = 30
 SMALLEST_MOMENT = 1e-10
 """Of z, relative to the largest, below which there is nothing but rounding to regress on."""
 ONE_DN = 1e-4
-"""Reflectance. Distances of patches are in DN, and at least one: below that there is nothing that tells them apart."""
+"""Reflectance. Distances of patches are in DN, and at least one: below that they cannot be told apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,11 @@ class Ssss:
     similarity : float
         lambda.
     iterations : int
+
+    Raises
+    ------
+    InputError
+        If an option is not above 0, or `iterations` is no whole number.
     """
 
     name: ClassVar[str] = "ssss"
@@ -84,10 +89,10 @@ class Ssss:
     def fit(self, sample: Sample, context: FitContext) -> SsssSharpener:
         """Find the mixtures and the subspace on the sample."""
         sensor, device = context.sensor, context.device
-        bands, unseen = all_bands(sample), unseen_bands(sample.windows, sample.bands)
-        part = clearest_parts(sample, without=unseen)
-        mixture = mixtures(part, sensor, without=unseen)
-        subspace = torch.from_numpy(mixed_subspace(part, sensor, mixture, without=unseen)).float()
+        bands, missing = all_bands(sample), bands_without_data(sample.windows, sample.bands)
+        part = clearest_parts(sample, without=missing)
+        mixture = mixtures(part, sensor, without=missing)
+        subspace = torch.from_numpy(mixed_subspace(part, sensor, mixture, without=missing)).float()
         start = subspace.T @ torch.from_numpy(mixture).float()
         estimated = []
         for window in part.windows:
@@ -102,11 +107,11 @@ class Ssss:
                 iterations=SUBSPACE_ITERATIONS,
             )
             estimated.append(found.cpu())
-        regressed = regressed_subspace(part, sensor, estimated, without=unseen)
+        regressed = regressed_subspace(part, sensor, estimated, without=missing)
         return SsssSharpener(
             **fields_of_fit(self, sample, context),
             bands_in=bands,
-            bicubic_bands=tuple(band for band in sample.targets if band in unseen),
+            bicubic_bands=tuple(band for band in sample.targets if band in missing),
             subspace=torch.from_numpy(regressed).float(),
             start=start,
         )
@@ -182,9 +187,9 @@ def as_observed(
     gsd = BANDS[band].gsd
     row = sample.bands[gsd].index(band)
     for window, fine in zip(sample.windows, images, strict=True):
-        seen = window.valid_at(gsd, {gsd: [row], 10: range(len(sample.bands[10]))})
+        valid = window.valid_at(gsd, {gsd: [row], 10: range(len(sample.bands[10]))})
         degraded = fine if gsd == 10 else sensor.degrade(fine, [band] * len(fine), gsd // 10)
-        yield degraded.numpy()[:, seen].astype(np.float64), window.reflectance[gsd][row][seen].astype(np.float64)
+        yield degraded.numpy()[:, valid].astype(np.float64), window.reflectance[gsd][row][valid].astype(np.float64)
 
 
 def mixed_subspace(
@@ -297,7 +302,7 @@ class Edges:
     Attributes
     ----------
     first, second : Tensor of int, (edge, pixel)
-        Places of the two patches' pixels in the block, counted row by row.
+        Positions of the two patches' pixels in the block, counted row by row.
     stiffness : Tensor, (edge, 1)
         lambda a_ij / mu.
     relaxation : Tensor, (edge, pixel, pixel)

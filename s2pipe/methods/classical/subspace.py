@@ -47,7 +47,7 @@ def clearest_parts(sample: Sample, *, without: Collection[str]) -> Sample:
 
 
 def positions(sample: Sample, without: Collection[str]) -> dict[int, list[int]]:
-    """Places of the bands in the sample by GSD, but of those in `without`."""
+    """Positions of the bands in the sample by GSD, but of those in `without`."""
     return {gsd: [i for i, band in enumerate(bands) if band not in without] for gsd, bands in sample.bands.items()}
 
 
@@ -85,13 +85,13 @@ def sample_pixels(
     needed = positions(sample, without)
     parts = []
     for window in sample.windows:
-        seen = window.valid_at(10, needed)[::every, ::every]
+        valid = window.valid_at(10, needed)[::every, ::every]
         rows = []
         for gsd, rows_of_gsd in needed.items():
             for i in rows_of_gsd:
                 image = torch.from_numpy(window.reflectance[gsd][i])
                 fine = image.numpy() if gsd == 10 else sensor.upsample(image, gsd // 10).numpy()
-                rows.append(blur(sample.bands[gsd][i], fine)[::every, ::every][seen])
+                rows.append(blur(sample.bands[gsd][i], fine)[::every, ::every][valid])
         parts.append(np.stack(rows))
     pixels = np.concatenate(parts, axis=1).astype(np.float64)
     if not pixels.shape[1]:
@@ -371,7 +371,7 @@ class SubspaceSharpener(SceneSharpener):
         return spectra(self.subspace, found) * self.rms[:, None, None]
 
     def solve(self, observation: Observation, weights: Tensor) -> Tensor:
-        """Z (dimension, y, x) of a block, of which `weights` (y, x) tell where the ground is smooth."""
+        """Z (dimension, y, x) of a block, of which `weights` (y, x) show where the ground is smooth."""
         raise NotImplementedError
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from s2pipe.core.checks import check_positive, check_whole
-from s2pipe.fitting.sampling import Sample, unseen_bands
+from s2pipe.fitting.sampling import Sample, bands_without_data
 from s2pipe.methods.base import FitContext, fields_of_fit
 from s2pipe.methods.classical.subspace import (
     HALO,
@@ -53,6 +53,11 @@ class Supreme:
     smoothness : float
         tau.
     iterations : int
+
+    Raises
+    ------
+    InputError
+        If an option is not above 0, or `iterations` is no whole number.
     """
 
     name: ClassVar[str] = "supreme"
@@ -70,13 +75,13 @@ class Supreme:
 
     def fit(self, sample: Sample, context: FitContext) -> SupremeSharpener:
         """Find the subspace, the bands' root mean squares and the scale of edges on the sample."""
-        bands, unseen = all_bands(sample), unseen_bands(sample.windows, sample.bands)
+        bands, missing = all_bands(sample), bands_without_data(sample.windows, sample.bands)
         rms = rms_of_bands(sample, bands)
-        subspace = blurred_subspace(sample, context.sensor, rms=rms, without=unseen, dimensions=DIMENSIONS)
+        subspace = blurred_subspace(sample, context.sensor, rms=rms, without=missing, dimensions=DIMENSIONS)
         return SupremeSharpener(
             **fields_of_fit(self, sample, context),
             bands_in=bands,
-            bicubic_bands=tuple(band for band in sample.targets if band in unseen),
+            bicubic_bands=tuple(band for band in sample.targets if band in missing),
             subspace=torch.from_numpy(subspace).float(),
             rms=torch.from_numpy(rms).float(),
             edge_scale=torch.tensor(scale_of_edges(sample, rms[: len(sample.bands[10])])),

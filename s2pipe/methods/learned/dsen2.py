@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from s2pipe.core.bands import BANDS_BY_GSD, bands_at
 from s2pipe.core.errors import InputError, errors_about
 from s2pipe.core.tensor_files import tensors_below
-from s2pipe.fitting.sampling import Sample, unseen_bands
+from s2pipe.fitting.sampling import Sample, bands_without_data
 from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, TensorPixels, TorchSharpener, halo_of, placed, stated_options, upsampling_reach
 from s2pipe.networks.dsen2 import Dsen2Network, load_keras_weights, radius
@@ -42,6 +42,11 @@ class Dsen2:
     ----------
     weights_20m, weights_60m : str, optional
         Paths of the authors' Keras files (HDF5), of DSen2 or VDSen2, for the 20 m and the 60 m bands; at least one.
+
+    Raises
+    ------
+    InputError
+        If neither is given, one is no str, its file cannot be read, or holds another architecture or resolution.
     """
 
     name: ClassVar[str] = "dsen2"
@@ -103,9 +108,9 @@ class Dsen2:
             If a 10 m or 20 m band is missing, or holds nodata only.
         """
         names = sample.bands
-        unseen = unseen_bands(sample.windows, names)
+        missing = bands_without_data(sample.windows, names)
         lacking = {
-            gsd: [band for band in BANDS_BY_GSD[gsd] if band not in names.get(gsd, ()) or band in unseen] for gsd in BANDS_BY_GSD
+            gsd: [band for band in BANDS_BY_GSD[gsd] if band not in names.get(gsd, ()) or band in missing] for gsd in BANDS_BY_GSD
         }
         if lacking[10] or lacking[20]:
             raise InputError(

@@ -81,7 +81,7 @@ class LowerScaleCnn:
             If the scene is too small, or has too few valid pixels, to cut one 20 m patch from.
         """
         names = sample.bands
-        bicubic = sample.unseen_targets()
+        bicubic = sample.targets_without_data()
         networks: dict[int, ScaledNetwork] = {}
         for gsd in sample.gsds:
             if set(names[gsd]) <= set(bicubic):
@@ -162,7 +162,7 @@ class SscCnn(LowerScaleCnn):
 
     The paper's schedule is 200 epochs of 1024 patches of 16 x 16, 64 at a time: 3200 steps. Departures from it: the
     learning rate is that of the authors' code (the paper prints 0.005), bands are upsampled bicubically and not by nearest
-    neighbour, and the weights are those of the last step and not of the best one seen with the reference.
+    neighbour, and the weights are those of the last step and not of the best one by the reference.
 
     Attributes
     ----------
@@ -172,6 +172,11 @@ class SscCnn(LowerScaleCnn):
         Patches sampled for each network, at most.
     learning_rate : float
         Of Adam.
+
+    Raises
+    ------
+    InputError
+        If an option is not above 0, or one that counts is no whole number.
     """
 
     name: ClassVar[str] = "ssc-cnn"
@@ -207,6 +212,11 @@ class ResNet(LowerScaleCnn):
         Of Adam.
     blocks : int
         Residual blocks.
+
+    Raises
+    ------
+    InputError
+        If an option is not above 0, or one that counts is no whole number.
     """
 
     name: ClassVar[str] = "resnet"

@@ -31,7 +31,7 @@ SMALLEST_PATCH = 30
 """Edge in 10 m pixels below which nothing of a patch is left once the degradation by 6 has no neighbours to read."""
 
 STRIDE = 12
-"""10 m pixels between the places a patch may lie at."""
+"""10 m pixels between the positions that a patch may have."""
 
 HELD_OUT_PATCHES = 8
 """Patches in which the held-out pixels are evaluated."""
@@ -63,6 +63,11 @@ class S2sucnn:
         The paper's network for full resolution, or its longer one for reduced resolution.
     held_out : float
         Share of the coarse pixels that is kept out of the loss; 0 keeps the weights of the last step.
+
+    Raises
+    ------
+    InputError
+        If an option is not accepted.
     """
 
     name: ClassVar[str] = "s2sucnn"
@@ -100,7 +105,7 @@ class S2sucnn:
             If the scene is smaller than a patch can be, or has no pixel that is valid in all 10 m bands.
         """
         bands = sample.bands
-        bicubic = sample.unseen_targets()
+        bicubic = sample.targets_without_data()
         scale = max(float(array.max()) for window in sample.windows for array in window.reflectance.values()) or 1.0
         scene = _Scene(sample, self, scale=scale, context=context)
         if self.held_out and not scene.held_out_places:
@@ -235,7 +240,7 @@ class _Scene:
         return torch.stack([error / count.clamp(min=1) for error, count in errors.values()]).sum()
 
     def held_out_loss(self, network: nn.Module) -> Tensor:
-        """The same of what is held out, on places that are the same at every call."""
+        """The same of what is held out, at positions that are the same at every call."""
         looks = [self._errors(network, [k], held_out=True) for k in self.held_out_places]
         means = []
         for gsd in looks[0]:
@@ -288,11 +293,11 @@ def _piece(window: Window, share: float, scale: float, random: np.random.Generat
     numbers, trained, held_out = {}, {}, {}
     for gsd, reflectance in window.reflectance.items():
         numbers[gsd] = torch.from_numpy(np.ascontiguousarray(reflectance / np.float32(scale))).to(device)
-        seen = window.valid[gsd]
-        held = (random.random(seen.shape[1:]) < share) if gsd > 10 else np.zeros(seen.shape[1:], dtype=bool)
-        trained[gsd] = torch.from_numpy(seen & ~held).to(device)
+        valid = window.valid[gsd]
+        held = (random.random(valid.shape[1:]) < share) if gsd > 10 else np.zeros(valid.shape[1:], dtype=bool)
+        trained[gsd] = torch.from_numpy(valid & ~held).to(device)
         if gsd > 10:
-            held_out[gsd] = torch.from_numpy(seen & held).to(device)
+            held_out[gsd] = torch.from_numpy(valid & held).to(device)
     return _Piece(numbers=numbers, trained=trained, held_out=held_out)
 
 

@@ -40,8 +40,8 @@ def lowered(window: Window, bands: Mapping[int, tuple[str, ...]], used: Sequence
     pair = pair_of(window, bands, 20, without=without, margin=MARGIN[20], sensor=sensor)
     height, width = pair.usable.shape
     usable = {10: pair.usable, 20: pair.usable.reshape(height // RATIO, RATIO, width // RATIO, RATIO).all(axis=(1, 3))}
-    seen = {gsd: np.broadcast_to(mask, (len(bands[gsd]), *mask.shape)) for gsd, mask in usable.items()}
-    return Window(reflectance=pair.lower, valid=seen)
+    valid = {gsd: np.broadcast_to(mask, (len(bands[gsd]), *mask.shape)) for gsd, mask in usable.items()}
+    return Window(reflectance=pair.lower, valid=valid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,15 +94,15 @@ class Example:
         edge, corners = next(
             ((edge, corners) for edge, corners in _patches(usable) if len(corners)), (0, np.empty((0, 2), np.intp))
         )
-        seen = torch.from_numpy(lower.valid_at(10, needed))
-        size = left[:, seen].abs().mean(dim=1)[:, None, None] if seen.any() else torch.ones(len(used), 1, 1)
+        valid = torch.from_numpy(lower.valid_at(10, needed))
+        size = left[:, valid].abs().mean(dim=1)[:, None, None] if valid.any() else torch.ones(len(used), 1, 1)
         slots = tuple(COARSE.index(band) for band in used)
         return cls(
             channels=inputs.channels(slots),
             slots=slots,
             unit=scaling.guess_detail * scaling.coarse_scale,
             left=left,
-            error=size.clamp_min(1e-5),  # a tenth of a DN: no error to be told from rounding
+            error=size.clamp_min(1e-5),  # a tenth of a DN: less cannot be distinguished from rounding
             usable=usable,
             edge=edge,
             corners=corners,

@@ -1,6 +1,6 @@
 """What mtf-resnet makes of the bands before its network: a guess at the 20 m bands, and the channels that the network is shown.
 
-All of it lies on the grid of the 20 m bands, where the four 10 m pixels in one of 20 m stand behind one another: nothing is
+All of it lies on the grid of the 20 m bands, where the four 10 m pixels in one of 20 m are stacked as channels: nothing is
 interpolated.
 """
 
@@ -42,7 +42,7 @@ def reach(sensor: Sensor) -> int:
 
 
 def squares_of(image: Tensor) -> Tensor:
-    """(band, 4, y / 2, x / 2) of an image (band, y, x): the pixels of each square of 2 x 2 behind one another."""
+    """(band, 4, y / 2, x / 2) of an image (band, y, x): the pixels of each square of 2 x 2 stacked."""
     result: Tensor = F.pixel_unshuffle(image[:, None], RATIO)
     return result
 
@@ -53,20 +53,20 @@ def image_of(squares: Tensor) -> Tensor:
 
 
 def describe(sensor: Sensor) -> Tensor:
-    """What the network is told of the sensor, (TOLD,): how wide its point spread functions are, and where they stand."""
+    """The sensor's parameters for the network, (TOLD,): widths and centres of its point spread functions."""
     complete = replace(sensor, mtf=tuple((dict(Sensor().mtf) | dict(sensor.mtf)).items()))
     spreads = []
     for band in (*FINE, *COARSE):
         start, weights = complete.taps(band, RATIO)
         places = start + np.arange(len(weights))
         spreads.append(math.sqrt(weights @ (places - weights @ places) ** 2))
-    # brought to about -1 to 1: the Gaussians of Sentinel-2 have a sigma of 0.9 to 1.1 pixels, and stand at 0.5 or 0
+    # brought to about -1 to 1: the Gaussians of Sentinel-2 have a sigma of 0.9 to 1.1 pixels, and centres at 0.5 or 0
     return torch.tensor([*(3 * (spread - 1) for spread in spreads), 2 * (sensor.phase(RATIO) - 0.5)], dtype=torch.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """What brings the bands of a scene to a mean of 0 and a standard deviation of 1, and how they hang together over all of it.
+    """What brings the bands of a scene to a mean of 0 and a standard deviation of 1, and how they are related over all of it.
 
     Attributes
     ----------
@@ -93,11 +93,11 @@ class Scaling:
         """Of windows, which hold `bands`: each band of 20 m in `used` from where it and all 10 m bands are valid."""
         fine = [torch.from_numpy(window.reflectance[10]) for window in windows]
         low = [sensor.degrade(image, bands[10], RATIO) for image in fine]
-        seen = _where_seen(windows, {10: range(len(bands[10]))})
-        fine_mean, fine_scale = _moments(low, seen, SMALLEST)
+        valid = _where_valid(windows, {10: range(len(bands[10]))})
+        fine_mean, fine_scale = _moments(low, valid, SMALLEST)
         rows = [bands[20].index(band) for band in used]
         coarse = [torch.from_numpy(window.reflectance[20][rows]) for window in windows]
-        own = [_where_seen(windows, {10: range(len(bands[10])), 20: [row]}) for row in rows]
+        own = [_where_valid(windows, {10: range(len(bands[10])), 20: [row]}) for row in rows]
         moments = [_moments([image[[i]] for image in coarse], mask, SMALLEST) for i, mask in enumerate(own)]
         coarse_mean, coarse_scale = (torch.cat(parts) for parts in zip(*moments, strict=True))
         scaled_low = [(image - fine_mean) / fine_scale for image in low]
@@ -116,7 +116,7 @@ class Scaling:
             guess_detail=torch.ones_like(coarse_mean),
         )
         inputs = [Inputs.of(*images, bands[10], sensor, scaling) for images in zip(fine, coarse, strict=True)]
-        _, fine_detail = _moments([part.fine_detail for part in inputs], seen, SMALLEST_DETAIL)
+        _, fine_detail = _moments([part.fine_detail for part in inputs], valid, SMALLEST_DETAIL)
         details = [_moments([part.guess_detail[[i]] for part in inputs], mask, SMALLEST_DETAIL)[1] for i, mask in enumerate(own)]
         return replace(scaling, fine_detail=fine_detail, guess_detail=torch.cat(details))
 
@@ -129,20 +129,20 @@ class Scaling:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def _where_seen(windows: Sequence[Window], needed: Mapping[int, Sequence[int]]) -> list[Tensor]:
+def _where_valid(windows: Sequence[Window], needed: Mapping[int, Sequence[int]]) -> list[Tensor]:
     """Where, on the grid of the 20 m bands, the bands `needed` are valid in each window; everywhere if they are nowhere."""
-    seen = [torch.from_numpy(window.valid_at(20, needed)) for window in windows]
-    return seen if any(mask.any() for mask in seen) else [torch.ones_like(mask) for mask in seen]
+    valid = [torch.from_numpy(window.valid_at(20, needed)) for window in windows]
+    return valid if any(mask.any() for mask in valid) else [torch.ones_like(mask) for mask in valid]
 
 
-def _pixels(images: Sequence[Tensor], seen: Sequence[Tensor]) -> Tensor:
+def _pixels(images: Sequence[Tensor], valid: Sequence[Tensor]) -> Tensor:
     """Numbers of images (band, ..., y, x) where they are valid (y, x), as (band, number)."""
-    return torch.cat([image[..., mask].flatten(1) for image, mask in zip(images, seen, strict=True)], dim=1)
+    return torch.cat([image[..., mask].flatten(1) for image, mask in zip(images, valid, strict=True)], dim=1)
 
 
-def _moments(images: Sequence[Tensor], seen: Sequence[Tensor], smallest: float) -> tuple[Tensor, Tensor]:
+def _moments(images: Sequence[Tensor], valid: Sequence[Tensor], smallest: float) -> tuple[Tensor, Tensor]:
     """Mean, and standard deviation of at least `smallest`, (band, 1, 1) of images (band, ..., y, x) where they are valid."""
-    pixels = _pixels(images, seen).double()
+    pixels = _pixels(images, valid).double()
     mean, deviation = pixels.mean(dim=1).float(), pixels.std(dim=1, correction=0).float().clamp_min(smallest)
     return mean[:, None, None], deviation[:, None, None]
 
@@ -191,7 +191,7 @@ class Inputs:
         )
 
     def channels(self, slots: Sequence[int]) -> Tensor:
-        """(CHANNELS, y, x): what the network is shown, where its 20 m bands stand in `slots` of all there are; others are 0."""
+        """(CHANNELS, y, x): what the network is shown, its 20 m bands at `slots` of all there are; others are 0."""
         own = self.coarse.new_zeros(len(COARSE), RATIO**2 + 3, *self.coarse.shape[1:])
         own[list(slots)] = torch.cat(
             [self.guess_detail, torch.stack([self.coarse, self.misfit, self.local_misfit], dim=1)], dim=1

@@ -19,7 +19,7 @@ SHIPPED = Path(__file__).parent / "weights" / "mtf-resnet.safetensors"
 KIND = "pretrained weights of s2pipe"
 FINGERPRINT = "fingerprint"
 FINGERPRINT_SHARE = 64
-"""One in this many hashes of a fingerprint is kept: enough to tell a scene of 100 x 100 pixels of 20 m."""
+"""One in this many hashes of a fingerprint is kept: enough to recognise a scene of 100 x 100 pixels of 20 m."""
 
 
 @dataclass(frozen=True, kw_only=True)

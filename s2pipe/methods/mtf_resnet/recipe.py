@@ -20,7 +20,7 @@ from s2pipe.core.hashing import sha256_of
 from s2pipe.core.lattice import STEP
 from s2pipe.core.precision import Precision, choose_precision, computing_in
 from s2pipe.core.tensor_files import tensors_below
-from s2pipe.fitting.sampling import Sample, unseen_bands
+from s2pipe.fitting.sampling import Sample, bands_without_data
 from s2pipe.fitting.training import Checkpoint, train
 from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import Array, FitContext, TensorPixels, TorchSharpener, fields_of_fit, halo_of, placed
@@ -60,6 +60,11 @@ class MtfResNet:
         Of Adam in that training, to begin with; it falls to zero along half a cosine.
     weights : path, optional
         Of another network than the one that comes with the package, as `workflows/train_weights.py` writes them.
+
+    Raises
+    ------
+    InputError
+        If an option is not accepted, or `weights` cannot be read or are of another network.
     """
 
     name: ClassVar[str] = "mtf-resnet"
@@ -90,16 +95,16 @@ class MtfResNet:
 
     def fit(self, sample: Sample, context: FitContext) -> MtfResNetSharpener:
         """Scale, regress, and train if asked to, on the sample."""
-        sensor, unseen = context.sensor, unseen_bands(sample.windows, sample.bands)
+        sensor, missing = context.sensor, bands_without_data(sample.windows, sample.bands)
         pretrained = self.pretrained()
         stated = fields_of_fit(self, sample, context)
         stated["fingerprint"] = np.union1d(stated["fingerprint"], pretrained.fingerprint)
-        used = tuple(band for band in sample.bands.get(20, ()) if band not in unseen)
+        used = tuple(band for band in sample.bands.get(20, ()) if band not in missing)
         sharpener = MtfResNetSharpener(
             **stated,
             precision=context.precision,
             bands_in=sample.inputs,
-            bicubic_bands=tuple(band for band in sample.targets if band in unseen),
+            bicubic_bands=tuple(band for band in sample.targets if band in missing),
             slots=tuple(COARSE.index(band) for band in used),
         )
         if used:
@@ -116,7 +121,7 @@ class MtfResNet:
         if 60 in sample.gsds:
             placed_sharpener = sharpener.to(context.device)
             finer = [placed_sharpener.finer_bands(window.reflectance) for window in sample.windows]
-            mixtures = mixtures_of_60m(sample, finer, (*sample.bands[10], *used), sensor, without=unseen)
+            mixtures = mixtures_of_60m(sample, finer, (*sample.bands[10], *used), sensor, without=missing)
             sharpener = replace(sharpener, mixtures=mixtures)
         return sharpener
 

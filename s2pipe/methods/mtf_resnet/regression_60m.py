@@ -16,7 +16,7 @@ from s2pipe.physics.sensor import Sensor
 RATIO = 6
 RIDGE = 1e-3
 """Added to the variance of each regressor, which is 1."""
-SEEN = 0.75
+VALID_SHARE = 0.75
 """Share of a 60 m band's pixels in which a finer band must be valid to serve for it."""
 SAMPLES = 3
 """60 m pixels for each regressor, at least; with fewer, a band is brought to 10 m without any."""
@@ -50,10 +50,10 @@ def mixtures_of_60m(
     mixtures = torch.zeros(len(sample.bands[60]), 1 + len(names))
     for row, band in enumerate(sample.bands[60]):
         if band not in without:
-            columns, seen = _regressors(sample, names, band)
-            regressors = torch.cat([image[columns][:, mask] for image, mask in zip(low, seen, strict=True)], dim=1)
+            columns, valid = _regressors(sample, names, band)
+            regressors = torch.cat([image[columns][:, mask] for image, mask in zip(low, valid, strict=True)], dim=1)
             observed = np.concatenate(
-                [window.reflectance[60][row][mask] for window, mask in zip(sample.windows, seen, strict=True)]
+                [window.reflectance[60][row][mask] for window, mask in zip(sample.windows, valid, strict=True)]
             )
             mixtures[row, [0, *(1 + column for column in columns)]] = _ridge(regressors, torch.from_numpy(observed))
     return mixtures
@@ -62,24 +62,26 @@ def mixtures_of_60m(
 def _regressors(sample: Sample, names: Sequence[str], band: str) -> tuple[list[int], list[npt.NDArray[np.bool_]]]:
     """Which of `names` a 60 m band is regressed on, and where it and they are valid in each window."""
 
-    def seen(finer: Sequence[str]) -> list[npt.NDArray[np.bool_]]:
+    def valid_with(finer: Sequence[str]) -> list[npt.NDArray[np.bool_]]:
         needed = {gsd: [sample.bands[gsd].index(one) for one in bands_at((*finer, band), gsd)] for gsd in sample.bands}
         return [window.valid_at(60, {gsd: rows for gsd, rows in needed.items() if rows}) for window in sample.windows]
 
-    def count(places: list[npt.NDArray[np.bool_]]) -> int:
-        return int(sum(mask.sum() for mask in places))
+    def count(masks: list[npt.NDArray[np.bool_]]) -> int:
+        return int(sum(mask.sum() for mask in masks))
 
     fine = [name for name in names if BANDS[name].gsd == 10]
-    places = seen(fine)
+    masks = valid_with(fine)
     # a band with few valid pixels is not worth the pixels of the others
     wanted = [
-        name for name in names if BANDS[name].gsd in REGRESSORS[band] and count(seen([*fine, name])) >= SEEN * count(places)
+        name
+        for name in names
+        if BANDS[name].gsd in REGRESSORS[band] and count(valid_with([*fine, name])) >= VALID_SHARE * count(masks)
     ]
     for finer in (wanted, fine):
-        where = seen(finer)
-        if count(where) >= SAMPLES * len(finer) and count(where) >= SEEN / 2 * count(places):
+        where = valid_with(finer)
+        if count(where) >= SAMPLES * len(finer) and count(where) >= VALID_SHARE / 2 * count(masks):
             return [names.index(name) for name in finer], where
-    return [], places
+    return [], masks
 
 
 def _ridge(regressors: Tensor, observed: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""20 m bands that lie beside the 10 m bands: how far, and the 10 m bands moved there."""
+"""20 m bands that are shifted against the 10 m bands: by how much, and the 10 m bands moved to fit."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def shift_to_repair(sample: Sample, used: Sequence[str], sensor: Sensor) -> tupl
 def expected_shift(sensor: Sensor) -> float:
     """That of the 20 m bands of a scene whose bands fit, in 10 m pixels.
 
-    The corner sensor serves to degrade real scenes only. One scale lower its 10 m pixels stand up and left of the ground they
+    The corner sensor serves to degrade real scenes only. One scale lower its 10 m pixels lie up and left of the ground they
     cover, by a quarter of their edge, and so do the 20 m bands that are to be made.
     """
     return -0.25 if sensor.name == "corner" else 0.0

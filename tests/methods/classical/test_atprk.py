@@ -47,7 +47,7 @@ def test_the_semivariogram_is_that_of_rows_and_columns():
     np.testing.assert_allclose(values, expected)
 
 
-def test_pixels_that_were_not_seen_make_no_pairs():
+def test_invalid_pixels_make_no_pairs():
     image = np.random.default_rng(0).random((20, 20)).astype(np.float32)
     holed = np.pad(image, 15, constant_values=np.nan)
     for whole, part in zip(areal_semivariogram([image]), areal_semivariogram([holed]), strict=True):

@@ -77,7 +77,7 @@ def test_the_turned_subspace_is_the_one_that_made_the_bands(seed, dimensions, sp
     torch.testing.assert_close(found, truth, atol=1e-2, rtol=0)
 
 
-def test_turning_leaves_bands_out_that_were_never_seen():
+def test_turning_leaves_bands_without_data_out():
     rng = np.random.default_rng(0)
     start = torch.zeros(6, 2)
     start[:4] = orthonormal(rng, 4, 2).float()
@@ -131,7 +131,7 @@ def test_a_scene_with_a_hole_in_every_pixel_of_the_lower_scale_is_given_the_smoo
     assert fit(with_numbers(cube, r10m=numbers)).options["smoothness"] == SMOOTHNESS
 
 
-def test_a_band_that_was_never_seen_harms_no_other(simulated, cube):
+def test_a_band_without_data_harms_no_other(simulated, cube):
     numbers = {name: cube[name]["reflectance"].values.copy() for name in ("r20m", "r60m")}
     numbers["r20m"][:, 3] = 0
     numbers["r60m"][:, 1] = 0

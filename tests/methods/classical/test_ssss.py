@@ -153,7 +153,7 @@ def test_the_subspace_is_that_of_the_mixtures_and_then_of_what_they_leave():
     assert np.abs(mixture.T @ subspace[:, 4]).max() < 1e-6 and np.abs(subspace[4:, 4]).max() > 0.1
 
 
-def test_a_band_that_was_never_seen_harms_no_other():
+def test_a_band_without_data_harms_no_other():
     cube = random_cube(120, 120)
     numbers = {name: cube[name]["reflectance"].values.copy() for name in ("r20m", "r60m")}
     numbers["r20m"][:, 3] = 0

@@ -87,22 +87,22 @@ def test_the_subspace_is_orthonormal_and_holds_what_the_bands_have_in_common():
     assert np.linalg.lstsq(leading, spectrum, rcond=None)[1] < 1e-2
 
 
-def test_a_band_that_was_never_seen_has_no_part_in_the_subspace():
+def test_a_band_without_data_has_no_part_in_the_subspace():
     sample = sample_of(random_cube(96, 96))
     bands = [band for names in sample.bands.values() for band in names]
     subspace = blurred_subspace(sample, Sensor(), rms=np.ones(12), without=("B05",), dimensions=7)
     assert (subspace[bands.index("B05")] == 0).all() and np.abs(subspace).sum(axis=1)[bands.index("B06")] > 0
 
 
-def test_rms_is_that_of_the_seen_pixels():
+def test_rms_is_that_of_the_valid_pixels():
     image = np.full((1, 12, 12), 3.0, np.float32)
-    seen = np.ones_like(image, dtype=bool)
-    image[0, :6], seen[0, :6] = 100, False
-    sample = Sample(bands={10: ("B02",)}, windows=[Window(reflectance={10: image}, valid={10: seen})], gsds=())
+    valid = np.ones_like(image, dtype=bool)
+    image[0, :6], valid[0, :6] = 100, False
+    sample = Sample(bands={10: ("B02",)}, windows=[Window(reflectance={10: image}, valid={10: valid})], gsds=())
     assert rms_of_bands(sample, ["B02"]) == pytest.approx([3])
 
 
-def test_pixels_seen_in_no_band_at_once_are_refused():
+def test_pixels_that_are_never_valid_in_all_bands_are_refused():
     fine, coarse = np.ones((4, 12, 12), np.float32), np.ones((6, 6, 6), np.float32)
     fine[:, :6] = np.nan
     coarse[0, 3:] = np.nan

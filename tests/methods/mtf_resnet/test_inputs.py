@@ -66,15 +66,15 @@ def test_the_guess_is_nearer_to_the_coarse_bands_than_one_mixture_for_the_whole_
     assert (inputs.local_misfit.square().mean(dim=(1, 2)) < 0.5 * inputs.misfit.square().mean(dim=(1, 2))).all()
 
 
-def test_pixels_that_were_not_seen_do_not_count():
+def test_invalid_pixels_do_not_count():
     sample = Sample.of(as_cube(random_cube()), seed=0)
     window = sample.windows[0]
-    seen = {gsd: array.copy() for gsd, array in window.valid.items()}
+    valid = {gsd: array.copy() for gsd, array in window.valid.items()}
     reflectance = {gsd: array.copy() for gsd, array in window.reflectance.items()}
-    seen[20][:, :30], seen[10][:, :60] = False, False
+    valid[20][:, :30], valid[10][:, :60] = False, False
     reflectance[20][:, :30], reflectance[10][:, :60] = 7.0, 7.0
     scalings = [
-        Scaling.of([Window(reflectance=reflectance, valid=seen)], sample.bands, COARSE, SENSOR).coarse_mean,
+        Scaling.of([Window(reflectance=reflectance, valid=valid)], sample.bands, COARSE, SENSOR).coarse_mean,
         torch.from_numpy(window.reflectance[20][:, 30:].mean(axis=(1, 2)))[:, None, None],
     ]
     torch.testing.assert_close(*scalings)

@@ -195,7 +195,7 @@ def test_constant_10m_bands_do_no_harm(bands, value):
 
 
 @pytest.mark.parametrize("kind", ["stripes", "checkered", "a corner", "apart"])
-def test_a_20m_band_that_is_hardly_seen_does_not_spoil_the_others(data_dir, kind):
+def test_a_20m_band_with_few_valid_pixels_does_not_spoil_the_others(data_dir, kind):
     cube = part_of(paper_scene(data_dir, "iceland"), 252)
     numbers = cube["r20m"]["reflectance"].values.copy()
     dead = numbers[0, 0]

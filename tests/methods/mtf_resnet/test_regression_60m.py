@@ -12,17 +12,17 @@ SENSOR = Sensor()
 
 
 def sample_of(slopes, names, *, size=252, dead=()):
-    """A scene whose 60 m bands are mixtures of the bands in `names`, and the bands at 10 m; of `dead` a quarter is seen."""
+    """A scene whose 60 m bands are mixtures of the bands in `names`, and the bands at 10 m; of `dead` a quarter is valid."""
     sample = Sample.of(as_cube(random_cube(size, size)), seed=0)
     window = sample.windows[0]
     coarse = torch.from_numpy(window.reflectance[20].repeat(2, axis=1).repeat(2, axis=2))
     finer = torch.cat([torch.from_numpy(window.reflectance[10]), coarse])
     low = SENSOR.degrade(finer, names, 6).numpy()
-    seen = {gsd: mask.copy() for gsd, mask in window.valid.items()}
+    valid = {gsd: mask.copy() for gsd, mask in window.valid.items()}
     for band in dead:
-        seen[20][sample.bands[20].index(band), :, size // 8 :] = False
+        valid[20][sample.bands[20].index(band), :, size // 8 :] = False
     mixed = (0.05 + np.einsum("bk,kyx->byx", slopes, low)).astype(np.float32)
-    changed = Window(reflectance=window.reflectance | {60: mixed}, valid=seen)
+    changed = Window(reflectance=window.reflectance | {60: mixed}, valid=valid)
     return Sample(bands=sample.bands, windows=[changed], gsds=sample.gsds), finer
 
 
@@ -45,7 +45,7 @@ def test_b01_takes_nothing_from_the_20m_bands_and_what_is_left_out_is_zero():
 
 
 @pytest.mark.parametrize(("dead", "left"), [(("B11",), 9), (("B05", "B12"), 8)])
-def test_a_band_that_was_hardly_seen_does_not_serve(dead, left):
+def test_a_band_with_few_valid_pixels_is_not_used(dead, left):
     sample, finer = sample_of(np.ones((2, 10)), NAMES, dead=dead)
     assert np.count_nonzero(mixtures_of_60m(sample, [finer], NAMES, SENSOR, without=())[1, 1:]) == left
 
