@@ -34,7 +34,7 @@ from run_facts import DATA, HERE, REFERENCE, commit, load_scene, stated
 
 import s2pipe
 from s2pipe import Sensor
-from s2pipe.engine.sharpening import fit_context, fit_sample
+from s2pipe.engine.fit import FitArguments, fit_sample
 from s2pipe.fitting.sampling import Sample
 from s2pipe.fitting.training import HELD_OUT_EVERY
 from s2pipe.inputs.dataarray import as_cube
@@ -83,8 +83,8 @@ def told(label: str, done: int, total: int, loss: float | None) -> None:
 
 
 def fitted(sample: Sample, method: Method, sensor: Sensor, checkpoint: Path | None, progress: Any = told) -> Sharpener:
-    context = fit_context(sensor=sensor, seed=0, device="auto", precision="auto", progress=progress, checkpoint=checkpoint)
-    return fit_sample(sample, method, context)
+    arguments = FitArguments(sensor=sensor, progress=progress, checkpoint=checkpoint)
+    return fit_sample(sample, method, arguments.context())
 
 
 def rows_of(table: pd.DataFrame, **facts: Any) -> list[dict[str, Any]]:
@@ -188,7 +188,7 @@ def in_sample_on_pair(name: str, method: LowerScaleCnn, checkpoint: Path) -> lis
         pairs,
         patch_places(pairs),
         20,
-        fit_context(sensor=PAIRS_SENSOR, seed=0, device="auto", precision="auto", progress=told, checkpoint=checkpoint),
+        FitArguments(sensor=PAIRS_SENSOR, progress=told, checkpoint=checkpoint).context(),
     )
     bands = reduced.cube.bands
     sharpener = LowerScaleSharpener(

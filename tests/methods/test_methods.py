@@ -132,9 +132,10 @@ def test_glp_meets_the_measured_figure_on_iceland(data_dir):
     assert mean_sre(coarse.numpy(), result) == pytest.approx(30.85, abs=0.1)
 
 
-def test_ssc_cnn_learns_more_than_interpolation_knows():
+def test_ssc_cnn_learns_more_than_interpolation_knows(monkeypatch):
     from s2pipe.simulation.landscape import simulate_scene
 
+    monkeypatch.setattr(SscCnn, "batch", 16)
     scene = simulate_scene(240, seed=1)
     cube = s2pipe.from_arrays(scene.r10m, scene.r20m, offset=-0.1)
     truth = scene.truth[[4, 5, 6, 8, 10, 11]]
