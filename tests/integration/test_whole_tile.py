@@ -36,7 +36,7 @@ def test_killed_and_started_again_it_ends_in_the_same_store(data_dir: Path, tmp_
 
     second = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=500)
     assert second.returncode == 0, second.stderr
-    assert "1 tile, 1 date, round 1, gone on with" in second.stderr  # and the benchmark compares it with an undisturbed one
+    assert "1 tile, 1 date, round 1, resumed" in second.stderr  # and the benchmark compares it with an undisturbed one
     assert second.stderr.splitlines().count("network, round 1") == 0  # what was measured before stays
     result = json.loads(results.read_text())
     assert {"wall_s", "network_s", "copy_s", "peak_rss_gb", "megapixels", "machine", "date", "commit"} <= set(result)
