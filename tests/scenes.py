@@ -9,7 +9,8 @@ import xarray as xr
 from scipy import ndimage
 
 import s2pipe
-from s2pipe.core.bands import BANDS_BY_GSD
+from s2pipe.core.bands import BANDS_BY_GSD, GSDS
+from s2pipe.core.pixels import Pixels
 
 
 def random_arrays(
@@ -24,6 +25,12 @@ def random_arrays(
         scaled = (noise - noise.min()) / max(np.ptp(noise), 1e-9)
         arrays.append((low + scaled * (high - low)).astype(np.uint16))
     return arrays
+
+
+def pixels_of(r10m: np.ndarray, r20m: np.ndarray, r60m: np.ndarray) -> Pixels:
+    """What a Sharpener is called with, of reflectance (band, y, x) that is valid everywhere."""
+    reflectance = dict(zip(GSDS, (r10m, r20m, r60m), strict=True))
+    return Pixels(reflectance=reflectance, valid={gsd: np.ones(array.shape, bool) for gsd, array in reflectance.items()})
 
 
 def random_cube(height: int = 120, width: int = 96, *, dates: int = 1, seed: int = 0, **options: Any) -> xr.DataTree:

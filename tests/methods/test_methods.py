@@ -4,7 +4,7 @@ import scipy.io
 import torch
 from quick import DISTINCT, quick_options
 from refusals import refused
-from scenes import random_arrays, random_cube, with_numbers
+from scenes import pixels_of, random_arrays, random_cube, with_numbers
 
 import s2pipe
 from s2pipe import Sensor
@@ -32,7 +32,7 @@ def test_every_method_gives_a_sharpener_that_keeps_the_protocol(method, cube):
     arrays = [
         np.random.default_rng(0).random((n, 60 * 10 // gsd, 72 * 10 // gsd), np.float32) for n, gsd in ((4, 10), (6, 20), (2, 60))
     ]
-    sharpened = sharpener(*arrays)
+    sharpened = sharpener(pixels_of(*arrays))
     assert (
         sharpened.shape == (len(sharpener.bands_out), 60, 72) and sharpened.dtype == np.float32 and np.isfinite(sharpened).all()
     )
@@ -51,7 +51,7 @@ def test_the_halo_holds_all_that_a_pixel_depends_on(method, cube):
         kept = array[:, reach, reach].copy()
         array += 1
         array[:, reach, reach] = kept
-    before, after = (sharpener(*a)[(slice(None), *(slice(middle, middle + 6),) * 2)] for a in (arrays, changed))
+    before, after = (sharpener(pixels_of(*a))[(slice(None), *(slice(middle, middle + 6),) * 2)] for a in (arrays, changed))
     np.testing.assert_allclose(after, before, atol=1e-5)
 
 
@@ -104,7 +104,7 @@ def test_networks_compute_in_the_precision_that_is_named(method, cube, precision
     in_float32 = fit(cube, method, precision="float32", **options)
     assert (in_float32.weights_sha256 == own.weights_sha256) == (precision == "float32")
     arrays = [array[0].astype(np.float32) * 1e-4 for array in random_arrays(60, 72)]
-    np.testing.assert_allclose(own(*arrays), in_float32(*arrays), atol=0.2)
+    np.testing.assert_allclose(own(pixels_of(*arrays)), in_float32(pixels_of(*arrays)), atol=0.2)
 
 
 @pytest.mark.parametrize("method", [name for name in DISTINCT if not METHODS[name].bfloat16])

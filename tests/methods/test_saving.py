@@ -9,7 +9,7 @@ import torch
 from dask.tokenize import tokenize
 from quick import DISTINCT, quick_options
 from refusals import refused
-from scenes import random_cube
+from scenes import pixels_of, random_cube
 
 import s2pipe
 from s2pipe import InputError, Sensor, load_sharpener, save_sharpener
@@ -75,7 +75,7 @@ def test_what_it_makes_is_bit_identical(sharpener, restored):
     assert after.attrs == before.attrs
     rng = np.random.default_rng(0)
     arrays = [rng.random((n, 60 * 10 // gsd, 72 * 10 // gsd), np.float32) for n, gsd in ((4, 10), (6, 20), (2, 60))]
-    np.testing.assert_array_equal(restored(*arrays), sharpener(*arrays))
+    np.testing.assert_array_equal(restored(pixels_of(*arrays)), sharpener(pixels_of(*arrays)))
 
 
 def test_its_weights_are_hashed_once(cube, monkeypatch):

@@ -5,7 +5,7 @@ import torch
 import xarray as xr
 from keras_files import kernel_shapes, random_weights, write_keras_weights
 from refusals import refused
-from scenes import random_cube, with_numbers
+from scenes import pixels_of, random_cube, with_numbers
 
 import s2pipe
 from s2pipe.methods.learned.dsen2 import Dsen2, bilinear_reach
@@ -172,7 +172,7 @@ def test_the_sharpener_feeds_the_networks_what_they_were_trained_with(method, fi
         [forward(channels[:10] / 0.2, files[20][0]) * 0.2, forward(channels / 0.2, files[60][0]) * 0.2]  # 2000 DN of 1e-4
     )
     sharpener = s2pipe.fit(cube, method)
-    np.testing.assert_allclose(sharpener(r10m, r20m, r60m), expected, atol=1e-4)
+    np.testing.assert_allclose(sharpener(pixels_of(r10m, r20m, r60m)), expected, atol=1e-4)
     assert sharpener.bands_out == (*BANDS_20M, "B01", "B09") and sharpener.bicubic_bands == ()
 
 
@@ -187,7 +187,7 @@ def test_the_halo_holds_all_that_a_pixel_depends_on(method, cube):
         kept = array[:, reach, reach].copy()
         array += 1
         array[:, reach, reach] = kept
-    before, after = (sharpener(*a)[:, 42:48, 42:48] for a in (arrays, changed))
+    before, after = (sharpener(pixels_of(*a))[:, 42:48, 42:48] for a in (arrays, changed))
     np.testing.assert_allclose(after, before, atol=1e-5)
 
 

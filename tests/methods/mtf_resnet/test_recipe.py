@@ -9,7 +9,7 @@ import torch
 from papers import mean_sre, paper_scene
 from quick import available_precisions
 from refusals import refused
-from scenes import random_cube, with_numbers
+from scenes import pixels_of, random_cube, with_numbers
 from skimage.registration import phase_cross_correlation
 
 import s2pipe
@@ -69,7 +69,7 @@ def test_degraded_it_is_what_was_observed(data_dir, gsd, limit):
     cube = paper_scene(data_dir, "iceland")
     sharpener = fit(cube)
     r10m, r20m, r60m = reflectances(cube)
-    result = sharpener(r10m, r20m, r60m)
+    result = sharpener(pixels_of(r10m, r20m, r60m))
     names = [band for band in sharpener.bands_out if s2pipe.core.bands.BANDS[band].gsd == gsd]
     image = torch.from_numpy(result[[sharpener.bands_out.index(band) for band in names]])
     left = Sensor().degrade(image, names, gsd // 10).numpy() - (r20m if gsd == 20 else r60m)
