@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard, get_args
+from typing import Any, TypeGuard, get_args
 
 import xarray as xr
 
 from s2pipe.core.bands import BANDS
 from s2pipe.core.checks import check_whole
+from s2pipe.core.cube import Cube
 from s2pipe.core.errors import InputError
 from s2pipe.core.precision import Precision, check_precision, choose_precision
 from s2pipe.core.progress import Progress, progress_bar
@@ -26,9 +27,6 @@ from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods import Method, Sharpener, get_method
 from s2pipe.methods.base import FitContext
 from s2pipe.physics.sensor import Sensor, as_sensor
-
-if TYPE_CHECKING:
-    from s2pipe.core.cube import Cube
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +82,8 @@ class FitArguments:
         """
         if not is_fitted(self.method):
             return None
-        said = {"checkpoint": self.checkpoint, "seed": self.seed, **self.options}
-        if refused := tuple(name for name, value in said.items() if value is not None):
+        given = {"checkpoint": self.checkpoint, "seed": self.seed}
+        if refused := (*self.options, *(name for name, value in given.items() if value is not None)):
             raise InputError(
                 f"options {', '.join(refused)} cannot be set on a fitted Sharpener; give them to s2pipe.fit", argument=refused
             )

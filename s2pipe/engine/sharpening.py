@@ -99,7 +99,8 @@ def sharpen(
     )
     cube = as_cube(data)
     wanted = cube.bands_named(bands)
-    sharpener = arguments.fitted() or fit_for(cube, wanted, arguments)
+    fitted = arguments.fitted()
+    sharpener = fit_for(cube, wanted, arguments) if fitted is None else fitted
     return sharpen_cube(cube, wanted, sharpener, device=device)
 
 

@@ -130,7 +130,9 @@ def planned(data: xr.DataTree | xr.DataArray, store: StoreLike, job: Job, *, gro
     warn_if_nobody_works()
     cube = as_cube(data)
     bands = cube.bands_named(job.bands)
-    sharpener = job.arguments.fitted() or _kept(location, job, bands)
+    sharpener = job.arguments.fitted()
+    if sharpener is None:
+        sharpener = _kept(location, job, bands)
     if sharpener is None:
         with progress_of(group):
             sharpener = fit_for(cube, bands, job.arguments)
