@@ -375,7 +375,10 @@ def _image(reduced: Reduced, pixels: npt.NDArray[np.float32]) -> xr.DataArray:
 
 
 def _label(method: Method | Sharpener) -> str:
-    return method.method if is_fitted(method) else as_method(method, {}).name
+    if is_fitted(method):
+        return method.method
+    with errors_about("methods"):
+        return as_method(method, {}).name
 
 
 def _numbered(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -335,6 +335,9 @@ class RecordingSharpener(FakeSharpener):
     handed: list
     halo: int = 12
 
+    def __dask_tokenize__(self):
+        return id(self)  # a worker takes what is alike for one, and would call the first
+
     def __call__(self, pixels):
         self.handed.extend(arrays_in(pixels))
         coarse = [(gsd, array) for gsd, array in pixels.reflectance.items() if gsd > 10 and bands_at(self.bands_out, gsd)]
