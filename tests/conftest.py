@@ -27,6 +27,11 @@ threads.FIT_THREADS = 1
 two threads a step of training lasts up to ten times as long there. Fits in processes of their own keep to two."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that take long first, so that no process is left with one of them alone while others have none."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder of real Sentinel-2 data: `S2PIPE_DATA`, by default ``../shared/data`` beside the repository."""

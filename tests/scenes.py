@@ -27,9 +27,9 @@ def random_arrays(
     return arrays
 
 
-def pixels_of(r10m: np.ndarray, r20m: np.ndarray, r60m: np.ndarray) -> Pixels:
-    """What a Sharpener is called with, of reflectance (band, y, x) that is valid everywhere."""
-    reflectance = dict(zip(GSDS, (r10m, r20m, r60m), strict=True))
+def pixels_of(*arrays: np.ndarray) -> Pixels:
+    """What a Sharpener is called with, of reflectance (band, y, x) that is valid everywhere, finest first."""
+    reflectance = dict(zip(GSDS, arrays, strict=False))
     return Pixels(reflectance=reflectance, valid={gsd: np.ones(array.shape, bool) for gsd, array in reflectance.items()})
 
 

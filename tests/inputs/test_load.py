@@ -393,6 +393,13 @@ def test_sign_is_called_at_each_read_and_never_before(scene: tuple[Arrays, dict[
     assert len(signed) == 2 * array.data.npartitions
 
 
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as ever, but a few hundredths of a second apart."""
+    monkeypatch.setenv("GDAL_HTTP_RETRY_DELAY", "0.01")
+
+
+@pytest.mark.usefixtures("quick_retries")
 @pytest.mark.parametrize("loader", LOADERS)
 def test_no_token_is_shown_when_a_signed_read_fails(
     scene: tuple[Arrays, dict[str, str]], loader: str, caplog: pytest.LogCaptureFixture
@@ -478,6 +485,7 @@ def test_a_file_that_is_not_what_its_item_says_is_refused(tmp_path: Path, deviat
         cube["r10m"]["reflectance"].compute()
 
 
+@pytest.mark.usefixtures("quick_retries")
 @pytest.mark.parametrize(
     ("error", "said", "unsaid"),
     [
@@ -499,8 +507,8 @@ def test_the_cause_of_a_read_error_is_named_as_what_it_is(error: Exception, said
     assert ("damaged" in str(caught.value)) == ("damaged" in said)
 
 
-def test_attempts_end_with_a_failure_that_is_for_good(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setenv("GDAL_HTTP_RETRY_DELAY", "0.01")
+@pytest.mark.usefixtures("quick_retries")
+def test_attempts_end_with_a_failure_that_is_for_good(caplog: pytest.LogCaptureFixture) -> None:
     errors = [OSError(f"HTTP response code: {status} https://host/B02.tif?sig=SECRET") for status in (503, 429, 500, 404)]
     signed = []
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from papers import mean_sre, paper_scene
+from scenes import pixels_of
 
 import s2pipe
 from s2pipe import Sensor
@@ -62,15 +63,15 @@ def test_a_ratio_to_nothing_is_none():
     fine = np.zeros((1, 24, 24), np.float32)
     coarse = np.full((1, 12, 12), 0.2, np.float32)
     made = sharpener(pan=[[0.0, 1.0]], gain=[[1.0]])
-    np.testing.assert_allclose(made(fine, coarse, None), 0.2, rtol=1e-5)
-    np.testing.assert_allclose(made(fine - 0.1, coarse, None), 0.2, rtol=1e-5)
+    np.testing.assert_allclose(made(pixels_of(fine, coarse)), 0.2, rtol=1e-5)
+    np.testing.assert_allclose(made(pixels_of(fine - 0.1, coarse)), 0.2, rtol=1e-5)
 
 
 def test_ratios_are_limited():
     fine = np.full((1, 24, 24), 1e-4, np.float32)
     fine[0, 12, 12] = 1
     coarse = np.full((1, 12, 12), 0.2, np.float32)
-    result = sharpener(pan=[[-9e-5, 1.0]], gain=[[1.0]])(fine, coarse, None)
+    result = sharpener(pan=[[-9e-5, 1.0]], gain=[[1.0]])(pixels_of(fine, coarse))
     assert result.max() <= 0.2 * LARGEST_RATIO + 1e-6 and result.min() >= 0
 
 
