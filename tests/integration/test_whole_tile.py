@@ -14,7 +14,8 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 BY_GLP = f"""
 import sys
 sys.path.insert(0, {str(BENCHMARKS)!r})
-import whole_tile
+import tile_input, whole_tile
+tile_input.PARTS = {{"1": 1}}  # the tile, at one date and at several, but no part of it
 whole_tile.METHOD = "glp"  # quicker than the default; in the processes that it starts, too, which run all but the last line
 if __name__ == "__main__":
     whole_tile.measure_and_render(whole_tile.__doc__, whole_tile.run, whole_tile.render, whole_tile.RESULTS)
