@@ -1,6 +1,7 @@
 """What every test shares: the real data, an S3 server and the settings of hypothesis."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,9 @@ from s2pipe.core.precision import Precision
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") or os.environ.get("S2PIPE_REQUIRE_DATA") == "1" else "default")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and with them the jobs that they start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 threads.FIT_THREADS = 1
 """The tests run beside one another, on all cores; torch's convolutions wait for the threads of a fit by spinning, so that with
