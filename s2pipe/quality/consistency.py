@@ -129,8 +129,11 @@ def sample_sharpened(sharp: xr.DataArray, data: xr.DataTree | xr.DataArray | Non
         raise InputError(
             f"sharp is no DataArray with the dims {DIMS} and named bands; give what s2pipe.sharpen returned", argument="sharp"
         )
+    labels = band_names(sharp)
     with errors_about("sharp"):
-        bands = check_bands(band_names(sharp))
+        bands = check_bands(labels)
+    if other := [label for label in labels if label not in bands]:
+        raise InputError(f"sharp has bands named {', '.join(other)}; name them as s2pipe.sharpen does, B05", argument="sharp")
     observed = {} if data is None else as_cube(data).arrays
     if observed:
         _check_same_grid(sharp, observed[10])

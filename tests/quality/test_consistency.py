@@ -154,6 +154,7 @@ def test_a_method_that_uses_the_sensor_is_more_consistent_on_a_real_scene(data_d
         (lambda sharp, cube: (sharp.sel(band=["B02"]), cube), ("sharp", "data"), "B02"),
         (lambda sharp, cube: (sharp.sel(band=["B01"]), without_60_m(cube)), ("sharp", "data"), "B01"),
         (lambda sharp, cube: (sharp.assign_coords(band=[f"X{i}" for i in range(12)]), cube), ("sharp",), "X0"),
+        (lambda sharp, cube: (sharp.assign_coords(band=[BANDS[b].keys[0] for b in BANDS]), cube), ("sharp",), "coastal"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_computed(change, arguments, named):
