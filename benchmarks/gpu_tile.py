@@ -30,7 +30,7 @@ from whole_tile import METHOD, delete, spent, watch_threads
 
 import s2pipe
 from s2pipe.core.pixels import Pixels
-from s2pipe.engine.worker import this_worker
+from s2pipe.engine.worker import THIS_WORKER
 
 RESULTS = HERE / "results" / "gpu_tile.json"
 EDGES = (366, 732, 1098, 1830, 3660)
@@ -91,7 +91,7 @@ def blocks(job: Job) -> dict[str, float]:
         seconds = []
         for _ in range(1 + REPEATS):
             start = time.perf_counter()
-            this_worker().sharpen(sharpener, pixels, device="cuda", options=s2pipe.options)
+            THIS_WORKER.sharpen(sharpener, pixels, device="cuda", options=s2pipe.options)
             seconds.append(time.perf_counter() - start)
         found[str(edge)] = statistics.median(seconds[1:]) * 1e6 / edge**2
     return found

@@ -31,7 +31,7 @@ from run_facts import HERE, commit, looking_on, markdown, stated
 import s2pipe
 from s2pipe.core.bands import BANDS_BY_GSD, bands_at
 from s2pipe.core.pixels import Pixels
-from s2pipe.engine.worker import this_worker
+from s2pipe.engine.worker import THIS_WORKER
 from s2pipe.methods import METHODS, Sharpener
 from s2pipe.simulation.landscape import simulate_scene
 
@@ -108,7 +108,7 @@ def measure(name: str) -> dict[str, Any]:
     pixels = Pixels(reflectance=inputs, valid={gsd: np.ones(array.shape, bool) for gsd, array in inputs.items()})
 
     def sharpen() -> Any:
-        return this_worker().sharpen(sharpener, pixels, device="cpu", options=s2pipe.options)
+        return THIS_WORKER.sharpen(sharpener, pixels, device="cpu", options=s2pipe.options)
 
     sharpen()  # what is made once for a shape is made
     with watch_memory() as peak:

@@ -53,7 +53,7 @@ from tile_input import TILE, TILE_NAME, Job, end_with_parent, jobs, measure_and_
 
 import s2pipe
 from s2pipe.core.pixels import Pixels
-from s2pipe.engine.worker import this_worker
+from s2pipe.engine.worker import THIS_WORKER
 from s2pipe.inputs.dataarray import as_cube
 
 RESULTS = HERE / "results" / "whole_tile.json"
@@ -80,7 +80,7 @@ def network_alone(job: Job) -> dict[str, float]:
     pixels = Pixels(reflectance=padded, valid={gsd: np.ones(array.shape, bool) for gsd, array in padded.items()})
 
     def sharpen(_: int) -> None:
-        this_worker().sharpen(sharpener, pixels, device="auto", options=s2pipe.options)
+        THIS_WORKER.sharpen(sharpener, pixels, device="auto", options=s2pipe.options)
 
     with ThreadPoolExecutor(CPU_COUNT) as threads:  # as the job does
         list(threads.map(sharpen, range(CPU_COUNT)))

@@ -197,7 +197,7 @@ def _sharpen_numbers(numbers: dict[int, AnyArray], sharpener: Sharpener, task: T
             reflectance[gsd] = edges.pad(filled, halo=sharpener.halo, ratio=ratio)
             valid[gsd] = edges.pad(np.isfinite(decoded), halo=sharpener.halo, ratio=ratio)
     pixels = Pixels(reflectance=reflectance, valid=valid)
-    sharpened = worker.this_worker().sharpen(sharpener, pixels, device=task.device, options=task.options)
+    sharpened = worker.THIS_WORKER.sharpen(sharpener, pixels, device=task.device, options=task.options)
     if not np.isfinite(sharpened).all():
         raise S2PipeError(f"the {type(sharpener).__name__} gave results that are not finite; fit it anew")
     return sharpened

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
@@ -63,12 +62,6 @@ def choose_device(device: str) -> str:
 def finds_gpu(device: str) -> bool:
     """Whether this process would compute on CUDA."""
     return device.startswith(("auto", "cuda")) and torch.cuda.is_available()
-
-
-@cache
-def this_worker() -> Worker:
-    """The one of this process."""
-    return Worker()
 
 
 @dataclass(frozen=True)
@@ -189,6 +182,10 @@ class Worker:
         """Lets so many blocks of an owner, see `clusters.cores`, be computed at once. Other threads read and write meanwhile."""
         with self._lock:
             return self._slots.setdefault((owner, count), threading.BoundedSemaphore(count))
+
+
+THIS_WORKER = Worker()
+"""That of this process."""
 
 
 def _kind(device: str) -> str:

@@ -26,7 +26,7 @@ def cube() -> xr.DataTree:
 @pytest.fixture(autouse=True)
 def forget_devices():
     yield
-    worker.this_worker.cache_clear()
+    worker.THIS_WORKER = worker.Worker()
     torch.cuda.set_per_process_memory_fraction(1.0)
     torch.cuda.empty_cache()
 
