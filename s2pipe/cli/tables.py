@@ -59,14 +59,15 @@ def items_table(items: pystac.ItemCollection) -> Table:
 
 
 def what_was_judged(scene: SceneFile, *, sensor: str, gsd: int, told: str | None) -> str:
-    from s2pipe.inputs.dataarray import as_cube
+    from s2pipe.core.encoding import Encoding
 
     if scene.reference is None:
         degraded, reference = "degraded by", "what was observed"
     else:
         degraded, reference = "degraded in the file already, supposedly by", "the file's own reference"
     otherwise = "" if told in (None, sensor) else f"; the methods are told {told}"
-    encoding = as_cube(scene.cube).encoding
+    fine = scene.cube["r10m"].to_dataset()["reflectance"]
+    encoding = Encoding.from_attrs(fine.dtype, fine.attrs)
     return (
         f"{redact(scene.name)}, sensor {sensor}, gsd {gsd}: all bands are {degraded} {DEGRADED_BY[sensor]}{otherwise}; "
         f"the {gsd} m bands, sharpened back, are compared with {reference}; "

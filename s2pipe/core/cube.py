@@ -82,11 +82,11 @@ class Cube:
         if 10 not in arrays:
             given = ", ".join(map(node_name, arrays)) or "none"
             raise InputError(f"the cube has no node r10m but {given}; the 10 m bands are needed", argument="data")
-        fine = arrays[10]
-        _check_node(fine, 10)
-        encoding = encoding or Encoding.from_attrs(fine.dtype, fine.attrs)
         for gsd, array in arrays.items():
             _check_node(array, gsd)
+        fine = arrays[10]
+        encoding = encoding or Encoding.from_attrs(fine.dtype, fine.attrs)
+        for gsd, array in arrays.items():
             _check_beside(array, fine, gsd, encoding)
             if isinstance(array.data, np.ndarray) and not encoding.is_integer:
                 encoding.check_finite(array.data)

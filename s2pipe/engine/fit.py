@@ -60,12 +60,16 @@ class FitArguments:
         """The recipe that is named, with its options, or that was given."""
         return as_method(self.method, self.options)
 
+    def random_seed(self) -> int:
+        """The seed that is given, or the default."""
+        return 0 if self.seed is None else check_whole("seed", self.seed, least=0)
+
     def context(self) -> FitContext:
         """The context of a fit in this process: the device and the precision are decided here."""
         device = choose_device(self.device)
         return FitContext(
             sensor=as_sensor(self.sensor),
-            seed=0 if self.seed is None else check_whole("seed", self.seed, least=0),
+            seed=self.random_seed(),
             device=device,
             precision=choose_precision(self.precision, device),
             progress=self.progress,

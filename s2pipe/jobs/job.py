@@ -116,7 +116,12 @@ def sharpen_to_store(
     --------
     >>> s2pipe.sharpen_to_store(cube, "sharp.zarr", "glp", bands=["B05", "B11"])  # doctest: +SKIP
     """
-    client, job = current_client(), Job.of(method, **options)
+    run(data, store, Job.of(method, **options), group=group)
+
+
+def run(data: xr.DataTree | xr.DataArray, store: StoreLike, job: Job, *, group: str | None) -> None:
+    """Do a job on one scene, on the cluster at hand or on threads; see `sharpen_to_store`."""
+    client = current_client()  # before the fit: where it is lost meanwhile, this process does not take over
     with cluster_failures(), planned(data, store, job, group=group) as plan:
         write(plan, client)
 

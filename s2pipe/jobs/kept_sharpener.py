@@ -63,7 +63,7 @@ def check_same_fit(location: Location, kept: TorchSharpener, arguments: FitArgum
     """StoreError where a fit of these arguments would not be what made `kept`, or that does not make one of these `bands`."""
     method, sensor, precision = arguments.recipe(), as_sensor(arguments.sensor), arguments.precision
     options: dict[str, object] = stated_options(method) if is_dataclass(method) else {}
-    asked = {"method": method.name, "sensor": sensor.name, "mtf": sensor.mtf, "seed": arguments.seed or 0, **options}
+    asked = {"method": method.name, "sensor": sensor.name, "mtf": sensor.mtf, "seed": arguments.random_seed(), **options}
     had = {"method": kept.method, "sensor": kept.sensor.name, "mtf": kept.sensor.mtf, "seed": kept.seed, **kept.options}
     if precision != "auto" and METHODS[kept.method].bfloat16:
         asked["precision"], had["precision"] = precision, kept.precision

@@ -12,7 +12,7 @@ from s2pipe.core.errors import InputError, S2PipeError, redact
 from s2pipe.core.progress import progress_bar
 from s2pipe.engine.clusters import current_client
 from s2pipe.engine.fit import DEFAULT_METHOD
-from s2pipe.jobs.job import Job, Submitted, cluster_failures, planned, write
+from s2pipe.jobs.job import Job, Submitted, cluster_failures, planned, run
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -76,8 +76,7 @@ def sharpen_tiles(
     job, client = Job.of(method, **options), current_client()
     if len(cubes) == 1:
         ((group, make_cube),) = cubes.items()
-        with cluster_failures(), planned(make_cube(), store, job, group=group) as plan:
-            write(plan, client)
+        run(make_cube(), store, job, group=group)
         return
     with progress_bar() as report:
 
@@ -112,8 +111,8 @@ def _one_by_one(cubes: Mapping[str, MakeCube], store: StoreLike, job: Job, show:
     """Sharpen one cube after another; the errors, by group."""
     failures: dict[str, S2PipeError] = {}
     for number, (group, make_cube) in enumerate(cubes.items(), start=1):
-        with _kept_to_itself(group, failures), planned(make_cube(), store, job, group=group) as plan:
-            write(plan, None)
+        with _kept_to_itself(group, failures):
+            run(make_cube(), store, job, group=group)
         show(number)
     return failures
 

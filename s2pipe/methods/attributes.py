@@ -10,7 +10,7 @@ import numpy.typing as npt
 from s2pipe.core.precision import Precision
 from s2pipe.physics.sensor import Sensor
 
-Options: TypeAlias = dict[str, Any]
+MethodOptions: TypeAlias = dict[str, Any]
 """A method's options by name, of what JSON can hold."""
 
 
@@ -18,7 +18,7 @@ class Fields(TypedDict):
     """Attributes of a `TorchSharpener`, but for its device."""
 
     method: str
-    options: Options
+    options: MethodOptions
     seed: int
     sensor: Sensor
     bands_in: tuple[str, ...]

@@ -21,7 +21,7 @@ from s2pipe.core.pixels import Pixels
 from s2pipe.core.precision import Precision
 from s2pipe.core.progress import Progress
 from s2pipe.fitting.sampling import Sample
-from s2pipe.methods.attributes import Fields, Options
+from s2pipe.methods.attributes import Fields, MethodOptions
 from s2pipe.physics.sensor import BICUBIC_REACH, Sensor
 
 Array = npt.NDArray[np.float32]
@@ -81,6 +81,8 @@ class Method(Protocol):
 @runtime_checkable
 class Sharpener(Protocol):
     """Weights fixed: called many times, on any worker, to which it travels by pickle.
+
+    A worker takes two of one dask token (`dask.tokenize.tokenize`) for the same, and keeps the first.
 
     Attributes
     ----------
@@ -181,7 +183,7 @@ class TorchSharpener:
     """
 
     method: str
-    options: Options
+    options: MethodOptions
     seed: int
     sensor: Sensor
     bands_in: tuple[str, ...]
