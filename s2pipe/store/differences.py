@@ -96,14 +96,13 @@ def _plain(value: Any) -> Any:
 
 
 def _differences_of_dates(old: xr.DataArray, new: xr.DataArray) -> Iterator[str]:
-    times = new["time"].values
     names = [{str(name) for name, coord in array.coords.items() if coord.dims[:1] == ("time",)} for array in (old, new)]
     if names[0] != names[1]:
         yield f"its dates have the coordinates {', '.join(sorted(names[0]))}, not {', '.join(sorted(names[1]))}"
         return
-    both = np.intersect1d(old["time"].values, times)
+    both, *indices = np.intersect1d(old["time"].values, new["time"].values, return_indices=True)
     for name in sorted(names[0]):
-        before, after = (array[name].sel(time=both).values for array in (old, new))
+        before, after = (array[name].values[found] for array, found in zip((old, new), indices, strict=True))
         for time, one, other in zip(both, before.tolist(), after.tolist(), strict=True):
             if not _same(one, other):
                 yield f"the {name} of {time} is {one!r}, not {other!r}"

@@ -87,7 +87,8 @@ def _dataset(array: xr.DataArray, *, chunk: int, shards: bool) -> xr.Dataset:
             f"data has dimensions {dict(array.sizes)}; give {DIMS}, none of them empty (see transpose, expand_dims)",
             argument="data",
         )
-    if "time" in array.indexes and not array.indexes["time"].is_unique:
+    # Not by the index: pandas fills its hash table on first use, and another thread that asks meanwhile finds it empty.
+    if "time" in array.coords and np.unique(array["time"].values).size < array.sizes["time"]:
         raise InputError("two of the dates given are the same; a store holds each date once: drop one of them", argument="data")
     encoding = Encoding.from_attrs(array.dtype, array.attrs)
     array, conventions = _georeference(array)
