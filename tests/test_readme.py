@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import xarray as xr
-from quick import quick_training
 from typer.testing import CliRunner
 
 import s2pipe
@@ -24,10 +23,9 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which `make demo` was run, with a quicker training."""
+    """A folder in which `make demo` was run."""
     folder = tmp_path_factory.mktemp("newcomer")
-    with quick_training():
-        result = CliRunner().invoke(app, ["demo", "--out", str(folder / "s2pipe-demo"), "--steps", "50"])
+    result = CliRunner().invoke(app, ["demo", "--out", str(folder / "s2pipe-demo")])
     assert result.exit_code == 0, result.output
     return folder
 

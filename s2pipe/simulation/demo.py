@@ -26,7 +26,9 @@ from s2pipe.simulation.archive import make_folder, write_scene
 from s2pipe.simulation.landscape import SimulatedScene, simulate_scene
 from s2pipe.store.zarr_io import open_zarr
 
-METHODS = ("bicubic", "glp", "ssc-cnn", "mtf-resnet")
+METHODS = ("bicubic", "glp", "mtf-resnet")
+PAPERS = {"ssc-cnn": 250, "s2sucnn": 2500}
+"""Methods whose networks are trained on the scene, and for how many steps: from there on each is better than interpolation."""
 DATETIME = "2026-06-21"
 CHUNK = 360
 """Chunk edge in 10 m pixels: several chunks even of a small scene, so that the halos are at work."""
@@ -52,9 +54,15 @@ class DemoResult:
 
 
 def run_demo(
-    folder: str | Path, *, size: int = 720, steps: int = 250, seed: int = 0, console: Console | None = None
+    folder: str | Path,
+    *,
+    size: int = 720,
+    papers: bool = False,
+    steps: int | None = None,
+    seed: int = 0,
+    console: Console | None = None,
 ) -> DemoResult:
-    """Simulate a scene, find and load it through its catalog, sharpen it by four methods, and compare them with the truth.
+    """Simulate a scene, find and load it through its catalog, sharpen it by several methods, and compare them with the truth.
 
     Parameters
     ----------
@@ -62,8 +70,10 @@ def run_demo(
         Made if missing; what a demo wrote there before is replaced.
     size : int
         Edge of the scene in 10 m pixels, a multiple of 6; ssc-cnn has too few 60 m patches to train on below 504.
-    steps : int
-        Training steps of each network of ssc-cnn.
+    papers : bool
+        Whether to train the networks of two papers, ssc-cnn and s2sucnn, on the scene too.
+    steps : int, optional
+        Training steps of each of these networks. Default: those of `PAPERS`.
     seed : int
         Random seed of the scene and of the training.
     console : rich.console.Console, optional
@@ -87,13 +97,14 @@ def run_demo(
         items = search(catalog, datetime=DATETIME, max_cloud_cover=20)
         cube = load(items, chunks=min(CHUNK, size))
     store = folder / "sharpened.zarr"
-    for method in METHODS:
-        options: dict[str, Any] = {"steps": steps} if method == "ssc-cnn" else {}
+    methods = (*METHODS, *PAPERS) if papers else METHODS
+    for method in methods:
+        options: dict[str, Any] = {"steps": steps or PAPERS[method]} if method in PAPERS else {}
         with _reported(console, f"sharpen to 10 m by {method}, and write to {store.name}"):
             sharpen_to_store(cube, store, method=method, group=method, seed=seed, overwrite=True, **options)
 
     # read back from the store, as a user would
-    results = {method: _reflectance(open_zarr(store, group=method)) for method in METHODS}
+    results = {method: _reflectance(open_zarr(store, group=method)) for method in methods}
     table = compare(scene, results)
     picture = folder / "before-after.png"
     _draw(picture, scene, results, table)
