@@ -11,6 +11,7 @@ import pytest
 from s2pipe.methods import METHODS
 from s2pipe.methods.learned.s2sucnn import S2sucnn
 from s2pipe.methods.mtf_resnet.pretrained import load_pretrained
+from s2pipe.networks import s2sucnn
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -129,6 +130,7 @@ def test_the_page_of_speeds_is_rendered_from_its_results(monkeypatch):
 def test_the_curve_of_a_long_run_goes_on_where_it_was_interrupted(data_dir, tmp_path, monkeypatch):
     tables = benchmark(monkeypatch, "published_tables")
     monkeypatch.setattr(tables, "HELD_OUT_EVERY", 1)
+    monkeypatch.setattr(s2sucnn, "FEATURES", 16)
     long, short = (S2sucnn(steps=steps, patch=None, held_out=0) for steps in (2, 1))
     first = tables.s2sucnn_curve("iceland-raw", "corner", short, tmp_path)
     both = tables.s2sucnn_curve("iceland-raw", "corner", long, tmp_path)

@@ -22,7 +22,7 @@ DATES = 3
 METHOD = "glp"
 
 
-CUBE = with_chunks(random_cube(324, 324, dates=DATES), 108, 108)
+CUBE = with_chunks(random_cube(216, 216, dates=DATES), 72, 72)
 """Nine chunks a date; made when the process that all others are forked from imports this."""
 
 

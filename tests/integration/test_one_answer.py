@@ -69,18 +69,16 @@ def pixels_of_job(cube: xr.DataTree, sharpener: s2pipe.Sharpener, store: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("method", "precision", "rounds"), [("mtf-resnet", "float32", 2), ("mtf-resnet", "bfloat16", 1), ("glp", "float32", 1)]
-)
+@pytest.mark.parametrize(("method", "precision"), [("mtf-resnet", "float32"), ("mtf-resnet", "bfloat16"), ("glp", "float32")])
 def test_a_job_gives_the_same_pixels_each_time(
-    cube: xr.DataTree, clusters: list[LocalCluster], tmp_path: Path, method: str, precision: str, rounds: int
+    cube: xr.DataTree, clusters: list[LocalCluster], tmp_path: Path, method: str, precision: str
 ) -> None:
     skip_without(precision)
     sharpener, store = s2pipe.fit(cube, method, precision=precision), tmp_path / "a.zarr"
     found = set()
     for beside in (False, True):
         with other_work() if beside else nullcontext():
-            for count in THREADS * rounds:
+            for count in THREADS:
                 with threads_of_torch(count), dask.config.set(num_workers=count):
                     found.add(pixels_of_job(cube, sharpener, store))
     for cluster in clusters:
@@ -94,8 +92,8 @@ import s2pipe
 from quick import quick_options
 from scenes import random_cube
 
-cube = random_cube(168, 168)
-for method, steps in (("glp", None), ("atprk", None), ("mtf-resnet", 2), ("ssc-cnn", 2), ("s2sucnn", 2)):
+cube = random_cube(120, 120)
+for method, steps in (("glp", None), ("atprk", None), ("mtf-resnet", 2), ("ssc-cnn", 1), ("s2sucnn", 1)):
     options = quick_options(method) | ({"steps": steps} if steps else {})
     print(method, s2pipe.fit(cube, method, progress=lambda *_: None, **options).weights_sha256)
 """

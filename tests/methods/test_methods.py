@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from quick import DISTINCT, quick_options
+from quick import DISTINCT, quick_options, quick_training
 from refusals import refused
 from scenes import pixels_of, random_arrays, random_cube, with_numbers
 
@@ -21,6 +21,12 @@ def fit(cube, method, **options):
 @pytest.fixture(scope="module")
 def cube():
     return random_cube(180, 168)
+
+
+@pytest.fixture
+def quick():
+    with quick_training():
+        yield
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -56,7 +62,7 @@ def test_the_halo_holds_all_that_a_pixel_depends_on(method, cube):
 
 
 @pytest.mark.parametrize("method", DISTINCT)
-def test_equal_seeds_give_equal_weights(method, cube):
+def test_equal_seeds_give_equal_weights(method, cube, quick):
     fitted = []
     for seed in (0, 0, 1):
         torch.rand(1)  # the caller's random numbers must not matter
@@ -96,7 +102,7 @@ def test_glp_finds_a_band_that_is_a_mixture_of_the_10_m_bands(cube):
 
 
 @pytest.mark.parametrize("method", [name for name, entry in METHODS.items() if entry.bfloat16])
-def test_networks_compute_in_the_precision_that_is_named(method, cube, precision):
+def test_networks_compute_in_the_precision_that_is_named(method, cube, precision, quick):
     options = {"steps": 2} if method == "mtf-resnet" else {}
     own, named = fit(cube, method, **options), fit(cube, method, precision=precision, **options)
     assert own.precision == named.precision == precision
@@ -132,10 +138,9 @@ def test_glp_meets_the_measured_figure_on_iceland(data_dir):
     assert mean_sre(coarse.numpy(), result) == pytest.approx(30.85, abs=0.1)
 
 
-def test_ssc_cnn_learns_more_than_interpolation_knows(monkeypatch):
+def test_ssc_cnn_learns_more_than_interpolation_knows(quick):
     from s2pipe.simulation.landscape import simulate_scene
 
-    monkeypatch.setattr(SscCnn, "batch", 16)
     scene = simulate_scene(240, seed=1)
     cube = s2pipe.from_arrays(scene.r10m, scene.r20m, offset=-0.1)
     truth = scene.truth[[4, 5, 6, 8, 10, 11]]
@@ -178,7 +183,7 @@ def without_data(cube, **bands):
 
 
 @pytest.mark.parametrize("method", ["glp", "ssc-cnn", "resnet", "s2sucnn"])
-def test_a_band_without_data_harms_no_other(method, cube):
+def test_a_band_without_data_harms_no_other(method, cube, quick):
     whole = fit(cube, method)
     holed = without_data(cube, r60m=[1], r20m=[3])
     sharpener = fit(holed, method)
