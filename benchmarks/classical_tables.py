@@ -90,8 +90,10 @@ def measure_chunks(scene: str, method: str) -> dict[str, Any]:
     sensor = Sensor.named("centre")
     reduced = reduce_scene(as_cube(load_scene(scene)), sensor, 20)
     sharpener = s2pipe.fit(reduced.cube, method, sensor=sensor, progress=lambda *_: None)
-    in_four = reduced.cube.map_over_datasets(
-        lambda node: node.chunk({axis: node.sizes[axis] // 2 for axis in "yx"}) if node.sizes else node
+    in_four = as_cube(
+        reduced.cube.to_tree().map_over_datasets(
+            lambda node: node.chunk({axis: node.sizes[axis] // 2 for axis in "yx"}) if node.sizes else node
+        )
     )
     figures = []
     for cube in (reduced.cube, in_four):

@@ -131,7 +131,7 @@ class NoProjection(MtfResNetSharpener):
     def _finer_bands(self, reflectance: Mapping[int, Tensor]) -> Tensor:
         assert self.scaling is not None
         r10m, r20m = reflectance[10], reflectance[20]
-        inputs = Inputs.of(r10m, r20m, FINE, self.sensor, self.scaling)
+        inputs = Inputs.of(r10m, r20m, FINE, self.used, self.sensor, self.scaling)
         guess = inputs.guess + self._detail(inputs) * self.scaling.guess_detail[..., None]
         return torch.cat([r10m, image_of(guess) * self.scaling.coarse_scale + self.scaling.coarse_mean])
 
@@ -230,7 +230,7 @@ def ceiling_60m(scene: str) -> dict[str, Any]:
     fitted = torch.linalg.lstsq(regressors.T, truth.flatten(1).T.double()).solution.T
     names = bands_at(sharpener.bands_in, 60)
     best = project(mixture(fitted.float(), finer), torch.from_numpy(window.reflectance[60]), Sensor(), names, 6)
-    reached = torch.from_numpy(sharpener(*(window.reflectance[gsd] for gsd in (10, 20, 60))))[-len(names) :]
+    reached = torch.from_numpy(sharpener(window))[-len(names) :]
     inner = (slice(2, -2), slice(2, -2))
     means = [
         float(np.mean([sre(a[inner].numpy(), b[inner].numpy()) for a, b in zip(truth, made, strict=True)]))

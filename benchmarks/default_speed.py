@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from methods_speed import LARGE, REPEATS, SMALL, chunk, fitted, measure_tile, timed
+from methods_speed import LARGE, REPEATS, SMALL, all_valid, chunk, fitted, measure_tile, timed
 from run_facts import HERE, commit, markdown, stated
 from torch import nn
 
@@ -57,11 +57,12 @@ def default() -> dict[str, float]:
     assert isinstance(sharpener, MtfResNetSharpener) and sharpener.scaling is not None
     arrays = chunk(LARGE, sharpener.halo)
     fine, coarse = (torch.from_numpy(array) for array in arrays[:2])
+    pixels = all_valid(dict(zip((10, 20, 60), arrays, strict=True)))
     with torch.inference_mode():
-        inputs = Inputs.of(fine, coarse, FINE, sharpener.sensor, sharpener.scaling)
+        inputs = Inputs.of(fine, coarse, FINE, sharpener.used, sharpener.sensor, sharpener.scaling)
         seconds = {
-            "all": median(lambda: sharpener(*arrays)),
-            "guess": median(lambda: Inputs.of(fine, coarse, FINE, sharpener.sensor, sharpener.scaling)),
+            "all": median(lambda: sharpener(pixels)),
+            "guess": median(lambda: Inputs.of(fine, coarse, FINE, sharpener.used, sharpener.sensor, sharpener.scaling)),
             "network": median(lambda: sharpener._detail(inputs)),
         }
     padded = fine.shape[1] * fine.shape[2]

@@ -95,6 +95,11 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def all_valid(reflectance: dict[int, np.ndarray]) -> Pixels:
+    """Pixels without nodata."""
+    return Pixels(reflectance=reflectance, valid={gsd: np.ones(array.shape, bool) for gsd, array in reflectance.items()})
+
+
 def measure(name: str) -> dict[str, Any]:
     """One method on one chunk."""
     edge = SMALL if name in SMALL_CHUNKS else LARGE
@@ -105,7 +110,7 @@ def measure(name: str) -> dict[str, Any]:
         for gsd, array in zip((10, 20, 60), arrays, strict=True)
         if (used := bands_at(sharpener.bands_in, gsd))
     }
-    pixels = Pixels(reflectance=inputs, valid={gsd: np.ones(array.shape, bool) for gsd, array in inputs.items()})
+    pixels = all_valid(inputs)
 
     def sharpen() -> Any:
         return THIS_WORKER.sharpen(sharpener, pixels, device="cpu", options=s2pipe.options)

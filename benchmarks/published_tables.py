@@ -34,6 +34,7 @@ from run_facts import DATA, HERE, REFERENCE, commit, load_scene, stated
 
 import s2pipe
 from s2pipe import Sensor
+from s2pipe.core.bands import BANDS_BY_GSD
 from s2pipe.engine.fit import FitArguments, fit_sample
 from s2pipe.fitting.sampling import Sample
 from s2pipe.fitting.training import HELD_OUT_EVERY
@@ -175,8 +176,8 @@ def load_pair(name: str) -> tuple[Reduced, dict[int, np.ndarray]]:
     scene = read_scene(DATA / PAIRS[name])
     encoding = as_cube(scene.cube).encoding
     lower = {gsd: encoding.decode(np.asarray(array.data[0])) for gsd, array in as_cube(scene.cube).arrays.items() if gsd <= 20}
-    cube = s2pipe.from_arrays(lower[10], lower[20])
-    return Reduced(cube=cube, reference=encoding.decode(scene.reference), gsd=20, sensor="box"), lower
+    cube = as_cube(s2pipe.from_arrays(lower[10], lower[20]))
+    return Reduced(cube=cube, reference=encoding.decode(scene.reference), gsd=20, sensor="box", scored=BANDS_BY_GSD[20]), lower
 
 
 def in_sample_on_pair(name: str, method: LowerScaleCnn, checkpoint: Path) -> list[dict[str, Any]]:

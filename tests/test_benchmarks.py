@@ -162,3 +162,14 @@ def test_what_a_job_costs_grows_with_area_and_dates_and_its_memory_does_not(monk
     for job in result["jobs"].values():
         assert job["wall_s"] - job["fit_s"] == pytest.approx(job["share"] * job["dates"] * tile, rel=0.1)
         assert job["peak_rss_gb"] == pytest.approx(result["peak_rss_gb"], rel=0.2)
+
+
+def test_what_benchmarks_measure_still_runs(data_dir, monkeypatch):
+    speed, tables = benchmark(monkeypatch, "default_speed"), benchmark(monkeypatch, "published_tables")
+    for module in (speed, importlib.import_module("methods_speed")):
+        monkeypatch.setattr(module, "LARGE", 120)
+        monkeypatch.setattr(module, "REPEATS", 1)
+    assert speed.default()["all_s_per_megapixel"] > 0
+    reduced, lower = tables.load_pair("coastal")
+    assert reduced.reference.shape[1:] == lower[10].shape[1:]
+    assert set(benchmark(monkeypatch, "default_method").ceiling_60m("T48QUE")) == {"scene", "before", "after"}

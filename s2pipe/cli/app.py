@@ -229,7 +229,7 @@ def fit(
     path: Annotated[Path, typer.Option("--out", help="File to write, ending in .safetensors; it can be used as --method.")],
     method: Annotated[str, typer.Option(help="Sharpening method; `s2pipe info` lists them.")] = "mtf-resnet",
     sensor: Annotated[
-        str, typer.Option("--sensor", "--protocol", help="What degraded the coarse bands: centre, corner or box.")
+        str, typer.Option("--sensor", "--protocol", help="What degraded the coarse bands: matched, centre, corner or box.")
     ] = "centre",
     steps: Steps = None,
     weights: Weights = None,
@@ -292,10 +292,10 @@ def evaluate(
         ),
     ],
     sensor: Annotated[
-        str, typer.Option("--sensor", "--protocol", help="What degrades the scene: centre, corner or box.")
+        str, typer.Option("--sensor", "--protocol", help="What degrades the scene: matched, centre, corner or box.")
     ] = "centre",
     told: Annotated[
-        str | None, typer.Option(help="Sensor that the methods are told instead of the true one: centre, corner or box.")
+        str | None, typer.Option(help="Sensor that the methods are told instead of the true one: matched, centre, corner or box.")
     ] = None,
     gsd: Annotated[int, typer.Option(help="Resolution in metres of the bands that are judged, 20 or 60.")] = 20,
     crop: Annotated[int, typer.Option(help="Pixels left out beside each edge of the reference.")] = 2,

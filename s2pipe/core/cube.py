@@ -72,7 +72,7 @@ class Cube:
     def checked(cls, arrays: Mapping[int, xr.DataArray], encoding: Encoding | None = None) -> Cube:
         """The cube of these arrays, by GSD, if they are one; `encoding` is what their attributes state, where it is known.
 
-        Checked are dimensions, bands, dtypes, lattice, times and, for arrays in memory, numbers.
+        Checked are dimensions, bands, dtypes, lattice, grid, times and, for arrays in memory, numbers.
 
         Raises
         ------
@@ -90,6 +90,7 @@ class Cube:
             _check_beside(array, fine, gsd, encoding)
             if isinstance(array.data, np.ndarray) and not encoding.is_integer:
                 encoding.check_finite(array.data)
+        _check_grid(fine)
         if "time" in fine.coords:
             _check_times(fine["time"].values)
         return cls({gsd: arrays[gsd] for gsd in GSDS if gsd in arrays}, encoding)
@@ -204,6 +205,18 @@ def _check_beside(array: xr.DataArray, fine: xr.DataArray, gsd: int, encoding: E
                     f"{array[axis].values[0]}, expected {centres[0]} m",
                     argument="data",
                 )
+
+
+def _check_grid(fine: xr.DataArray) -> None:
+    """Refuse coordinates other than those of a north-up grid of 10 m."""
+    for axis, step in (("y", -10), ("x", 10)):
+        if axis in fine.coords and not np.allclose(np.diff(fine[axis].values), step, rtol=0, atol=0.01):
+            first = ", ".join(f"{value:g}" for value in fine[axis].values[:3])
+            raise InputError(
+                f"r10m is not on a north-up 10 m grid: {axis} begins with {first}, and must go in steps of {step}; sort it, warp "
+                "it to such a grid, or drop its coordinates",
+                argument="data",
+            )
 
 
 def _check_same_encoding(array: xr.DataArray, fine: xr.DataArray, name: str, encoding: Encoding) -> None:

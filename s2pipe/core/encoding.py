@@ -88,7 +88,7 @@ class Encoding:
         if dtype.kind == "f" and isinstance(attrs.get("_FillValue"), (int, np.integer)):
             raise InputError(
                 f"the data are {dtype} but still carry the attributes of the DN they were computed from (_FillValue="
-                f"{attrs['_FillValue']}); drop them for reflectance with NaN: data.drop_attrs()",
+                f"{attrs['_FillValue']}); drop them where the data are reflectance with NaN, as DataArray.drop_attrs() does",
                 argument="data",
             )
         scale, offset, nodata = attrs.get("scale_factor"), attrs.get("add_offset", 0.0), attrs.get("_FillValue")
@@ -154,9 +154,7 @@ class Encoding:
         InputError
         """
         if np.isinf(numbers).any():
-            raise InputError(
-                "the data hold infinities; mask them first, for example data.where(np.isfinite(data))", argument="data"
-            )
+            raise InputError("the data hold infinities; make these numbers NaN, or nodata, first", argument="data")
         if not np.isnan(self.nodata) and np.isnan(numbers).any():
             raise InputError(
                 f"the data hold NaN although their nodata is {self.nodata}; use one of the two, for example nodata=None for NaN",

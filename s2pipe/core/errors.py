@@ -18,11 +18,18 @@ class S2PipeError(Exception):
     ----------
     arguments : tuple of str
         Empty where it is about none.
+    argument : str or None
+        The first of them.
     """
 
     def __init__(self, message: str = "", *, argument: str | tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.arguments = (argument,) if isinstance(argument, str) else argument
+
+    @property
+    def argument(self) -> str | None:
+        """The first of the arguments that the message is about."""
+        return self.arguments[0] if self.arguments else None
 
 
 class InputError(S2PipeError, ValueError):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, fields
 
 from s2pipe.core.checks import check_positive, check_whole
 from s2pipe.core.errors import InputError
@@ -61,23 +60,20 @@ class Options:
             check_positive(name, value)
         super().__setattr__(name, value)
 
-    @contextmanager
-    def set(self, **options: object) -> Iterator[None]:
-        """Have these options within a block.
+    def set(self, **options: object) -> AbstractContextManager[object]:
+        """Set these options, as a statement of its own or, after `with`, until the block ends.
 
         Raises
         ------
         InputError
             See `__setattr__`.
         """
-        before = asdict(self)
-        try:
+        with ExitStack() as undone:  # where one of them is refused, none is set
             for name, value in options.items():
+                before = getattr(self, name, None)
                 setattr(self, name, value)
-            yield
-        finally:
-            for name, value in before.items():
-                setattr(self, name, value)
+                undone.callback(setattr, self, name, before)
+            return undone.pop_all()
 
 
 def _check_block(name: str, value: object) -> None:

@@ -90,5 +90,5 @@ def _refuse_bfloat16_unless_it_works(kind: str) -> None:
         raise InputError(
             f"the {kind} of {platform.node()} cannot compute in bfloat16; give precision='float32', and for a store that was "
             "begun in bfloat16 also refit=True or overwrite=True",
-            argument=("precision", "refit", "overwrite"),
+            argument="precision",
         )

@@ -12,9 +12,10 @@ import xarray as xr
 from affine import Affine
 
 from s2pipe.core.bands import BANDS_BY_GSD, GSDS, node_name
+from s2pipe.core.checks import check_positive
 from s2pipe.core.cube import Cube, make_node
 from s2pipe.core.encoding import Encoding
-from s2pipe.core.errors import InputError
+from s2pipe.core.errors import InputError, errors_about
 from s2pipe.core.types import ArrayLike
 
 if TYPE_CHECKING:
@@ -90,7 +91,13 @@ def from_arrays(
     dtypes = {node_name(gsd): str(array.dtype) for gsd, array in arrays.items()}
     if len(set(dtypes.values())) > 1:
         raise InputError(f"the arrays are of several dtypes, {dtypes}; give all resolutions one", argument=tuple(dtypes))
-    encoding = Encoding.default(arrays[10].dtype, scale=scale, offset=offset, nodata=nodata)
+    if scale is not None:
+        check_positive("scale", scale)
+    if not abs(offset) < 1:
+        raise InputError(f"offset={offset} is not one of reflectance; DN -1000 is reflectance -0.1", argument="offset")
+    names = tuple(map(node_name, arrays))
+    with errors_about(*names):
+        encoding = Encoding.default(arrays[10].dtype, scale=scale, offset=offset, nodata=nodata)
     times = _times(time, dates)
     _check_crs(crs)
     corner = grid_transform(transform)
@@ -100,7 +107,8 @@ def from_arrays(
         )
         for gsd, array in arrays.items()
     }
-    return Cube.checked(nodes, encoding).to_tree()
+    with errors_about(*names):
+        return Cube.checked(nodes, encoding).to_tree()
 
 
 def _with_time(array: npt.ArrayLike | da.Array, gsd: int) -> ArrayLike:
@@ -125,6 +133,10 @@ def _times(time: object, dates: int) -> npt.NDArray[np.datetime64] | None:
         times = np.atleast_1d(np.asarray(time, dtype="datetime64[ns]"))
     except (TypeError, ValueError):
         raise InputError(f"time={time!r} is not a date or a sequence of dates", argument="time") from None
+    if np.asarray(time).dtype.kind in "biuf":
+        raise InputError(f"time={time!r} is a number; give dates, such as '2026-06-21'", argument="time")
+    if len(np.unique(times)) < len(times):
+        raise InputError("two of the dates in time= are the same; give each once", argument="time")
     if np.isnat(times).any():
         raise InputError(f"time={time!r} holds NaT; give a time for each date, or none at all", argument="time")
     if times.shape != (dates,):
@@ -135,10 +147,12 @@ def _times(time: object, dates: int) -> npt.NDArray[np.datetime64] | None:
 def _check_crs(crs: object) -> None:
     if crs is not None:
         try:
-            pyproj.CRS.from_user_input(crs)
+            found = pyproj.CRS.from_user_input(crs)
         except pyproj.exceptions.CRSError:
             message = f"crs={crs!r} is no CRS that pyproj knows; give an EPSG code, such as 'EPSG:32633'"
             raise InputError(message, argument="crs") from None
+        if found.is_geographic:
+            raise InputError(f"crs={crs!r} is in degrees; the grid is in metres: give a projected one", argument="crs")
 
 
 def grid_transform(transform: Sequence[float] | None) -> Affine:

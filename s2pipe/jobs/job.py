@@ -137,7 +137,7 @@ def planned(data: xr.DataTree | xr.DataArray, store: StoreLike, job: Job, *, gro
     bands = cube.bands_named(job.bands)
     sharpener = job.arguments.fitted()
     if sharpener is None:
-        sharpener = _kept(location, job, bands)
+        sharpener = _kept(location, job, cube.all_bands, bands)
     if sharpener is None:
         with progress_of(group):
             sharpener = fit_for(cube, bands, job.arguments)
@@ -155,11 +155,11 @@ def planned(data: xr.DataTree | xr.DataArray, store: StoreLike, job: Job, *, gro
         )
 
 
-def _kept(location: Location, job: Job, bands: Sequence[str]) -> Sharpener | None:
+def _kept(location: Location, job: Job, available: Sequence[str], bands: Sequence[str]) -> Sharpener | None:
     """The Sharpener that the store keeps, if it is to be used again; StoreError where it is not of this job."""
     kept = None if job.overwrite or job.refit else kept_sharpener(location)
     if kept is not None:
-        check_same_fit(location, kept, job.arguments, bands=bands)
+        check_same_fit(location, kept, job.arguments, bands=bands, available=available)
         log.info("using the weights that %s keeps", location)
     return kept
 

@@ -59,8 +59,10 @@ def kept_sharpener(location: Location) -> TorchSharpener | None:
         return None
 
 
-def check_same_fit(location: Location, kept: TorchSharpener, arguments: FitArguments, *, bands: Sequence[str]) -> None:
-    """StoreError where a fit of these arguments would not be what made `kept`, or that does not make one of these `bands`."""
+def check_same_fit(
+    location: Location, kept: TorchSharpener, arguments: FitArguments, *, bands: Sequence[str], available: Sequence[str]
+) -> None:
+    """StoreError where a fit of these arguments would not have made `kept`, or this cannot make `bands` of those `available`."""
     method, sensor, precision = arguments.recipe(), as_sensor(arguments.sensor), arguments.precision
     options: dict[str, object] = stated_options(method) if is_dataclass(method) else {}
     asked = {"method": method.name, "sensor": sensor.name, "mtf": sensor.mtf, "seed": arguments.random_seed(), **options}
@@ -81,6 +83,13 @@ def check_same_fit(location: Location, kept: TorchSharpener, arguments: FitArgum
             f"{location} was written without bands {', '.join(lacking)}; ask for the bands that it has with bands=, give another "
             "store or group, or replace this one with overwrite=True",
             argument=("bands", "overwrite"),
+        )
+    coarse = any(BANDS[band].gsd > 10 for band in bands)
+    if coarse and (missing := [band for band in kept.bands_in if band not in available]):
+        raise StoreError(
+            f"{location} was written from a scene with bands {', '.join(missing)} too, which the data lack; load them, give "
+            "another store or group, replace this one with overwrite=True, or write what it lacks by a new fit with refit=True",
+            argument=("data", "overwrite", "refit"),
         )
 
 

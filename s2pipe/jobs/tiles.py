@@ -100,11 +100,11 @@ def sharpen_tiles(
 
 def _check_names(cubes: Mapping[str, MakeCube], options: Mapping[str, object]) -> None:
     if not isinstance(cubes, Mapping) or not all(map(callable, cubes.values())):
-        raise InputError("cubes= must be a dict: by the name of each group, what makes its cube when it is called")
+        raise InputError("cubes= must be a dict: by the name of each group, a function that makes its cube", argument="cubes")
     if len({name.strip("/") for name in cubes}) < len(cubes):
-        raise InputError("cubes= names a group twice; each cube needs a group of its own")
+        raise InputError("cubes= names a group twice; each cube needs a group of its own", argument="cubes")
     if "group" in options:
-        raise InputError("group= names one group, and each cube has its own: name them in cubes=")
+        raise InputError("group= names one group, and each cube has its own: name them in cubes=", argument=("group", "cubes"))
 
 
 def _one_by_one(cubes: Mapping[str, MakeCube], store: StoreLike, job: Job, show: Show) -> dict[str, S2PipeError]:

@@ -16,7 +16,10 @@ from torch import Tensor
 from s2pipe.core.bands import BANDS
 from s2pipe.core.errors import InputError
 
-NAMES = ("centre", "corner", "box")
+NAMES = ("matched", "centre", "corner", "box")
+
+LIKE_MTF = (("B05", "B06", "B07", "B8A"), ("B11", "B12"), ("B01", "B09"))
+"""Groups of coarse bands whose MTF is about the same."""
 
 BICUBIC_REACH = 2
 """Coarse pixels that bicubic upsampling reads on either side of a fine pixel."""
@@ -28,13 +31,14 @@ class Sensor:
 
     Attributes
     ----------
-    name : {"centre", "corner", "box"}
+    name : {"matched", "centre", "corner", "box"}
         ``"centre"``, or ``"center"``: Gaussian matched to the band's MTF, centred on the block a coarse pixel covers, as a
-        real sensor sees. ``"corner"``: the same Gaussian cut to 7 taps, centred on the block's upper-left pixel, zero beyond
-        the edges; it exists to reproduce published tables. ``"box"``: a Gaussian of sigma 1/ratio, then the block mean, as
-        DSen2 (Lanaras et al. 2018) trains on.
-    mtf : tuple of (str, float)
-        Modulation transfer at Nyquist of each band, for the two Gaussian kinds.
+        real sensor sees. ``"matched"``: the same, but finer bands that are guides to a coarse one, or are degraded to judge it,
+        are degraded by the MTF of that band, see `matched_to`. ``"corner"``: the Gaussian of the band's MTF cut to 7 taps,
+        centred on the block's upper-left pixel, zero beyond the edges; it exists to reproduce published tables. ``"box"``: a
+        Gaussian of sigma 1/ratio, then the block mean, as DSen2 (Lanaras et al. 2018) trains on.
+    mtf : tuple of (str, float), or mapping of str to float
+        Modulation transfer at Nyquist of each band, for the Gaussian kinds.
 
     Raises
     ------
@@ -47,7 +51,14 @@ class Sensor:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", _known_name(self.name, argument="name"))
-        for band, value in self.mtf:
+        try:
+            mtf = {band: float(value) for band, value in dict(self.mtf).items()}
+        except (TypeError, ValueError):
+            raise InputError(f"mtf={self.mtf!r} does not give bands a number, such as {{'B05': 0.37}}", argument="mtf") from None
+        if len(mtf) < len(self.mtf):
+            raise InputError(f"mtf={self.mtf!r} has a band twice", argument="mtf")
+        object.__setattr__(self, "mtf", tuple(mtf.items()))
+        for band, value in mtf.items():
             if band not in BANDS:
                 raise InputError(f"unknown band {band!r} in the sensor's mtf; accepted are {', '.join(BANDS)}", argument="mtf")
             if not 0 < value < 1:
@@ -55,7 +66,7 @@ class Sensor:
 
     @classmethod
     def named(cls, name: str) -> Sensor:
-        """The sensor called ``"centre"`` (or ``"center"``), ``"corner"`` or ``"box"``, with the default MTF.
+        """The sensor called ``"matched"``, ``"centre"`` (or ``"center"``), ``"corner"`` or ``"box"``, with the default MTF.
 
         Raises
         ------
@@ -63,6 +74,43 @@ class Sensor:
             If `name` is none of these.
         """
         return cls(name=name)
+
+    def matched_to(self, wanted: Sequence[str]) -> Sensor:
+        """The sensor by which bands finer than `wanted` are degraded to be compared with them.
+
+        A coarse band is the wanted fine image, which shares its point spread function with the 10 m bands, degraded by the
+        coarse band's MTF relative to theirs. So what is known from finer bands about it is to be degraded in the same way, and
+        not by the MTF of the finer bands themselves (the principle of MTF-GLP, Aiazzi et al. 2006, doi:10.14358/PERS.72.5.591).
+
+        Parameters
+        ----------
+        wanted : sequence of str
+            Bands of one resolution.
+
+        Returns
+        -------
+        Sensor
+            Where this one is called ``"matched"``, a block-centred one in which finer bands have the MTF of the wanted ones, the
+            geometric mean of several. Else this one.
+
+        Examples
+        --------
+        >>> dict(Sensor.named("matched").matched_to(["B11"]).mtf)["B02"] == dict(Sensor().mtf)["B11"]
+        True
+        """
+        if self.name != "matched":
+            return self
+        mtf = dict(self.mtf)
+        mean = math.exp(sum(math.log(mtf[band]) for band in wanted) / len(wanted))
+        finer = [band for band in mtf if BANDS[band].gsd < BANDS[wanted[0]].gsd]
+        return Sensor(name="centre", mtf=tuple((mtf | dict.fromkeys(finer, mean)).items()))
+
+    def groups(self, bands: Sequence[str]) -> list[tuple[str, ...]]:
+        """`bands` of one resolution, in parts whose finer bands are degraded alike: one, unless the sensor is ``"matched"``."""
+        if self.name != "matched":
+            return [tuple(bands)]
+        parts = (tuple(band for band in bands if band in group) for group in LIKE_MTF)
+        return [part for part in parts if part]
 
     def phase(self, ratio: int) -> float:
         """Where the middle of a coarse pixel lies, in fine pixels from the middle of its block's first."""
@@ -190,7 +238,7 @@ class Sensor:
         """First fine pixel relative to the block's first, and the taps from there on, for one axis."""
         if self.name == "box":
             return _box_taps(ratio)
-        return _gaussian_taps(mtf, ratio, centred=self.name == "centre")
+        return _gaussian_taps(mtf, ratio, centred=self.name != "corner")
 
 
 def as_sensor(sensor: Sensor | str | None, default: Sensor | None = None, *, argument: str = "sensor") -> Sensor:

@@ -30,7 +30,7 @@ from s2pipe.methods import METHODS, Method, Sharpener, entry_of, get_method
 from s2pipe.methods.base import FitContext
 from s2pipe.physics.sensor import Sensor, as_sensor
 from s2pipe.quality.plot import busiest_part, check_picture_path, save_evaluation
-from s2pipe.quality.reduced import Reduced, reduce_scene, with_reference
+from s2pipe.quality.reduced import Reduced, reductions, with_reference
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,8 @@ def evaluate(
         every method of `list_methods` that is not named beside it. One of these that cannot run on this scene, or not without
         options, is left out, and a warning says why; a method that is named raises its error.
     sensor : Sensor or str
-        What degrades the scene, or its name: ``"centre"``, ``"corner"`` or ``"box"``.
+        What degrades the scene, or its name: ``"matched"``, ``"centre"``, ``"corner"`` or ``"box"``. Under ``"matched"`` each
+        group of bands of like MTF is a run of its own, in which finer bands are degraded by the MTF of that group.
     told : Sensor or str, optional
         The sensor that the methods are told instead of `sensor`: shows what a wrong statement costs. Default: `sensor`.
     gsd : {20, 60}
@@ -161,15 +162,15 @@ def evaluate(
     left_out: dict[str, str] = {}
     given: list[Any] = list(methods) if isinstance(methods, (list, tuple)) else [methods]
     candidates = [_in_precision(candidate, precision) for candidate in _candidates(given, fit_options, left_out)]
-    reduced = reduce_scene(cube, operator, gsd) if reference is None else with_reference(cube, reference, operator, gsd)
+    reduced = reductions(cube, operator, gsd) if reference is None else [with_reference(cube, reference, operator, gsd)]
     sample = Sample.of(cube, seed=context.seed)
     warn_if_misregistered(sample.windows, sample.bands)
-    truth = None if plot is None else busiest_part(_image(reduced, reduced.reference))
+    truth = None if plot is None else busiest_part(_image(reduced[0], reduced[0].reference))
     tables, parts = [], {}
     for judged in judge(reduced, candidates, context, crop=crop, device=device, left_out=left_out):
         tables.append(judged.scores)
         if truth is not None:  # estimates may be large: only the part that is drawn is kept
-            parts[judged.label] = _image(reduced, judged.estimate).reindex_like(truth)
+            parts[judged.label] = _image(reduced[0], judged.estimate).reindex_like(truth)
     if not tables:
         reasons = "; ".join(f"{label}: {reason}" for label, reason in left_out.items())
         raise InputError(f"no method can run on this scene: {reasons}", argument=("methods", "data"))
@@ -194,12 +195,12 @@ def score(
     """The table of `evaluate` for a scene that is reduced already."""
     context = FitArguments(sensor=told, seed=seed, device=device, precision=precision, progress=progress).context()
     candidates = _numbered([_in_precision(Candidate(label=_label(method), method=method), precision) for method in methods])
-    judged = judge(reduced, candidates, context, crop=crop, device=device, left_out={})
+    judged = judge([reduced], candidates, context, crop=crop, device=device, left_out={})
     return pd.concat([result.scores for result in judged], ignore_index=True)
 
 
 def judge(
-    reduced: Reduced,
+    reduced: Sequence[Reduced],
     candidates: Sequence[Candidate],
     context: FitContext,
     *,
@@ -207,26 +208,27 @@ def judge(
     device: str,
     left_out: dict[str, str],
 ) -> Iterator[Judged]:
-    """Fit and judge the candidates one after another, once all have been checked.
+    """Fit and judge the candidates one after another, once all have been checked, on each of the reductions of a scene.
 
     Those that cannot run and are not required are entered in `left_out`, with the reason.
     """
     crop = check_whole("crop", crop, least=0)
-    height, width = reduced.reference.shape[1:]
+    height, width = reduced[0].reference.shape[1:]
     if min(height, width) <= 2 * crop:
         raise InputError(f"crop={crop} leaves nothing of a reference of {height} x {width} px; give less", argument="crop")
     ready = []
     for candidate in candidates:
         with _leaving_out(candidate.label, left_out, unless=candidate.required):
-            _check_method(candidate.method, reduced, context.sensor, device)
+            for one in reduced:
+                _check_method(candidate.method, one, context.sensor, device)
             ready.append(candidate)
-    sample = replace(Sample.of(reduced.cube, seed=context.seed), gsds=(reduced.gsd,))
+    samples = [replace(Sample.of(one.cube, seed=context.seed), gsds=(one.gsd,)) for one in reduced]
     with progress_bar() if context.progress is None else nullcontext(context.progress) as report:
         for number, candidate in enumerate(ready, start=1):
             running = f"{number} of {len(ready)}: {candidate.label}"
             report(running, 0, 1, None)
             with _leaving_out(candidate.label, left_out, unless=candidate.required):
-                yield _judge(candidate, reduced, sample, replace(context, progress=report), crop=crop, device=device)
+                yield _judge(candidate, reduced, samples, replace(context, progress=report), crop=crop, device=device)
             report(running, 1, 1, None)
 
 
@@ -242,18 +244,24 @@ def _leaving_out(label: str, left_out: dict[str, str], *, unless: bool) -> Itera
         left_out[label] = str(error)
 
 
-def _judge(candidate: Candidate, reduced: Reduced, sample: Sample, context: FitContext, *, crop: int, device: str) -> Judged:
+def _judge(
+    candidate: Candidate, reduced: Sequence[Reduced], samples: Sequence[Sample], context: FitContext, *, crop: int, device: str
+) -> Judged:
     start = time.perf_counter()
-    method = candidate.method
-    given = method.one_scale_lower(reduced.gsd // 10) if is_fitted(method) else None
-    sharpener = given or fit_sample(sample, as_method(method, {}), context)
-    estimate = _judged_bands(reduced, sharpener, device).compute().values[0]
+    estimate = np.empty_like(reduced[0].reference)
+    in_sample, interpolated = False, set[str]()
+    for one, sample in zip(reduced, samples, strict=True):
+        method = candidate.method
+        given = method.one_scale_lower(one.gsd // 10) if is_fitted(method) else None
+        sharpener = given or fit_sample(sample, as_method(method, {}), context)
+        rows = [one.cube.bands[one.gsd].index(band) for band in one.scored]
+        estimate[rows] = _judged_bands(one, sharpener, device).sel(band=list(one.scored)).compute().values[0]
+        in_sample |= bool(np.isin(sharpener.fingerprint, one.fingerprint).any())
+        interpolated |= {band for band in sharpener.bicubic_bands if band in one.scored}
     seconds = time.perf_counter() - start
-    in_sample = bool(np.isin(sharpener.fingerprint, reduced.fingerprint).any())
-    scores = compare(reduced, estimate, crop=crop)
-    interpolated = scores["band"].isin(sharpener.bicubic_bands)
-    interpolated |= (scores["band"] == "all") & interpolated.any()
-    scores = scores.assign(method=candidate.label, seconds=seconds, in_sample=in_sample, interpolated=interpolated)
+    scores = compare(reduced[0], estimate, crop=crop)
+    marked = scores["band"].isin(interpolated) | (scores["band"] == "all") & bool(interpolated)
+    scores = scores.assign(method=candidate.label, seconds=seconds, in_sample=in_sample, interpolated=marked)
     return Judged(label=candidate.label, scores=scores[list(COLUMNS)], estimate=estimate)
 
 

@@ -38,12 +38,15 @@ class Reduced:
         20 or 60.
     sensor : str
         Name of what degraded the cube.
+    scored : tuple of str
+        Those bands of the reference that estimates from this cube are compared with.
     """
 
     cube: Cube
     reference: npt.NDArray[np.float32]
     gsd: int
     sensor: str
+    scored: tuple[str, ...]
 
     @cached_property
     def fingerprint(self) -> npt.NDArray[np.uint64]:
@@ -52,8 +55,16 @@ class Reduced:
         return fingerprint(np.where(valid, self.reference, 0), valid)
 
 
-def reduce_scene(cube: Cube, operator: Sensor, gsd: int) -> Reduced:
+def reductions(cube: Cube, operator: Sensor, gsd: int) -> list[Reduced]:
+    """`reduce_scene` for each group of bands of `gsd` whose finer bands the operator degrades alike, to be scored by itself."""
+    _check_judgeable(cube, gsd)
+    return [reduce_scene(cube, operator, gsd, scored=group) for group in operator.groups(cube.bands[gsd])]
+
+
+def reduce_scene(cube: Cube, operator: Sensor, gsd: int, *, scored: tuple[str, ...] | None = None) -> Reduced:
     """Degrade every resolution of a scene of one date by the ratio of `gsd`, and keep its bands of `gsd` as the reference.
+
+    A ``"matched"`` operator is matched to the bands that are `scored`, by default all of `gsd`.
 
     Raises
     ------
@@ -75,8 +86,10 @@ def reduce_scene(cube: Cube, operator: Sensor, gsd: int) -> Reduced:
         own: cube.encoding.decode(np.asarray(array.data[0, :, : height * 10 // own, : width * 10 // own]))
         for own, array in arrays.items()
     }
-    lower = {own: _degrade(array, operator, bands[own], ratio) for own, array in observed.items()}
-    return Reduced(cube=_cube(lower, bands), reference=observed[gsd], gsd=gsd, sensor=operator.name)
+    scored = scored or bands[gsd]
+    matched = operator.matched_to(scored)
+    lower = {own: _degrade(array, matched, bands[own], ratio) for own, array in observed.items()}
+    return Reduced(cube=_cube(lower, bands), reference=observed[gsd], gsd=gsd, sensor=operator.name, scored=scored)
 
 
 def with_reference(cube: Cube, reference: AnyArray, operator: Sensor, gsd: int) -> Reduced:
@@ -104,7 +117,8 @@ def with_reference(cube: Cube, reference: AnyArray, operator: Sensor, gsd: int) 
             argument="reference",
         )
     lower = {own: encoding.decode(np.asarray(array.data[0])) for own, array in arrays.items()}
-    return Reduced(cube=_cube(lower, bands), reference=encoding.decode(reference), gsd=gsd, sensor=operator.name)
+    reference = encoding.decode(reference)
+    return Reduced(cube=_cube(lower, bands), reference=reference, gsd=gsd, sensor=operator.name, scored=bands[gsd])
 
 
 def _check_judgeable(cube: Cube, gsd: int) -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from s2pipe.core.bands import BANDS, BANDS_BY_GSD, GSDS
 from s2pipe.core.encoding import PRESENT_ENCODING
+from s2pipe.core.errors import InputError
 from s2pipe.core.metrics import sre
 from s2pipe.core.types import AnyArray
 from s2pipe.inputs.load import load
@@ -88,6 +89,10 @@ def run_demo(
     InputError
         If `size` is not accepted, or `folder` cannot be made.
     """
+    if steps is not None and not papers:
+        raise InputError(
+            f"steps={steps} are of the papers' networks; ask for these with papers=True", argument=("steps", "papers")
+        )
     console = console or Console()
     folder = make_folder(folder)
     with _reported(console, f"simulate a scene of {size} x {size} px, and write it as COGs with STAC items"):

@@ -72,7 +72,11 @@ INFINITE = np.full((4, 12, 12), np.inf)
         (([[1], [2, 3]], TWENTY), {}, "rows differ in length"),
         ((TEN, TWENTY), {"time": ["2020-01-01", "2020-01-02"]}, "time has 2 dates, the arrays have 1"),
         ((TEN, TWENTY), {"time": "soon"}, "not a date"),
-        ((np.stack([TEN, TEN]), np.stack([TWENTY, TWENTY])), {"time": ["2020-01-01"] * 2}, "2020-01-01.* occurs 2 times"),
+        (
+            (np.stack([TEN, TEN]), np.stack([TWENTY, TWENTY])),
+            {"time": ["2020-01-01"] * 2},
+            "two of the dates in time= are the same",
+        ),
         ((INFINITE, TWENTY.astype(float)), {}, "infinities"),
         ((np.full((4, 12, 12), np.nan), TWENTY.astype(float)), {"nodata": -1}, "NaN although their nodata is -1"),
         ((np.ones((4, 0, 0), "uint16"), np.ones((6, 0, 0), "uint16")), {}, "empty"),
@@ -81,6 +85,36 @@ INFINITE = np.full((4, 12, 12), np.inf)
 def test_unusable_arrays_are_refused(arguments, options, message):
     with pytest.raises(InputError, match=message):
         s2pipe.from_arrays(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *(("offset", value) for value in (-1000, 1, np.nan)),
+        *(("scale", value) for value in (-1e-4, 0, True, "1e-4")),
+        *(("time", value) for value in (5, [5.0], "soon")),
+        ("crs", "EPSG:4326"),
+        ("transform", (20, 0, 0, 0, -20, 0)),
+    ],
+)
+def test_what_would_mislead_is_refused_by_name(argument, value):
+    with refused(argument):
+        s2pipe.from_arrays(TEN, TWENTY, **{argument: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "axis"),
+    [
+        (lambda node: node.assign_coords(x=node.x * 2, y=node.y * 2), "y"),
+        (lambda node: node.isel(y=slice(None, None, -1)), "y"),
+        (lambda node: node.isel(x=slice(None, None, -1)), "x"),
+    ],
+)
+def test_a_grid_that_is_not_north_up_at_10_m_is_refused(change, axis):
+    cube = random_cube(24, 36)
+    changed = xr.DataTree.from_dict({name: change(node.to_dataset()) for name, node in cube.children.items()})
+    with refused("data", naming=("north-up", axis)):
+        s2pipe.sharpen(changed, "bicubic")
 
 
 def test_other_things_than_cubes_are_refused():
@@ -203,7 +237,7 @@ def test_attributes_left_over_from_dn_are_refused_on_floats():
     reflectance.attrs = dict(
         cube["r10m"]["reflectance"].attrs
     )  # as arithmetic keeps them where xarray is told, or its default is, to
-    with refused("data", naming=("_FillValue=0", "data.drop_attrs")):
+    with refused("data", naming=("_FillValue=0", "drop_attrs")):
         as_cube(reflectance)
     assert as_cube(reflectance.drop_attrs()).encoding.scale == 1
 

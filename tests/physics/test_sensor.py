@@ -156,3 +156,35 @@ def test_bicubic_meets_the_measured_figures_on_iceland(iceland):
     assert mean_sre(repaired, centre.upsample(centre.degrade(repaired, BANDS_BY_GSD[20], 2), 2)) == pytest.approx(22.99, abs=0.02)
     raw = iceland["y20"]
     assert mean_sre(raw, centre.upsample(corner.degrade(raw, BANDS_BY_GSD[20], 2), 2)) == pytest.approx(21.49, abs=0.02)
+
+
+def test_matched_degrades_finer_bands_as_the_bands_that_are_wanted():
+    sensor, own = Sensor.named("matched"), dict(Sensor().mtf)
+    to_swir, to_60m = sensor.matched_to(["B11", "B12"]), sensor.matched_to(["B01"])
+    assert dict(to_swir.mtf)["B02"] == pytest.approx((own["B11"] * own["B12"]) ** 0.5)
+    assert all(dict(to_swir.mtf)[band] == own[band] for band in ("B05", "B11", "B12", "B01"))
+    assert dict(to_60m.mtf)["B08"] == dict(to_60m.mtf)["B8A"] == own["B01"]
+    fine = torch.rand(1, 24, 24, dtype=torch.float64)
+    torch.testing.assert_close(sensor.matched_to(["B05"]).degrade(fine, ["B08"], 2), sensor.degrade(fine, ["B05"], 2))
+
+
+@pytest.mark.parametrize("name", ["centre", "corner", "box"])
+def test_the_others_degrade_each_band_by_its_own_mtf(name):
+    sensor = Sensor.named(name)
+    assert sensor.matched_to(["B11"]) == sensor and sensor.groups(["B05", "B11"]) == [("B05", "B11")]
+
+
+def test_groups_hold_each_band_once_and_in_order():
+    sensor = Sensor.named("matched")
+    for bands in (BANDS_BY_GSD[20], BANDS_BY_GSD[60], ("B05", "B12"), ("B11",)):
+        assert tuple(band for group in sensor.groups(bands) for band in group) == bands
+
+
+def test_the_mtf_may_be_given_as_a_dict():
+    assert Sensor(mtf={"B05": 0.3}) == Sensor(mtf=(("B05", 0.3),))
+
+
+@pytest.mark.parametrize("mtf", ["x", 3, (("B05", "much"),), (("B05", 0.2), ("B05", 0.3)), {"B05": 1.0}, {"B5": 0.3}])
+def test_an_mtf_that_is_none_is_refused(mtf):
+    with refused("mtf"):
+        Sensor(mtf=mtf)

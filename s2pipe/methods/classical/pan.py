@@ -110,8 +110,9 @@ class PanSharpener(TorchSharpener):
 def _degraded_and_observed(
     band: str, gsd: int, names: Mapping[int, Sequence[str]], windows: Sequence[Window], sensor: Sensor
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The 10 m bands, each degraded by its own MTF, (band, pixel), and the coarse band's pixels, where all of them are valid."""
+    """The 10 m bands, degraded to be compared with a coarse band, (band, pixel), and its pixels, where all of them are valid."""
     row = names[gsd].index(band)
+    sensor = sensor.matched_to([band])
     degraded, observed = [], []
     for window in windows:
         valid = window.valid_at(gsd, {10: range(len(names[10])), gsd: [row]})

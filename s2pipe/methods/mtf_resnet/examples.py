@@ -86,7 +86,7 @@ class Example:
         scaling = Scaling.of([lower], bands, used, sensor)
         rows = [bands[20].index(band) for band in used]
         fine, coarse = torch.from_numpy(lower.reflectance[10]), torch.from_numpy(lower.reflectance[20][rows])
-        inputs = Inputs.of(fine, coarse, bands[10], sensor, scaling)
+        inputs = Inputs.of(fine, coarse, bands[10], used, sensor, scaling)
         guess = image_of(inputs.guess) * scaling.coarse_scale + scaling.coarse_mean
         left = torch.from_numpy(truth) - project(guess, coarse, sensor, used, RATIO)
         needed = {10: range(len(bands[10])), 20: rows}

@@ -20,10 +20,12 @@ from s2pipe.core.bands import BANDS_BY_GSD
 from s2pipe.fitting.sampling import Window
 from s2pipe.methods.classical.pan import least_squares
 from s2pipe.methods.mtf_resnet import local_regression
-from s2pipe.physics.sensor import Sensor
+from s2pipe.physics.sensor import LIKE_MTF, Sensor
 
 RATIO = 2
 FINE, COARSE = BANDS_BY_GSD[10], BANDS_BY_GSD[20]
+MOST_LIKE_FINE = LIKE_MTF[0]
+"""The 20 m bands that are most like the 10 m bands: what the network is shown of these is degraded to be compared with them."""
 
 IN_SQUARES = 2 * len(FINE) + len(COARSE)
 """Images of 10 m that the network is shown; they come first, each as four channels."""
@@ -54,7 +56,7 @@ def image_of(squares: Tensor) -> Tensor:
 
 def describe(sensor: Sensor) -> Tensor:
     """The sensor's parameters for the network, (TOLD,): widths and centres of its point spread functions."""
-    complete = replace(sensor, mtf=tuple((dict(Sensor().mtf) | dict(sensor.mtf)).items()))
+    complete = replace(sensor, mtf=tuple((dict(Sensor().mtf) | dict(sensor.mtf)).items())).matched_to(MOST_LIKE_FINE)
     spreads = []
     for band in (*FINE, *COARSE):
         start, weights = complete.taps(band, RATIO)
@@ -92,20 +94,22 @@ class Scaling:
     def of(cls, windows: Sequence[Window], bands: Mapping[int, Sequence[str]], used: Sequence[str], sensor: Sensor) -> Self:
         """Of windows, which hold `bands`: each band of 20 m in `used` from where it and all 10 m bands are valid."""
         fine = [torch.from_numpy(window.reflectance[10]) for window in windows]
-        low = [sensor.degrade(image, bands[10], RATIO) for image in fine]
+        shown = sensor.matched_to(MOST_LIKE_FINE)
         valid = _where_valid(windows, {10: range(len(bands[10]))})
-        fine_mean, fine_scale = _moments(low, valid, SMALLEST)
+        fine_mean, fine_scale = _moments([shown.degrade(image, bands[10], RATIO) for image in fine], valid, SMALLEST)
         rows = [bands[20].index(band) for band in used]
         coarse = [torch.from_numpy(window.reflectance[20][rows]) for window in windows]
         own = [_where_valid(windows, {10: range(len(bands[10])), 20: [row]}) for row in rows]
         moments = [_moments([image[[i]] for image in coarse], mask, SMALLEST) for i, mask in enumerate(own)]
         coarse_mean, coarse_scale = (torch.cat(parts) for parts in zip(*moments, strict=True))
-        scaled_low = [(image - fine_mean) / fine_scale for image in low]
         scaled = [(image - coarse_mean) / coarse_scale for image in coarse]
-        mixtures = [
-            least_squares(_pixels(scaled_low, mask).numpy(), _pixels([image[[i]] for image in scaled], mask)[0].numpy())
-            for i, mask in enumerate(own)
-        ]
+        mixtures = []
+        for group in sensor.groups(used):
+            matched = sensor.matched_to(group)
+            low = [(matched.degrade(image, bands[10], RATIO) - fine_mean) / fine_scale for image in fine]
+            for i in map(used.index, group):
+                observed = _pixels([image[[i]] for image in scaled], own[i])[0]
+                mixtures.append(least_squares(_pixels(low, own[i]).numpy(), observed.numpy()))
         scaling = cls(
             fine_mean=fine_mean,
             fine_scale=fine_scale,
@@ -115,7 +119,7 @@ class Scaling:
             fine_detail=torch.ones_like(fine_mean),
             guess_detail=torch.ones_like(coarse_mean),
         )
-        inputs = [Inputs.of(*images, bands[10], sensor, scaling) for images in zip(fine, coarse, strict=True)]
+        inputs = [Inputs.of(*images, bands[10], used, sensor, scaling) for images in zip(fine, coarse, strict=True)]
         _, fine_detail = _moments([part.fine_detail for part in inputs], valid, SMALLEST_DETAIL)
         details = [_moments([part.guess_detail[[i]] for part in inputs], mask, SMALLEST_DETAIL)[1] for i, mask in enumerate(own)]
         return replace(scaling, fine_detail=fine_detail, guess_detail=torch.cat(details))
@@ -171,23 +175,33 @@ class Inputs:
     local_misfit: Tensor
 
     @classmethod
-    def of(cls, fine: Tensor, coarse: Tensor, names: Sequence[str], sensor: Sensor, scaling: Scaling) -> Self:
-        """Of reflectance (band, y, x): 10 m bands with their `names`, and those 20 m bands that the scaling is of."""
-        low = (sensor.degrade(fine, names, RATIO) - scaling.fine_mean) / scaling.fine_scale
-        fine = squares_of((fine - scaling.fine_mean) / scaling.fine_scale)
+    def of(
+        cls, fine: Tensor, coarse: Tensor, names: Sequence[str], used: Sequence[str], sensor: Sensor, scaling: Scaling
+    ) -> Self:
+        """Of reflectance (band, y, x): 10 m bands with their `names`, and the 20 m bands `used`, which the scaling is of."""
+
+        def degraded(wanted: Sequence[str]) -> Tensor:
+            return (sensor.matched_to(wanted).degrade(fine, names, RATIO) - scaling.fine_mean) / scaling.fine_scale
+
+        squares = squares_of((fine - scaling.fine_mean) / scaling.fine_scale)
         coarse = (coarse - scaling.coarse_mean) / scaling.coarse_scale
-        mixtures = scaling.mixtures[:, :, None, None]
-        misfit = coarse - _mixed(mixtures, low[:, None])[:, 0]
-        local = local_regression.regress_locally(low, misfit)
-        guess = _mixed(mixtures + local, fine)
+        parts = []
+        for group in sensor.groups(used):
+            low = degraded(group)
+            rows = [used.index(band) for band in group]
+            mixtures = scaling.mixtures[rows, :, None, None]
+            misfit = coarse[rows] - _mixed(mixtures, low[:, None])[:, 0]
+            local = local_regression.regress_locally(low, misfit)
+            parts.append((_mixed(mixtures + local, squares), misfit, misfit - _mixed(local, low[:, None])[:, 0]))
+        guess, misfit, local_misfit = (torch.cat(images) for images in zip(*parts, strict=True))
         return cls(
-            fine=fine,
-            fine_detail=(fine - low[:, None]) / scaling.fine_detail[..., None],
+            fine=squares,
+            fine_detail=(squares - degraded(MOST_LIKE_FINE)[:, None]) / scaling.fine_detail[..., None],
             coarse=coarse,
             guess=guess,
             guess_detail=(guess - coarse[:, None]) / scaling.guess_detail[..., None],
             misfit=misfit / scaling.guess_detail,
-            local_misfit=(misfit - _mixed(local, low[:, None])[:, 0]) / scaling.guess_detail,
+            local_misfit=local_misfit / scaling.guess_detail,
         )
 
     def channels(self, slots: Sequence[int]) -> Tensor:

@@ -282,7 +282,7 @@ class MtfResNetSharpener(TorchSharpener):
             return fine
         names = bands_at(self.bands_in, 20)
         observed = reflectance[20][[names.index(band) for band in self.used]]
-        inputs = Inputs.of(moved(fine, self.shift), observed, bands_at(self.bands_in, 10), self.sensor, self.scaling)
+        inputs = Inputs.of(moved(fine, self.shift), observed, bands_at(self.bands_in, 10), self.used, self.sensor, self.scaling)
         guess = inputs.guess
         if self.network is not None:
             guess = guess + self._detail(inputs) * self.scaling.guess_detail[..., None]

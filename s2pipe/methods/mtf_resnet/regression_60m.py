@@ -46,7 +46,7 @@ def mixtures_of_60m(
     -------
     Tensor, (band of 60 m, 1 + finer band)
     """
-    low = [sensor.degrade(image, names, RATIO).cpu() for image in finer]
+    low = [sensor.matched_to(sample.bands[60]).degrade(image, names, RATIO).cpu() for image in finer]
     mixtures = torch.zeros(len(sample.bands[60]), 1 + len(names))
     for row, band in enumerate(sample.bands[60]):
         if band not in without:

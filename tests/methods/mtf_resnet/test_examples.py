@@ -77,7 +77,7 @@ def test_patches_are_turned_by_symmetries_of_the_sensor_only(iceland, protocol):
         name = turn(torch.arange(4.0).reshape(1, 2, 2)).flatten().int().numpy().tobytes()
         if name not in turned:
             bands = (turn(torch.from_numpy(lower.reflectance[gsd])) for gsd in (10, 20))
-            channels = Inputs.of(*bands, sample.bands[10], sensor, scaling).channels(range(6))
+            channels = Inputs.of(*bands, sample.bands[10], COARSE, sensor, scaling).channels(range(6))
             size = channels.shape[1]
             y, x = ((size - example.edge) // 2,) * 2
             inner = slice(y, y + example.edge)

@@ -32,7 +32,7 @@ def inputs_of(sample, used=COARSE):
     scaling = Scaling.of(sample.windows, sample.bands, used, SENSOR)
     rows = [sample.bands[20].index(band) for band in used]
     fine, coarse = torch.from_numpy(window.reflectance[10]), torch.from_numpy(window.reflectance[20][rows])
-    return Inputs.of(fine, coarse, FINE, SENSOR, scaling), scaling
+    return Inputs.of(fine, coarse, FINE, used, SENSOR, scaling), scaling
 
 
 def test_squares_hold_the_pixels_of_an_image():
