@@ -182,15 +182,15 @@ def shifted(cube: xr.DataTree, pixels: float) -> xr.DataTree:
 def mistaken(scene: str) -> list[dict[str, Any]]:
     """What a wrong MTF and a shift cost each method."""
     cube = load_scene(scene)
-    cases = {"the truth": (cube, Sensor())}
+    cases = {"the truth": (cube, Sensor.named("centre"))}
     for error in MTF_ERRORS:
         mtf = tuple((band.name, band.mtf_nyquist + error) for band in BANDS.values())
         cases[f"MTF {error:+.2f}"] = (cube, Sensor(mtf=mtf))
-    cases[f"shift {SHIFT} px"] = (shifted(cube, SHIFT), Sensor())
+    cases[f"shift {SHIFT} px"] = (shifted(cube, SHIFT), Sensor.named("centre"))
     return [
         {"scene": scene, "case": case, "method": row["method"], "sre_db": row["sre_db"]}
         for case, (data, told) in cases.items()
-        for row in overall([data], [method_for(scene), "supreme", *CLASSICAL], told=told)
+        for row in overall([data], [method_for(scene), "supreme", *CLASSICAL], sensor="centre", told=told)
     ]
 
 
@@ -222,14 +222,14 @@ def ceiling(scene: str, protocol: str) -> dict[str, Any]:
 
 def ceiling_60m(scene: str) -> dict[str, Any]:
     """How good the 60 m bands are with the mixture of finer bands that fits the truth best, projected onto the observation."""
-    reduced = reduce_scene(as_cube(load_scene(scene)), Sensor(), 60)
-    sharpener = s2pipe.fit(reduced.cube, method_for(scene), progress=lambda *_: None)
+    reduced = reduce_scene(as_cube(load_scene(scene)), Sensor.named("centre"), 60)
+    sharpener = s2pipe.fit(reduced.cube, method_for(scene), sensor="centre", progress=lambda *_: None)
     (window,) = Sample.of(reduced.cube, seed=0).windows
     finer, truth = sharpener.finer_bands(window.reflectance), torch.from_numpy(reduced.reference)
     regressors = torch.cat([torch.ones_like(finer[:1]), finer]).flatten(1).double()
     fitted = torch.linalg.lstsq(regressors.T, truth.flatten(1).T.double()).solution.T
     names = bands_at(sharpener.bands_in, 60)
-    best = project(mixture(fitted.float(), finer), torch.from_numpy(window.reflectance[60]), Sensor(), names, 6)
+    best = project(mixture(fitted.float(), finer), torch.from_numpy(window.reflectance[60]), Sensor.named("centre"), names, 6)
     reached = torch.from_numpy(sharpener(window))[-len(names) :]
     inner = (slice(2, -2), slice(2, -2))
     means = [

@@ -102,7 +102,7 @@ def examples_from(path: Path, *, repair: bool, random: np.random.Generator) -> t
     found = examples_of(windows, bands, random)
     if min(as_cube(cube).arrays[20].shape[2:]) >= LARGE:
         parts = [part for window in windows if (part := window.crop_to_multiple(12)) is not None]
-        smaller = [lowered(part, bands, COARSE, Sensor()) for part in parts]
+        smaller = [lowered(part, bands, COARSE, Sensor.named("centre")) for part in parts]
         found += [(example, weight / 2) for example, weight in examples_of(smaller, bands, random)]
     return found, windows
 

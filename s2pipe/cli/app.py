@@ -230,7 +230,7 @@ def fit(
     method: Annotated[str, typer.Option(help="Sharpening method; `s2pipe info` lists them.")] = "mtf-resnet",
     sensor: Annotated[
         str, typer.Option("--sensor", "--protocol", help="What degraded the coarse bands: matched, centre, corner or box.")
-    ] = "centre",
+    ] = "matched",
     steps: Steps = None,
     weights: Weights = None,
     weights_20m: Weights20m = None,
@@ -293,7 +293,7 @@ def evaluate(
     ],
     sensor: Annotated[
         str, typer.Option("--sensor", "--protocol", help="What degrades the scene: matched, centre, corner or box.")
-    ] = "centre",
+    ] = "matched",
     told: Annotated[
         str | None, typer.Option(help="Sensor that the methods are told instead of the true one: matched, centre, corner or box.")
     ] = None,

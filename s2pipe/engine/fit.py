@@ -225,10 +225,10 @@ def coarse_of(bands: Sequence[str]) -> list[str]:
 
 def _check_sensor(sharpener: Sharpener, sensor: Sensor | str | None) -> None:
     fitted = sharpener.sensor
-    if sensor is None and fitted.name not in ("matched", "centre"):
+    if sensor is None and fitted.name != "matched":
         log.warning(
             "the Sharpener was fitted for the sensor %r, which is not that of Sentinel-2's own pixels; results may be "
-            "shifted: give sensor= to confirm it",
+            "shifted, or too sharp: give sensor= to confirm it",
             fitted.name,
         )
     if sensor is not None and (told := as_sensor(sensor)) != fitted:

@@ -47,7 +47,7 @@ def sharpen(
     method : str, Method or Sharpener
         A name from `list_methods`, a recipe, or a Sharpener that `fit` gave, which is used as it is.
     sensor : Sensor or str, optional
-        What degraded the coarse bands, or its name: ``"centre"``, ``"corner"`` or ``"box"``; default: the block-centred MTF
+        What degraded the coarse bands, or its name: ``"matched"``, ``"centre"``, ``"corner"`` or ``"box"``; default: the matched
         operator.
     bands : sequence of str, optional
         Bands to return, by ESA's names or common ones (``"B05"``, ``"rededge1"``); default: all of `data`. Without a 60 m band

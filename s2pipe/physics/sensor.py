@@ -46,7 +46,7 @@ class Sensor:
         If the name or a band is unknown, or an MTF is not between 0 and 1.
     """
 
-    name: str = "centre"
+    name: str = "matched"
     mtf: tuple[tuple[str, float], ...] = tuple((band.name, band.mtf_nyquist) for band in BANDS.values())
 
     def __post_init__(self) -> None:
@@ -242,7 +242,7 @@ class Sensor:
 
 
 def as_sensor(sensor: Sensor | str | None, default: Sensor | None = None, *, argument: str = "sensor") -> Sensor:
-    """`sensor`, or the one of this name; where it is None, `default`, or the block-centred one.
+    """`sensor`, or the one of this name; where it is None, `default`, or the matched one.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ def measure_consistency(
     data : xarray.DataTree or xarray.DataArray
         The cube, or the 10 m DataArray, that it was made of.
     sensor : Sensor or str, optional
-        What degraded the coarse bands, or its name; default: what `sharp` says it was sharpened for, else the block-centred
+        What degraded the coarse bands, or its name; default: what `sharp` says it was sharpened for, else the matched
         MTF operator.
     seed : int
         Random seed of the sampling.
@@ -70,7 +70,7 @@ def measure_consistency(
 def _stated_sensor(sharp: xr.DataArray) -> Sensor:
     attrs = getattr(sharp, "attrs", {})
     mtf = json.loads(attrs["s2pipe_mtf"]) if "s2pipe_mtf" in attrs else dict(Sensor().mtf)
-    return Sensor(name=attrs.get("s2pipe_sensor", "centre"), mtf=tuple(mtf.items()))
+    return Sensor(name=attrs.get("s2pipe_sensor", "matched"), mtf=tuple(mtf.items()))
 
 
 def _consistency(sample: Sample, gsd: int, bands: list[str], sensor: Sensor) -> pd.DataFrame:

@@ -83,7 +83,7 @@ def evaluate(
     data: xr.DataTree | xr.DataArray,
     methods: str | Method | Sharpener | Sequence[str | Method | Sharpener],
     *,
-    sensor: Sensor | str = "centre",
+    sensor: Sensor | str = "matched",
     told: Sensor | str | None = None,
     gsd: int = 20,
     crop: int = 2,

@@ -123,13 +123,13 @@ def test_bad_sensors_and_inputs_are_refused(make, argument, named):
         make()
 
 
-@pytest.mark.parametrize("name", ["centre", "corner", "box"])
+@pytest.mark.parametrize("name", ["matched", "centre", "corner", "box"])
 def test_a_name_is_as_good_as_the_sensor(name):
     assert as_sensor(name) == Sensor.named(name) == Sensor(name=name)
 
 
 def test_both_spellings_name_one_sensor():
-    assert as_sensor("center") == Sensor.named("center") == Sensor(name="center") == Sensor()
+    assert as_sensor("center") == Sensor.named("center") == Sensor(name="center")
     assert Sensor.named("center").name == "centre"
 
 

@@ -67,7 +67,9 @@ class Example:
     corners : ndarray, (patch, 2)
         Row and column of every patch without an unusable pixel.
     sensor : Sensor
-        That it was made with.
+        What the network is told of.
+    scored : tuple of int
+        Rows of the bands that count.
     """
 
     channels: Tensor
@@ -79,10 +81,23 @@ class Example:
     edge: int
     corners: npt.NDArray[np.intp]
     sensor: Sensor
+    scored: tuple[int, ...]
 
     @classmethod
-    def of(cls, lower: Window, truth: Array, bands: Mapping[int, Sequence[str]], used: Sequence[str], sensor: Sensor) -> Self:
-        """Of a window one scale lower, which holds `bands`, and the truth (band, y, x) for those of 20 m that are used."""
+    def of(
+        cls,
+        lower: Window,
+        truth: Array,
+        bands: Mapping[int, Sequence[str]],
+        used: Sequence[str],
+        sensor: Sensor,
+        *,
+        scored: Sequence[str] | None = None,
+    ) -> Self:
+        """Of a window one scale lower, which holds `bands`, and the truth (band, y, x) for those of 20 m that are used.
+
+        `scored` are those that count, by default all of these.
+        """
         scaling = Scaling.of([lower], bands, used, sensor)
         rows = [bands[20].index(band) for band in used]
         fine, coarse = torch.from_numpy(lower.reflectance[10]), torch.from_numpy(lower.reflectance[20][rows])
@@ -107,6 +122,7 @@ class Example:
             edge=edge,
             corners=corners,
             sensor=sensor,
+            scored=tuple(used.index(band) for band in scored or used),
         )
 
     def split(self) -> tuple[Self, Self]:
@@ -146,18 +162,19 @@ class Example:
         rows = list(range(len(self.slots)))
         if random.random() < hiding:
             rows = sorted(random.choice(rows, size=random.integers(1, len(rows) + 1), replace=False).tolist())
+        judged = [row for row in rows if row in self.scored] or list(self.scored)
         turn = self._turn(random) if turned else _as_it_is
         shown = torch.stack([self._channels(y, x, turn) for y, x in chosen])
-        for row in set(range(len(self.slots))) - set(rows):
+        for row in set(range(len(self.slots))) - {*rows, *judged}:
             shown[:, _channels_of(self.slots[row])] = 0
         left = torch.stack(
-            [turn(self.left[rows, RATIO * y : RATIO * (y + self.edge), RATIO * x : RATIO * (x + self.edge)]) for y, x in chosen]
+            [turn(self.left[judged, RATIO * y : RATIO * (y + self.edge), RATIO * x : RATIO * (x + self.edge)]) for y, x in chosen]
         )
-        shown, left, unit, error = (tensor.to(device) for tensor in (shown, left, self.unit[rows], self.error[rows]))
+        shown, left, unit, error = (tensor.to(device) for tensor in (shown, left, self.unit[judged], self.error[judged]))
         told = describe(self.sensor).to(device).expand(len(shown), -1)
         with computing_in(precision, shown.device):
             output = network(shown.contiguous(memory_format=torch.channels_last), told).float()
-        slots = [self.slots[row] for row in rows]
+        slots = [self.slots[row] for row in judged]
         detail = F.pixel_shuffle(output, RATIO)[:, slots] * unit
         added = unseen(detail, self.sensor, [COARSE[slot] for slot in slots], RATIO)
         inner = (..., slice(RIM, -RIM), slice(RIM, -RIM))

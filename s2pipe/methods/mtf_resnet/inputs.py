@@ -7,7 +7,7 @@ interpolated.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
@@ -204,6 +204,10 @@ class Inputs:
             local_misfit=local_misfit / scaling.guess_detail,
         )
 
+    def to(self, device: str) -> Self:
+        """A copy on `device`."""
+        return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
     def channels(self, slots: Sequence[int]) -> Tensor:
         """(CHANNELS, y, x): what the network is shown, its 20 m bands at `slots` of all there are; others are 0."""
         own = self.coarse.new_zeros(len(COARSE), RATIO**2 + 3, *self.coarse.shape[1:])
@@ -212,6 +216,10 @@ class Inputs:
         )
         squares, rest = own[:, : RATIO**2], own[:, RATIO**2 :]
         return torch.cat([part.flatten(0, 1) for part in (self.fine, self.fine_detail, squares, rest)])
+
+
+Detail = Callable[[Inputs], Tensor]
+"""What a network adds to a guess, (band of 20 m, 4, y, x), in the unit of `Scaling.guess_detail`."""
 
 
 def _mixed(mixtures: Tensor, squares: Tensor) -> Tensor:

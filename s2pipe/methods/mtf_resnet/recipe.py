@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self, Unpack
 
@@ -29,6 +29,7 @@ from s2pipe.methods.mtf_resnet import inputs as mtf_inputs
 from s2pipe.methods.mtf_resnet import shift_repair
 from s2pipe.methods.mtf_resnet.examples import Example, lowered
 from s2pipe.methods.mtf_resnet.inputs import COARSE, FINE, RATIO, Inputs, Scaling, describe, image_of
+from s2pipe.methods.mtf_resnet.measured import Measured
 from s2pipe.methods.mtf_resnet.pretrained import SHIPPED, Pretrained, load_pretrained, new_network
 from s2pipe.methods.mtf_resnet.regression_60m import mixtures_of_60m
 from s2pipe.methods.mtf_resnet.shift_repair import moved, moved_window, shift_to_repair
@@ -36,6 +37,7 @@ from s2pipe.networks import mtf_resnet
 from s2pipe.networks.mtf_resnet import MtfResNetwork
 from s2pipe.physics.projection import project, reach
 from s2pipe.physics.sensor import Sensor
+from s2pipe.physics.wiener import MisfitModel, lacking
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +120,8 @@ class MtfResNet:
                 network = self._train(pretrained.network, fitting, used, context)
             scaling = Scaling.of(fitting.windows, sample.bands, used, sensor)
             sharpener = replace(sharpener, shift=shift, scaling=scaling, network=network)
+            if sensor.name == "matched":
+                sharpener = sharpener.measured_on(fitting, context)
         if 60 in sample.gsds:
             placed_sharpener = sharpener.to(context.device)
             finer = [placed_sharpener.finer_bands(window.reflectance) for window in sample.windows]
@@ -132,9 +136,15 @@ class MtfResNet:
         rows = [sample.bands[20].index(band) for band in used]
         halves = [
             Example.of(
-                lowered(window, sample.bands, used, sensor), window.reflectance[20][rows], sample.bands, used, sensor
+                lowered(window, sample.bands, used, sensor.matched_to(group)),
+                window.reflectance[20][rows],
+                sample.bands,
+                used,
+                sensor,
+                scored=group,
             ).split()
             for window in windows
+            for group in sensor.groups(used)
         ]
         examples, held_out = ([half[k] for half in halves if len(half[k].corners)] for k in range(2))
         if not examples or not held_out:
@@ -186,6 +196,10 @@ class MtfResNetSharpener(TorchSharpener):
         What the 20 m bands show at p, the 10 m bands show at p + shift, along y and x, in 10 m pixels.
     scaling : Scaling or None
         None without 20 m bands.
+    models : tuple of MisfitModel or None
+        Of what the guess leaves of the 20 m bands that are used. None where the projection takes all of it for signal.
+    worth : Tensor or None, (band, 1, 1)
+        What the network's detail of each of these is multiplied by. None: by 1.
     network : MtfResNetwork or None
         None where the scene lacks a 10 m band.
     mixtures : Tensor or None, (band, 1 + finer band)
@@ -195,6 +209,8 @@ class MtfResNetSharpener(TorchSharpener):
     slots: tuple[int, ...]
     shift: tuple[float, float] = (0.0, 0.0)
     scaling: Scaling | None = field(default=None, repr=False)
+    models: tuple[MisfitModel, ...] | None = field(default=None, repr=False)
+    worth: Tensor | None = field(default=None, repr=False)
     network: MtfResNetwork | None = field(default=None, repr=False)
     mixtures: Tensor | None = field(default=None, repr=False)
 
@@ -217,6 +233,8 @@ class MtfResNetSharpener(TorchSharpener):
             slots=tuple(weights["slots"].tolist()),
             shift=tuple(weights["shift"].tolist()),
             scaling=Scaling(**scaling) if scaling else None,
+            models=None if "models" not in weights else tuple(MisfitModel(*row) for row in weights["models"].tolist()),
+            worth=weights.get("worth"),
             network=network,
             mixtures=weights.get("mixtures"),
         )
@@ -226,13 +244,36 @@ class MtfResNetSharpener(TorchSharpener):
         found = {"slots": torch.tensor(self.slots, dtype=torch.int64), "shift": torch.tensor(self.shift, dtype=torch.float64)}
         if self.scaling is not None:
             found |= {f"scaling.{name}": tensor for name, tensor in self.scaling.tensors().items()}
+        if self.models is not None and self.worth is not None:
+            found |= {"models": torch.tensor([astuple(model) for model in self.models], dtype=torch.float64), "worth": self.worth}
         if self.network is not None:
             found |= {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         return found if self.mixtures is None else found | {"mixtures": self.mixtures}
 
+    def measured_on(self, sample: Sample, context: FitContext) -> Self:
+        """The same with what is measured of the scene: noise, what the guess leaves, and what the network is worth."""
+        assert self.scaling is not None
+        device_sharpener = self.to(context.device)
+        with torch.inference_mode():
+
+            def detail(inputs: Inputs) -> Tensor:
+                return device_sharpener._detail(inputs.to(context.device)).cpu()
+
+            measured = Measured.of(
+                sample.windows, sample.bands, self.used, self.scaling, None if self.network is None else detail, context
+            )
+        network = self.network if measured.worth.any() else None
+        return replace(self, models=measured.models, worth=measured.worth, network=network)
+
     def provenance(self) -> dict[str, object]:
         """See `TorchSharpener.provenance`."""
-        return super().provenance() | ({"shift": list(self.shift)} if any(self.shift) else {})
+        stated = super().provenance() | ({"shift": list(self.shift)} if any(self.shift) else {})
+        if self.models is not None and self.worth is not None:
+            stated["noise"] = {band: round(model.noise, 6) for band, model in zip(self.used, self.models, strict=True)}
+            stated["network_worth"] = {
+                band: round(worth, 3) for band, worth in zip(self.used, self.worth.flatten().tolist(), strict=True)
+            }
+        return stated
 
     def in_precision(self, precision: Precision) -> Self:
         """See `TorchSharpener.in_precision`."""
@@ -252,6 +293,7 @@ class MtfResNetSharpener(TorchSharpener):
             self,
             device=device,
             scaling=None if self.scaling is None else self.scaling.to(device),
+            worth=None if self.worth is None else self.worth.to(device),
             network=None if self.network is None else placed(self.network, device),
             mixtures=None if self.mixtures is None else self.mixtures.to(device),
         )
@@ -285,9 +327,13 @@ class MtfResNetSharpener(TorchSharpener):
         inputs = Inputs.of(moved(fine, self.shift), observed, bands_at(self.bands_in, 10), self.used, self.sensor, self.scaling)
         guess = inputs.guess
         if self.network is not None:
-            guess = guess + self._detail(inputs) * self.scaling.guess_detail[..., None]
+            detail = self._detail(inputs) * self.scaling.guess_detail[..., None]
+            guess = guess + (detail if self.worth is None else detail * self.worth[..., None])
         image = image_of(guess) * self.scaling.coarse_scale + self.scaling.coarse_mean
-        return torch.cat([fine, project(image, observed, self.sensor, self.used, RATIO)])
+        if self.models is None:
+            return torch.cat([fine, project(image, observed, self.sensor, self.used, RATIO)])
+        misfit = observed - self.sensor.degrade(image, self.used, RATIO)
+        return torch.cat([fine, image + lacking(misfit, self.models, self.sensor, self.used, RATIO)])
 
     def _detail(self, inputs: Inputs) -> Tensor:
         """What the network adds to the guess, in its unit."""

@@ -63,7 +63,7 @@ def test_scaled_bands_have_a_mean_of_0_and_a_deviation_of_1(data_dir):
 
 def test_the_guess_is_nearer_to_the_coarse_bands_than_one_mixture_for_the_whole_scene(data_dir):
     inputs, _ = inputs_of(Sample.of(as_cube(paper_scene(data_dir, "iceland")), seed=0))
-    assert (inputs.local_misfit.square().mean(dim=(1, 2)) < 0.5 * inputs.misfit.square().mean(dim=(1, 2))).all()
+    assert (inputs.local_misfit.square().mean(dim=(1, 2)) < 0.6 * inputs.misfit.square().mean(dim=(1, 2))).all()
 
 
 def test_invalid_pixels_do_not_count():

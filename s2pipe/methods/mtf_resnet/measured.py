@@ -1,0 +1,176 @@
+"""What a fit of mtf-resnet measures of a scene: its noise, what regressions leave of the bands, and what the network is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s2pipe.core.lattice import STEP
+from s2pipe.fitting.noise import noise_level
+from s2pipe.fitting.sampling import Window
+from s2pipe.methods.base import FitContext
+from s2pipe.methods.mtf_resnet.examples import lowered
+from s2pipe.methods.mtf_resnet.inputs import MOST_LIKE_FINE, RATIO, Detail, Inputs, Scaling, image_of
+from s2pipe.physics.sensor import Sensor
+from s2pipe.physics.wiener import MisfitModel, fit_model, lacking
+
+SMALLEST_WORTH = 0.05
+"""Below it the network's part of a band is left out."""
+
+Bands = Mapping[int, tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Of the 20 m bands that are used.
+
+    Attributes
+    ----------
+    models : tuple of MisfitModel
+        Of what the guess leaves of each band.
+    worth : Tensor, (band, 1, 1)
+        What the detail of the network is multiplied by.
+    """
+
+    models: tuple[MisfitModel, ...]
+    worth: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        windows: Sequence[Window],
+        bands: Bands,
+        used: Sequence[str],
+        scaling: Scaling,
+        detail: Detail | None,
+        context: FitContext,
+    ) -> Self:
+        """Measured on windows of a scene; `detail` is what the network makes of inputs, None where there is none."""
+        pieces = [_Piece.of(window, bands, used, context.sensor, scaling) for window in windows]
+        noise = [_noise(pieces, row, band, bands, context.sensor) for row, band in enumerate(used)]
+        models = _models(pieces, used, noise, context.sensor)
+        worth = torch.zeros(len(used))
+        if detail is not None:
+            levels = dict(zip(used, noise, strict=True))
+            for group in context.sensor.groups(used):
+                rows = [used.index(band) for band in group]
+                worth[rows] = _worth(windows, bands, used, rows, levels, detail, context)
+        return cls(models=models, worth=torch.where(worth < SMALLEST_WORTH, 0.0, worth)[:, None, None])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Piece:
+    """A window, and what the regressions make of it.
+
+    Attributes
+    ----------
+    window : Window
+    rows : list of int
+        Of the bands that are used among all 20 m bands.
+    inputs : Inputs
+    guess, misfit, left : Tensor, (band, y, x)
+        At 10 m; what is observed less the degraded guess; what the regression over the whole scene leaves. In reflectance.
+    """
+
+    window: Window
+    rows: list[int]
+    inputs: Inputs
+    guess: Tensor
+    misfit: Tensor
+    left: Tensor
+
+    @classmethod
+    def of(cls, window: Window, bands: Bands, used: Sequence[str], sensor: Sensor, scaling: Scaling) -> Self:
+        rows = [bands[20].index(band) for band in used]
+        fine, observed = torch.from_numpy(window.reflectance[10]), torch.from_numpy(window.reflectance[20][rows])
+        inputs = Inputs.of(fine, observed, bands[10], used, sensor, scaling)
+        guess = image_of(inputs.guess) * scaling.coarse_scale + scaling.coarse_mean
+        return cls(
+            window=window,
+            rows=rows,
+            inputs=inputs,
+            guess=guess,
+            misfit=observed - sensor.degrade(guess, used, RATIO),
+            left=inputs.misfit * scaling.guess_detail * scaling.coarse_scale,
+        )
+
+    def valid(self, row: int) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+        """Where a band and all 10 m bands are valid, on the grid of the 20 m bands."""
+        return self.window.valid_at(20, {10: range(len(self.window.reflectance[10])), 20: [self.rows[row]]})
+
+
+def _noise(pieces: Sequence[_Piece], row: int, band: str, bands: Bands, sensor: Sensor) -> float:
+    matched = sensor.matched_to([band])
+    return noise_level(
+        (
+            piece.left[row].numpy(),
+            matched.degrade(torch.from_numpy(piece.window.reflectance[10]), bands[10], RATIO).numpy(),
+            piece.valid(row),
+        )
+        for piece in pieces
+    )
+
+
+def _models(pieces: Sequence[_Piece], used: Sequence[str], noise: Sequence[float], sensor: Sensor) -> tuple[MisfitModel, ...]:
+    return tuple(
+        fit_model(((piece.misfit[row].numpy(), piece.valid(row)) for piece in pieces), sensor, band, RATIO, noise[row])
+        for row, band in enumerate(used)
+    )
+
+
+def _worth(
+    windows: Sequence[Window],
+    bands: Bands,
+    used: Sequence[str],
+    rows: Sequence[int],
+    noise: Mapping[str, float],
+    detail: Detail,
+    context: FitContext,
+) -> Tensor:
+    """What multiplies the network's detail of some bands best one scale lower, where what was observed is the answer."""
+    sensor = context.sensor
+    matched, random = sensor.matched_to([used[row] for row in rows]), np.random.default_rng(context.seed)
+    above = [part for window in windows if (part := window.crop_to_multiple(STEP * RATIO)) is not None]
+    below = [with_noise(lowered(part, bands, used, matched), bands, noise, matched, random) for part in above]
+    if not below:
+        return torch.zeros(len(rows))
+    scaling = Scaling.of(below, bands, used, sensor)
+    pieces = [_Piece.of(window, bands, used, sensor, scaling) for window in below]
+    models = _models(pieces, used, [noise[band] for band in used], sensor)
+    product, square = torch.zeros(len(used), dtype=torch.float64), torch.zeros(len(used), dtype=torch.float64)
+    for piece, part in zip(pieces, above, strict=True):
+        added = image_of(detail(piece.inputs) * scaling.guess_detail[..., None]) * scaling.coarse_scale
+        added = added - lacking(sensor.degrade(added, used, RATIO), models, sensor, used, RATIO)
+        lacked = (
+            torch.from_numpy(part.reflectance[20][piece.rows]) - piece.guess - lacking(piece.misfit, models, sensor, used, RATIO)
+        )
+        valid = torch.from_numpy(piece.window.valid[10][0].copy())
+        product += (added * lacked)[:, valid].sum(dim=1)
+        square += added.square()[:, valid].sum(dim=1)
+    return (product / square.clamp_min(1e-12)).clamp(0, 1).float()[list(rows)]
+
+
+def with_noise(window: Window, bands: Bands, noise: Mapping[str, float], sensor: Sensor, random: np.random.Generator) -> Window:
+    """A degraded window of the 10 and 20 m bands with as much noise as these had, of which degrading left a part.
+
+    The noise of the 10 m bands is taken to be that of the 20 m bands that are most like them.
+    """
+    like = [noise[band] for band in MOST_LIKE_FINE if band in noise]
+    levels = dict.fromkeys(bands[10], float(np.median(like)) if like else 0.0) | dict(noise)
+    reflectance = {}
+    for gsd, array in window.reflectance.items():
+        sigmas = np.array([_taken(levels.get(band, 0.0), sensor, band) for band in bands[gsd]])
+        reflectance[gsd] = (array + sigmas[:, None, None] * random.standard_normal(array.shape)).astype(np.float32)
+    return Window(reflectance=reflectance, valid=window.valid)
+
+
+def _taken(noise: float, sensor: Sensor, band: str) -> float:
+    """Standard deviation of the noise that is missing in a degraded band."""
+    _, taps = sensor.taps(band, RATIO)
+    return noise * math.sqrt(max(1 - float(taps @ taps) ** 2, 0.0))
