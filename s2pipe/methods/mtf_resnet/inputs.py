@@ -43,6 +43,11 @@ def reach(sensor: Sensor) -> int:
     return RATIO * local_regression.REACH + sensor.reach(RATIO)
 
 
+def _most_like_fine(used: Sequence[str]) -> tuple[str, ...]:
+    """Those of the bands in use that are most like the 10 m bands; all of them where none is."""
+    return tuple(band for band in used if band in MOST_LIKE_FINE) or tuple(used)
+
+
 def squares_of(image: Tensor) -> Tensor:
     """(band, 4, y / 2, x / 2) of an image (band, y, x): the pixels of each square of 2 x 2 stacked."""
     result: Tensor = F.pixel_unshuffle(image[:, None], RATIO)
@@ -94,7 +99,7 @@ class Scaling:
     def of(cls, windows: Sequence[Window], bands: Mapping[int, Sequence[str]], used: Sequence[str], sensor: Sensor) -> Self:
         """Of windows, which hold `bands`: each band of 20 m in `used` from where it and all 10 m bands are valid."""
         fine = [torch.from_numpy(window.reflectance[10]) for window in windows]
-        shown = sensor.matched_to(MOST_LIKE_FINE)
+        shown = sensor.matched_to(_most_like_fine(used))
         valid = _where_valid(windows, {10: range(len(bands[10]))})
         fine_mean, fine_scale = _moments([shown.degrade(image, bands[10], RATIO) for image in fine], valid, SMALLEST)
         rows = [bands[20].index(band) for band in used]
@@ -196,7 +201,7 @@ class Inputs:
         guess, misfit, local_misfit = (torch.cat(images) for images in zip(*parts, strict=True))
         return cls(
             fine=squares,
-            fine_detail=(squares - degraded(MOST_LIKE_FINE)[:, None]) / scaling.fine_detail[..., None],
+            fine_detail=(squares - degraded(_most_like_fine(used))[:, None]) / scaling.fine_detail[..., None],
             coarse=coarse,
             guess=guess,
             guess_detail=(guess - coarse[:, None]) / scaling.guess_detail[..., None],

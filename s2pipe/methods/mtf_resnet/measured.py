@@ -9,13 +9,14 @@ from typing import Self
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from s2pipe.core.lattice import STEP
 from s2pipe.fitting.noise import noise_level
 from s2pipe.fitting.sampling import Window
 from s2pipe.methods.base import FitContext
-from s2pipe.methods.mtf_resnet.examples import lowered
+from s2pipe.methods.learned.pairs import MARGIN, pair_of
 from s2pipe.methods.mtf_resnet.inputs import MOST_LIKE_FINE, RATIO, Detail, Inputs, Scaling, image_of
 from s2pipe.physics.sensor import Sensor
 from s2pipe.physics.wiener import MisfitModel, fit_model, lacking
@@ -137,7 +138,7 @@ def _worth(
     sensor = context.sensor
     matched, random = sensor.matched_to([used[row] for row in rows]), np.random.default_rng(context.seed)
     above = [part for window in windows if (part := window.crop_to_multiple(STEP * RATIO)) is not None]
-    below = [with_noise(lowered(part, bands, used, matched), bands, noise, matched, random) for part in above]
+    below = [with_noise(_lowered(part, bands, matched), bands, noise, matched, random) for part in above]
     if not below:
         return torch.zeros(len(rows))
     scaling = Scaling.of(below, bands, used, sensor)
@@ -150,10 +151,22 @@ def _worth(
         lacked = (
             torch.from_numpy(part.reflectance[20][piece.rows]) - piece.guess - lacking(piece.misfit, models, sensor, used, RATIO)
         )
-        valid = torch.from_numpy(piece.window.valid[10][0].copy())
-        product += (added * lacked)[:, valid].sum(dim=1)
-        square += added.square()[:, valid].sum(dim=1)
+        usable = np.stack([piece.window.valid_at(10, {10: [0], 20: [row]}) for row in piece.rows])
+        weight = torch.from_numpy(usable)
+        product += (added * lacked * weight).sum(dim=(1, 2))
+        square += (added.square() * weight).sum(dim=(1, 2))
     return (product / square.clamp_min(1e-12)).clamp(0, 1).float()[list(rows)]
+
+
+def _lowered(window: Window, bands: Bands, sensor: Sensor) -> Window:
+    """The window as the sensor would see it from twice as far; a 20 m band is valid wherever it was, away from its own nodata."""
+    margin = MARGIN[20]
+    pair = pair_of(window, {gsd: bands[gsd] for gsd in (10, 20)}, 20, without=bands[20], margin=margin, sensor=sensor)
+    own = ndimage.minimum_filter(window.valid[20], (1, 2 * margin + 1, 2 * margin + 1), mode="constant", cval=0)
+    count, height, width = own.shape
+    blocks = (own & pair.usable).reshape(count, height // RATIO, RATIO, width // RATIO, RATIO)
+    valid = {10: np.broadcast_to(pair.usable, pair.lower[10].shape), 20: blocks.all(axis=(2, 4))}
+    return Window(reflectance=pair.lower, valid=valid)
 
 
 def with_noise(window: Window, bands: Bands, noise: Mapping[str, float], sensor: Sensor, random: np.random.Generator) -> Window:

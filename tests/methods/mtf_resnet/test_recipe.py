@@ -10,6 +10,7 @@ from papers import mean_sre, paper_scene
 from quick import available_precisions
 from refusals import refused
 from scenes import pixels_of, random_cube, with_numbers
+from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
 import s2pipe
@@ -23,6 +24,7 @@ from s2pipe.methods.mtf_resnet.pretrained import SHIPPED, load_pretrained
 from s2pipe.methods.mtf_resnet.recipe import MtfResNet
 from s2pipe.networks import mtf_resnet
 from s2pipe.quality.reduced import reduce_scene
+from s2pipe.simulation import landscape
 from s2pipe.simulation.landscape import simulate_scene
 
 
@@ -67,13 +69,44 @@ def test_an_untrained_network_adds_nothing():
 @pytest.mark.parametrize(("gsd", "limit"), [(20, 5), (60, 10)])
 def test_degraded_it_is_what_was_observed(data_dir, gsd, limit):
     cube = paper_scene(data_dir, "iceland")
-    sharpener = fit(cube)
+    sharpener = fit(cube, sensor="centre")
     r10m, r20m, r60m = reflectances(cube)
     result = sharpener(pixels_of(r10m, r20m, r60m))
     names = [band for band in sharpener.bands_out if s2pipe.core.bands.BANDS[band].gsd == gsd]
     image = torch.from_numpy(result[[sharpener.bands_out.index(band) for band in names]])
     left = Sensor().degrade(image, names, gsd // 10).numpy() - (r20m if gsd == 20 else r60m)
     assert 1e4 * np.sqrt((left**2).mean()) < limit  # DN
+
+
+def test_told_the_matched_sensor_what_is_left_of_the_misfit_is_noise(data_dir):
+    cube = paper_scene(data_dir, "iceland")
+    sharpener, encoding = fit(cube), as_cube(cube).encoding
+    r10m, r20m, r60m = (encoding.decode(array.values[0]) for array in as_cube(cube).arrays.values())
+    bands = s2pipe.core.bands.BANDS_BY_GSD[20]
+    image = torch.from_numpy(sharpener(pixels_of(r10m, r20m, r60m))[:6])
+    left = Sensor().degrade(image, bands, 2).numpy() - r20m
+    noise = np.array(list(sharpener.provenance()["noise"].values()))
+    assert ((left**2).mean(axis=(1, 2)) < 1.3 * noise**2).all() and (np.abs(left.mean(axis=(1, 2))) < 0.1 * noise).all()
+
+
+@pytest.mark.parametrize("dn", [5, 10])
+def test_the_noise_of_a_scene_is_measured(monkeypatch, dn):
+    monkeypatch.setattr(landscape, "_NOISE", dn * 1e-4)
+    scene = landscape.simulate_scene(480, seed=1)
+    noise = fit(s2pipe.from_arrays(scene.r10m, scene.r20m, offset=-0.1)).provenance()["noise"]
+    assert set(noise) == set(s2pipe.core.bands.BANDS_BY_GSD[20])
+    np.testing.assert_allclose(list(noise.values()), dn * 1e-4, rtol=0.25)
+
+
+def test_where_the_regressions_know_all_the_network_is_not_run():
+    """Bands that are mixtures of the 10 m bands, as those of other sensors often are."""
+    rng = np.random.default_rng(0)
+    fine = torch.from_numpy(ndimage.gaussian_filter(rng.random((4, 240, 240)), (0, 1.5, 1.5)).astype(np.float32))
+    bands = s2pipe.core.bands.BANDS_BY_GSD[20]
+    coarse = Sensor().degrade(torch.einsum("bf,fyx->byx", torch.rand(6, 4), fine), bands, 2)
+    r10m, r20m = (image.numpy() + 5e-4 * rng.standard_normal(image.shape) for image in (fine, coarse))
+    sharpener = fit(s2pipe.from_arrays(r10m.astype(np.float32), r20m.astype(np.float32)))
+    assert sharpener.network is None and not any(sharpener.provenance()["network_worth"].values())
 
 
 WITHOUT = {"iceland": "without-iceland-T43RCP", "usa": "without-usa-bigearthnet", "T33UUB": "without-T33UUB-T48QUE"}
