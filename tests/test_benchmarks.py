@@ -173,3 +173,12 @@ def test_what_benchmarks_measure_still_runs(data_dir, monkeypatch):
     reduced, lower = tables.load_pair("coastal")
     assert reduced.reference.shape[1:] == lower[10].shape[1:]
     assert set(benchmark(monkeypatch, "default_method").ceiling_60m("T48QUE")) == {"scene", "before", "after"}
+
+
+def test_the_default_is_first_or_about_level_where_the_truth_is_known(monkeypatch):
+    module, result = committed(monkeypatch, "true_reference")
+    assert module.render(result) == module.RESULTS.with_suffix(".md").read_text()
+    for cube in {row["cube"] for row in result["rows"]}:
+        reached = module.means(result["rows"], cube=cube, noise=max(module.NOISE))
+        others = [value for name, value in reached.items() if not name.startswith("mtf-resnet")]
+        assert reached["mtf-resnet"] > max(others) - 0.35

@@ -43,9 +43,9 @@ def reach(sensor: Sensor) -> int:
     return RATIO * local_regression.REACH + sensor.reach(RATIO)
 
 
-def _most_like_fine(used: Sequence[str]) -> tuple[str, ...]:
-    """Those of the bands in use that are most like the 10 m bands; all of them where none is."""
-    return tuple(band for band in used if band in MOST_LIKE_FINE) or tuple(used)
+def _shown_by(sensor: Sensor) -> Sensor:
+    """What degrades the 10 m bands that the network is shown, whatever 20 m bands there are; an MTF not given is the default."""
+    return replace(sensor, mtf=tuple((dict(Sensor().mtf) | dict(sensor.mtf)).items())).matched_to(MOST_LIKE_FINE)
 
 
 def squares_of(image: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def image_of(squares: Tensor) -> Tensor:
 
 def describe(sensor: Sensor) -> Tensor:
     """The sensor's parameters for the network, (TOLD,): widths and centres of its point spread functions."""
-    complete = replace(sensor, mtf=tuple((dict(Sensor().mtf) | dict(sensor.mtf)).items())).matched_to(MOST_LIKE_FINE)
+    complete = _shown_by(sensor)
     spreads = []
     for band in (*FINE, *COARSE):
         start, weights = complete.taps(band, RATIO)
@@ -99,7 +99,7 @@ class Scaling:
     def of(cls, windows: Sequence[Window], bands: Mapping[int, Sequence[str]], used: Sequence[str], sensor: Sensor) -> Self:
         """Of windows, which hold `bands`: each band of 20 m in `used` from where it and all 10 m bands are valid."""
         fine = [torch.from_numpy(window.reflectance[10]) for window in windows]
-        shown = sensor.matched_to(_most_like_fine(used))
+        shown = _shown_by(sensor)
         valid = _where_valid(windows, {10: range(len(bands[10]))})
         fine_mean, fine_scale = _moments([shown.degrade(image, bands[10], RATIO) for image in fine], valid, SMALLEST)
         rows = [bands[20].index(band) for band in used]
@@ -185,14 +185,14 @@ class Inputs:
     ) -> Self:
         """Of reflectance (band, y, x): 10 m bands with their `names`, and the 20 m bands `used`, which the scaling is of."""
 
-        def degraded(wanted: Sequence[str]) -> Tensor:
-            return (sensor.matched_to(wanted).degrade(fine, names, RATIO) - scaling.fine_mean) / scaling.fine_scale
+        def degraded(operator: Sensor) -> Tensor:
+            return (operator.degrade(fine, names, RATIO) - scaling.fine_mean) / scaling.fine_scale
 
         squares = squares_of((fine - scaling.fine_mean) / scaling.fine_scale)
         coarse = (coarse - scaling.coarse_mean) / scaling.coarse_scale
         parts = []
         for group in sensor.groups(used):
-            low = degraded(group)
+            low = degraded(sensor.matched_to(group))
             rows = [used.index(band) for band in group]
             mixtures = scaling.mixtures[rows, :, None, None]
             misfit = coarse[rows] - _mixed(mixtures, low[:, None])[:, 0]
@@ -201,7 +201,7 @@ class Inputs:
         guess, misfit, local_misfit = (torch.cat(images) for images in zip(*parts, strict=True))
         return cls(
             fine=squares,
-            fine_detail=(squares - degraded(_most_like_fine(used))[:, None]) / scaling.fine_detail[..., None],
+            fine_detail=(squares - degraded(_shown_by(sensor))[:, None]) / scaling.fine_detail[..., None],
             coarse=coarse,
             guess=guess,
             guess_detail=(guess - coarse[:, None]) / scaling.guess_detail[..., None],

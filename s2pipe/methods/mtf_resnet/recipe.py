@@ -31,7 +31,7 @@ from s2pipe.methods.mtf_resnet.examples import Example, lowered
 from s2pipe.methods.mtf_resnet.inputs import COARSE, FINE, RATIO, Inputs, Scaling, describe, image_of
 from s2pipe.methods.mtf_resnet.measured import Measured
 from s2pipe.methods.mtf_resnet.pretrained import SHIPPED, Pretrained, load_pretrained, new_network
-from s2pipe.methods.mtf_resnet.regression_60m import mixtures_of_60m
+from s2pipe.methods.mtf_resnet.regression_60m import mixtures_of_60m, models_of_60m
 from s2pipe.methods.mtf_resnet.shift_repair import moved, moved_window, shift_to_repair
 from s2pipe.networks import mtf_resnet
 from s2pipe.networks.mtf_resnet import MtfResNetwork
@@ -127,6 +127,8 @@ class MtfResNet:
             finer = [placed_sharpener.finer_bands(window.reflectance) for window in sample.windows]
             mixtures = mixtures_of_60m(sample, finer, (*sample.bands[10], *used), sensor, without=missing)
             sharpener = replace(sharpener, mixtures=mixtures)
+            if sensor.name == "matched":
+                sharpener = replace(sharpener, models_60m=models_of_60m(sample, finer, mixtures, sensor))
         return sharpener
 
     def _train(self, pretrained: MtfResNetwork, sample: Sample, used: Sequence[str], context: FitContext) -> MtfResNetwork:
@@ -204,6 +206,8 @@ class MtfResNetSharpener(TorchSharpener):
         None where the scene lacks a 10 m band.
     mixtures : Tensor or None, (band, 1 + finer band)
         Intercept and slopes of the 60 m bands; zeros where a band is interpolated. None where there are none to be sharpened.
+    models_60m : tuple of MisfitModel or None
+        As `models`, of what the mixtures leave of the 60 m bands.
     """
 
     slots: tuple[int, ...]
@@ -213,6 +217,7 @@ class MtfResNetSharpener(TorchSharpener):
     worth: Tensor | None = field(default=None, repr=False)
     network: MtfResNetwork | None = field(default=None, repr=False)
     mixtures: Tensor | None = field(default=None, repr=False)
+    models_60m: tuple[MisfitModel, ...] | None = field(default=None, repr=False)
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -233,7 +238,8 @@ class MtfResNetSharpener(TorchSharpener):
             slots=tuple(weights["slots"].tolist()),
             shift=tuple(weights["shift"].tolist()),
             scaling=Scaling(**scaling) if scaling else None,
-            models=None if "models" not in weights else tuple(MisfitModel(*row) for row in weights["models"].tolist()),
+            models=_models_from(weights.get("models")),
+            models_60m=_models_from(weights.get("models_60m")),
             worth=weights.get("worth"),
             network=network,
             mixtures=weights.get("mixtures"),
@@ -245,7 +251,9 @@ class MtfResNetSharpener(TorchSharpener):
         if self.scaling is not None:
             found |= {f"scaling.{name}": tensor for name, tensor in self.scaling.tensors().items()}
         if self.models is not None and self.worth is not None:
-            found |= {"models": torch.tensor([astuple(model) for model in self.models], dtype=torch.float64), "worth": self.worth}
+            found |= {"models": _tensor_of(self.models), "worth": self.worth}
+        if self.models_60m is not None:
+            found["models_60m"] = _tensor_of(self.models_60m)
         if self.network is not None:
             found |= {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         return found if self.mixtures is None else found | {"mixtures": self.mixtures}
@@ -306,7 +314,7 @@ class MtfResNetSharpener(TorchSharpener):
         if self.mixtures is not None:
             names = bands_at(self.bands_in, 60)
             guess = mixture(self.mixtures, finer)
-            sharpened |= zip(names, project(guess, observed[60], self.sensor, names, 6), strict=True)
+            sharpened |= zip(names, self._corrected(guess, observed[60], names, self.models_60m), strict=True)
         for gsd in (20, 60):
             for row, band in enumerate(bands_at(self.bands_in, gsd)):
                 if band in self.bicubic_bands:
@@ -330,10 +338,14 @@ class MtfResNetSharpener(TorchSharpener):
             detail = self._detail(inputs) * self.scaling.guess_detail[..., None]
             guess = guess + (detail if self.worth is None else detail * self.worth[..., None])
         image = image_of(guess) * self.scaling.coarse_scale + self.scaling.coarse_mean
-        if self.models is None:
-            return torch.cat([fine, project(image, observed, self.sensor, self.used, RATIO)])
-        misfit = observed - self.sensor.degrade(image, self.used, RATIO)
-        return torch.cat([fine, image + lacking(misfit, self.models, self.sensor, self.used, RATIO)])
+        return torch.cat([fine, self._corrected(image, observed, self.used, self.models)])
+
+    def _corrected(self, image: Tensor, observed: Tensor, bands: Sequence[str], models: Sequence[MisfitModel] | None) -> Tensor:
+        """An image, and of its misfit what is signal; all of it where there are no models."""
+        ratio = image.shape[-1] // observed.shape[-1]
+        if models is None:
+            return project(image, observed, self.sensor, bands, ratio)
+        return image + lacking(observed - self.sensor.degrade(image, bands, ratio), models, self.sensor, bands, ratio)
 
     def _detail(self, inputs: Inputs) -> Tensor:
         """What the network adds to the guess, in its unit."""
@@ -343,3 +355,11 @@ class MtfResNetSharpener(TorchSharpener):
         with computing_in(self.precision, channels.device):
             output: Tensor = self.network(channels, told)[0].float()
         return output.reshape(len(COARSE), RATIO**2, *output.shape[1:])[list(self.slots)]
+
+
+def _tensor_of(models: Sequence[MisfitModel]) -> Tensor:
+    return torch.tensor([astuple(model) for model in models], dtype=torch.float64)
+
+
+def _models_from(tensor: Tensor | None) -> tuple[MisfitModel, ...] | None:
+    return None if tensor is None else tuple(MisfitModel(*row) for row in tensor.tolist())

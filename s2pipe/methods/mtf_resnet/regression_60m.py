@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from s2pipe.core.bands import BANDS, bands_at
+from s2pipe.fitting.noise import noise_level
 from s2pipe.fitting.sampling import Sample
+from s2pipe.methods.classical.pan import mixture
 from s2pipe.physics.sensor import Sensor
+from s2pipe.physics.wiener import MisfitModel, fit_model
 
 RATIO = 6
 RIDGE = 1e-3
@@ -57,6 +60,32 @@ def mixtures_of_60m(
             )
             mixtures[row, [0, *(1 + column for column in columns)]] = _ridge(regressors, torch.from_numpy(observed))
     return mixtures
+
+
+def models_of_60m(sample: Sample, finer: Sequence[Tensor], mixtures: Tensor, sensor: Sensor) -> tuple[MisfitModel, ...]:
+    """Of what the mixtures leave of the 60 m bands, noise included.
+
+    Parameters
+    ----------
+    sample : Sample
+    finer : sequence of Tensor, (finer band, y, x)
+        Of each window, at 10 m, in reflectance.
+    mixtures : Tensor, (band of 60 m, 1 + finer band)
+    sensor : Sensor
+    """
+    fine, bands = sample.bands[10], sample.bands[60]
+    parts = []
+    for window, image in zip(sample.windows, finer, strict=True):
+        seen = sensor.degrade(mixture(mixtures, image.cpu()), bands, RATIO).numpy()
+        guides = sensor.matched_to(bands).degrade(image[: len(fine)].cpu(), fine, RATIO).numpy()
+        valid = [window.valid_at(60, {10: range(len(fine)), 60: [row]}) for row in range(len(bands))]
+        parts.append((window.reflectance[60] - seen, guides, valid))
+    models = []
+    for row, band in enumerate(bands):
+        noise = noise_level((misfit[row], guides, valid[row]) for misfit, guides, valid in parts)
+        misfits = ((misfit[row], valid[row]) for misfit, _, valid in parts)
+        models.append(fit_model(misfits, sensor, band, RATIO, noise))
+    return tuple(models)
 
 
 def _regressors(sample: Sample, names: Sequence[str], band: str) -> tuple[list[int], list[npt.NDArray[np.bool_]]]:
