@@ -252,7 +252,7 @@ def test_the_progress_tells_which_method_of_how_many(cube):
     assert told == [
         *[("1 of 3: bicubic", done, 1) for done in (0, 1)],
         ("2 of 3: ssc-cnn", 0, 1),
-        *[("ssc-cnn 20 m", step, 2) for step in (1, 2)],
+        *[("ssc-cnn 20 m", step, 2) for _ in ("VNIR", "SWIR") for step in (1, 2)],
         ("2 of 3: ssc-cnn", 1, 1),
         *[("3 of 3: glp", done, 1) for done in (0, 1)],
     ]
@@ -484,8 +484,8 @@ def test_that_holds_for_the_60_m_bands(simulated):
 
 
 def test_a_sharpener_of_the_degraded_scene_has_not_seen_the_reference_either(cube):
-    fitted = fit(reduce_scene(as_cube(cube), Sensor(), 20).cube, "glp")
-    table = overall(evaluate(cube, [fitted, "glp"])).drop(columns="seconds")
+    fitted = fit(reduce_scene(as_cube(cube), Sensor.named("centre"), 20).cube, "glp", sensor="centre")
+    table = overall(evaluate(cube, [fitted, "glp"], sensor="centre")).drop(columns="seconds")
     assert not table["in_sample"].any()
     assert table.loc["glp #1"].equals(table.loc["glp #2"])
 
@@ -495,7 +495,7 @@ def test_a_sharpener_of_the_degraded_scene_has_not_seen_the_reference_either(cub
 
 def test_a_sharpener_for_another_sensor_is_refused_unless_that_is_stated(simulated):
     corner = fit(simulated, "glp", sensor=Sensor.named("corner"))
-    with refused("sensor", "told", naming=("glp", "corner", "centre")):
+    with refused("sensor", "told", naming=("glp", "corner", "matched")):
         evaluate(simulated, [corner])
     for sensor, told in (("corner", None), ("centre", "corner")):
         table = evaluate(simulated, [corner], sensor=sensor, told=told)
@@ -509,11 +509,11 @@ def test_a_sharpener_for_another_mtf_is_refused(cube):
 
 
 def test_a_wrong_statement_of_the_sensor_costs_what_the_truth_does_not(simulated):
-    centre, corner, default = (
+    matched, corner, default = (
         overall(evaluate(simulated, "glp", told=sensor))["sre_db"].item()
-        for sensor in (Sensor.named("centre"), Sensor.named("corner"), None)
+        for sensor in (Sensor.named("matched"), Sensor.named("corner"), None)
     )
-    assert centre > corner + 1 and default == centre
+    assert matched > corner + 1 and default == matched
 
 
 def test_matched_each_group_of_bands_is_a_run_of_its_own(simulated):
@@ -626,7 +626,8 @@ def test_options_go_to_the_named_methods_that_have_them(cube):
     given = ["bicubic", "ssc-cnn", SscCnn(steps=2, patches=64), fit(cube, "glp")]
     s2pipe.evaluate(cube, given, steps=3, patches=64, progress=lambda *what: told.append(what[:3]))
     steps = [what for what in told if what[0] == "ssc-cnn 20 m"]
-    assert steps == [("ssc-cnn 20 m", step, 3) for step in (1, 2, 3)] + [("ssc-cnn 20 m", step, 2) for step in (1, 2)]
+    groups = ("VNIR", "SWIR")
+    assert steps == [("ssc-cnn 20 m", step, count) for count in (3, 2) for _ in groups for step in range(1, count + 1)]
 
 
 def dates(cube):
