@@ -49,10 +49,10 @@ def mixtures_of_60m(
     -------
     Tensor, (band of 60 m, 1 + finer band)
     """
-    low = [sensor.matched_to(sample.bands[60]).degrade(image, names, RATIO).cpu() for image in finer]
     mixtures = torch.zeros(len(sample.bands[60]), 1 + len(names))
     for row, band in enumerate(sample.bands[60]):
         if band not in without:
+            low = [sensor.matched_to([band]).degrade(image, names, RATIO).cpu() for image in finer]
             columns, valid = _regressors(sample, names, band)
             regressors = torch.cat([image[columns][:, mask] for image, mask in zip(low, valid, strict=True)], dim=1)
             observed = np.concatenate(

@@ -17,11 +17,11 @@ def sample_of(slopes, names, *, size=252, dead=()):
     window = sample.windows[0]
     coarse = torch.from_numpy(window.reflectance[20].repeat(2, axis=1).repeat(2, axis=2))
     finer = torch.cat([torch.from_numpy(window.reflectance[10]), coarse])
-    low = SENSOR.degrade(finer, names, 6).numpy()
     valid = {gsd: mask.copy() for gsd, mask in window.valid.items()}
     for band in dead:
         valid[20][sample.bands[20].index(band), :, size // 8 :] = False
-    mixed = (0.05 + np.einsum("bk,kyx->byx", slopes, low)).astype(np.float32)
+    mixture = torch.einsum("bk,kyx->byx", torch.from_numpy(slopes).float(), finer)
+    mixed = 0.05 + SENSOR.degrade(mixture, sample.bands[60], 6).numpy()
     changed = Window(reflectance=window.reflectance | {60: mixed}, valid=valid)
     return Sample(bands=sample.bands, windows=[changed], gsds=sample.gsds), finer
 
