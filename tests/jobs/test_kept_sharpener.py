@@ -5,12 +5,15 @@ from zarr.storage import MemoryStore
 
 import s2pipe
 from s2pipe import Sensor
+from s2pipe.core.bands import BANDS, BANDS_BY_GSD
 from s2pipe.core.errors import StoreError
 from s2pipe.engine.fit import FitArguments
 from s2pipe.jobs.kept_sharpener import check_same_fit, keep_sharpener, kept_sharpener
 from s2pipe.simulation.fakes import FakeSharpener
 from s2pipe.store.ledger import Ledger
 from s2pipe.store.location import locate
+
+ASKED = {"bands": [], "available": tuple(BANDS)}
 
 
 @pytest.fixture
@@ -59,18 +62,28 @@ def test_one_from_elsewhere_cannot_be_kept(location):
     ("method", "sensor", "seed", "fact"),
     [
         ("glp", Sensor(), 0, "method was 'resnet', not 'glp'"),
-        ("resnet", Sensor.named("box"), 0, "sensor was 'centre', not 'box'"),
+        ("resnet", Sensor.named("box"), 0, "sensor was 'matched', not 'box'"),
         ("resnet", Sensor(), 3, "seed was 0, not 3"),
     ],
 )
 def test_another_fit_is_refused(location, fits, method, sensor, seed, fact):
     options = {"steps": 1, "patches": 48, "blocks": 1} if method == "resnet" else {}
     with refused("overwrite", "refit", kind=StoreError, naming=(location, fact)):
-        check_same_fit(location, fits[0], FitArguments(method=method, sensor=sensor, seed=seed, options=options), bands=[])
+        check_same_fit(location, fits[0], FitArguments(method=method, sensor=sensor, seed=seed, options=options), **ASKED)
+
+
+def test_a_scene_that_lacks_what_the_kept_one_needs_is_refused(location, fits):
+    options = {"steps": 1, "patches": 48, "blocks": 1}
+    arguments = FitArguments(method="resnet", options=options)
+    with refused("data", "overwrite", "refit", kind=StoreError, naming=(location, "B01, B09")):
+        check_same_fit(
+            location, fits[0], arguments, bands=["B11"], available=[band for band in BANDS if band not in ("B01", "B09")]
+        )
+    check_same_fit(location, fits[0], arguments, bands=["B02"], available=["B02"])  # which is copied
 
 
 def test_another_option_is_refused_and_the_same_ones_are_not(location, fits):
     options = {"steps": 1, "patches": 48, "blocks": 1}
-    check_same_fit(location, fits[0], FitArguments(method="resnet", options=options), bands=[])
+    check_same_fit(location, fits[0], FitArguments(method="resnet", options=options), **ASKED)
     with refused("overwrite", "refit", kind=StoreError, naming=("steps was 1, not 2",)):
-        check_same_fit(location, fits[0], FitArguments(method="resnet", options=options | {"steps": 2}), bands=[])
+        check_same_fit(location, fits[0], FitArguments(method="resnet", options=options | {"steps": 2}), **ASKED)
