@@ -511,7 +511,7 @@ def test_evaluate_prints_a_row_for_each_method(npz, cube):
         assert words[1:-1] == [f"{sre:.2f}" for sre in rows["sre_db"]] + numbers
         assert float(words[-1]) >= 0  # seconds
     told = " ".join(result.stdout.split())
-    for text in ("simulated, sensor centre, gsd 20", "degraded by a Gaussian matched to each band's MTF", "what was observed"):
+    for text in ("simulated, sensor matched, gsd 20", "degraded by a Gaussian matched to each band's MTF", "what was observed"):
         assert text in told
     assert "in-sample" not in told
     assert "told" not in told
@@ -703,8 +703,8 @@ def test_evaluate_wants_a_method(npz):
 
 def test_weights_for_another_sensor_are_refused_unless_it_is_stated(npz, weights):
     command = ["evaluate", npz, *OFFSET, "--method", weights, "--protocol", "box"]
-    assert "fitted for the sensor 'centre'" in one_line_error(run(*command), 2)
-    assert run(*command, "--told", "centre").exit_code == 0
+    assert "fitted for the sensor 'matched'" in one_line_error(run(*command), 2)
+    assert run(*command, "--told", "matched").exit_code == 0
 
 
 def test_a_pickle_by_another_name_is_never_opened(npz, tmp_path):

@@ -204,7 +204,7 @@ def test_the_corner_phase_shows_the_published_shift(simulated):
         (lambda c, glp, _: s2pipe.sharpen(c, glp, steps=3), "steps", ("s2pipe.fit",)),
         (lambda c, glp, _: s2pipe.sharpen(c, glp, checkpoint="here"), "checkpoint", ("s2pipe.fit",)),
         (lambda c, glp, _: s2pipe.sharpen(c, glp, seed=0), "seed", ("s2pipe.fit",)),
-        (lambda c, glp, _: s2pipe.sharpen(c, glp, sensor="box"), "sensor", ("'centre'", "'box'")),
+        (lambda c, glp, _: s2pipe.sharpen(c, glp, sensor="box"), "sensor", ("'matched'", "'box'")),
         (lambda c, glp, _: s2pipe.sharpen(without(c, "r60m"), glp), "data", ("B01, B09",)),
         (lambda c, _, glp: s2pipe.sharpen(c, glp), "bands", ("B01, B09",)),
         (lambda c, *_: s2pipe.fit(without(c, "r60m", "r20m"), "glp"), "data", ("20 m or 60 m",)),
