@@ -5,7 +5,7 @@ from zarr.storage import MemoryStore
 
 import s2pipe
 from s2pipe import Sensor
-from s2pipe.core.bands import BANDS, BANDS_BY_GSD
+from s2pipe.core.bands import BANDS
 from s2pipe.core.errors import StoreError
 from s2pipe.engine.fit import FitArguments
 from s2pipe.jobs.kept_sharpener import check_same_fit, keep_sharpener, kept_sharpener
