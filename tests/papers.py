@@ -44,7 +44,7 @@ def sre_between_cuts(data_dir: Path, method: str) -> float:
 
 
 def mean_sre(scene: xr.DataTree, method: str | Method, protocol: str, *, told: Sensor | None = None, **options: Any) -> float:
-    """Over the 20 m bands in dB; `told` is the block-centred sensor by default, whatever the protocol."""
+    """Over the 20 m bands in dB; `told` is the sensor "centre" by default, whatever the protocol."""
     recipe = get_method(method, **options) if isinstance(method, str) else method
-    table = s2pipe.evaluate(scene, [recipe], sensor=protocol, told=told or Sensor(), progress=lambda *_: None)
+    table = s2pipe.evaluate(scene, [recipe], sensor=protocol, told=told or Sensor.named("centre"), progress=lambda *_: None)
     return float(table.loc[table["band"] == "all", "sre_db"].item())

@@ -136,7 +136,7 @@ def _worth(
 ) -> Tensor:
     """What multiplies the network's detail of some bands best one scale lower, where what was observed is the answer."""
     sensor = context.sensor
-    matched, random = sensor.matched_to([used[row] for row in rows]), np.random.default_rng(context.seed)
+    matched, random = sensor.matched_to([used[row] for row in rows]), np.random.default_rng(0)
     above = [part for window in windows if (part := window.crop_to_multiple(STEP * RATIO)) is not None]
     below = [with_noise(_lowered(part, bands, matched), bands, noise, matched, random) for part in above]
     if not below:

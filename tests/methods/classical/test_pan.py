@@ -28,17 +28,17 @@ def sample():
 
 
 def test_a_mixture_is_found_again(sample):
-    found = regress_on_fine("B05", 20, sample.bands, sample.windows, Sensor())
+    found = regress_on_fine("B05", 20, sample.bands, sample.windows, Sensor.named("centre"))
     np.testing.assert_allclose(found, [0.1, 0.5, 0, 0, 0.25], atol=1e-5)
 
 
 def test_the_selected_band_correlates_most_and_not_inversely(sample):
-    assert select_fine("B07", 20, sample.bands, sample.windows, Sensor()) == 2
-    assert select_fine("B06", 20, sample.bands, sample.windows, Sensor()) != 1
+    assert select_fine("B07", 20, sample.bands, sample.windows, Sensor.named("centre")) == 2
+    assert select_fine("B06", 20, sample.bands, sample.windows, Sensor.named("centre")) != 1
 
 
 def test_a_selected_band_is_regressed_alone(sample):
-    found = regress_on_fine("B07", 20, sample.bands, sample.windows, Sensor(), pan="selected")
+    found = regress_on_fine("B07", 20, sample.bands, sample.windows, Sensor.named("centre"), pan="selected")
     assert found[3] == pytest.approx(1, abs=0.01) and (found[[1, 2, 4]] == 0).all()
 
 
@@ -47,7 +47,7 @@ def test_constant_bands_are_not_selected():
     fine[3] = np.random.default_rng(0).random((24, 24))
     scene = s2pipe.from_arrays(fine, -fine[[3] * 6, ::2, ::2])
     sample = Sample.of(as_cube(scene), seed=0)
-    assert select_fine("B05", 20, sample.bands, sample.windows, Sensor()) == 3  # though its correlation is negative
+    assert select_fine("B05", 20, sample.bands, sample.windows, Sensor.named("centre")) == 3  # though its correlation is negative
 
 
 def test_of_many_solutions_the_smallest_is_taken():
