@@ -36,7 +36,7 @@ from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods.base import FitContext
 from s2pipe.methods.classical.pan import mixture
 from s2pipe.methods.mtf_resnet.examples import Example
-from s2pipe.methods.mtf_resnet.inputs import COARSE, FINE, RATIO, Inputs, image_of
+from s2pipe.methods.mtf_resnet.inputs import COARSE, FINE, RATIO, Inputs
 from s2pipe.methods.mtf_resnet.pretrained import load_pretrained
 from s2pipe.methods.mtf_resnet.recipe import MtfResNet, MtfResNetSharpener
 from s2pipe.physics.projection import project
@@ -133,7 +133,7 @@ class NoProjection(MtfResNetSharpener):
         r10m, r20m = reflectance[10], reflectance[20]
         inputs = Inputs.of(r10m, r20m, FINE, self.used, self.sensor, self.scaling)
         guess = inputs.guess + self._detail(inputs) * self.scaling.guess_detail[..., None]
-        return torch.cat([r10m, image_of(guess) * self.scaling.coarse_scale + self.scaling.coarse_mean])
+        return torch.cat([r10m, self.scaling.image(guess)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +185,7 @@ def mistaken(scene: str) -> list[dict[str, Any]]:
     cases = {"the truth": (cube, Sensor.named("centre"))}
     for error in MTF_ERRORS:
         mtf = tuple((band.name, band.mtf_nyquist + error) for band in BANDS.values())
-        cases[f"MTF {error:+.2f}"] = (cube, Sensor(mtf=mtf))
+        cases[f"MTF {error:+.2f}"] = (cube, Sensor(name="centre", mtf=mtf))
     cases[f"shift {SHIFT} px"] = (shifted(cube, SHIFT), Sensor.named("centre"))
     return [
         {"scene": scene, "case": case, "method": row["method"], "sre_db": row["sre_db"]}

@@ -73,7 +73,8 @@ LEARNING_RATE = 1.5e-3
 def sensor_of(name: str, random: np.random.Generator) -> Sensor:
     if name != "another mtf":
         return Sensor.named(name)
-    return Sensor(mtf=tuple((b.name, b.mtf_nyquist + random.uniform(-MTF_JITTER, MTF_JITTER)) for b in BANDS.values()))
+    mtf = tuple((band.name, band.mtf_nyquist + random.uniform(-MTF_JITTER, MTF_JITTER)) for band in BANDS.values())
+    return Sensor(name="centre", mtf=mtf)
 
 
 def examples_of(windows: list[Window], bands: Bands, random: np.random.Generator) -> list[Weighted]:

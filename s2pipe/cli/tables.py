@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 from s2pipe.cli.console import counted, out, say
 
 DEGRADED_BY = {
-    "matched": "a Gaussian matched to each band's MTF; finer bands by that of the bands judged; centred on the block it covers",
+    "matched": "a Gaussian matched to each band's MTF (finer bands: of those judged), centred on the block of a coarse pixel",
     "centre": "a Gaussian matched to each band's MTF, centred on the block that a coarse pixel covers",
     "corner": "a Gaussian matched to each band's MTF, centred on the upper-left pixel of that block",
     "box": "a Gaussian of sigma 1/ratio and the block mean",

@@ -92,7 +92,7 @@ class Cube:
                 encoding.check_finite(array.data)
         _check_grid(fine)
         if "time" in fine.coords:
-            _check_times(fine["time"].values)
+            check_times(fine["time"].values, argument="data")
         return cls({gsd: arrays[gsd] for gsd in GSDS if gsd in arrays}, encoding)
 
     @classmethod
@@ -235,10 +235,11 @@ def _equal(stated: object, other: object) -> bool:
     return stated == other or (stated != stated and other != other)
 
 
-def _check_times(times: AnyArray) -> None:
+def check_times(times: AnyArray, *, argument: str) -> None:
+    """Refuse times that occur twice."""
     values, counts = np.unique(times, return_counts=True)
     if (counts > 1).any():
         raise InputError(
             f"time {values[counts > 1][0]} occurs {counts.max()} times; keep one item for each date and tile",
-            argument="data",
+            argument=argument,
         )

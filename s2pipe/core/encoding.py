@@ -88,7 +88,7 @@ class Encoding:
         if dtype.kind == "f" and isinstance(attrs.get("_FillValue"), (int, np.integer)):
             raise InputError(
                 f"the data are {dtype} but still carry the attributes of the DN they were computed from (_FillValue="
-                f"{attrs['_FillValue']}); drop them where the data are reflectance with NaN, as DataArray.drop_attrs() does",
+                f"{attrs['_FillValue']}); drop them for reflectance with NaN, of a DataArray by data.drop_attrs()",
                 argument="data",
             )
         scale, offset, nodata = attrs.get("scale_factor"), attrs.get("add_offset", 0.0), attrs.get("_FillValue")

@@ -13,7 +13,7 @@ from affine import Affine
 
 from s2pipe.core.bands import BANDS_BY_GSD, GSDS, node_name
 from s2pipe.core.checks import check_positive
-from s2pipe.core.cube import Cube, make_node
+from s2pipe.core.cube import Cube, check_times, make_node
 from s2pipe.core.encoding import Encoding
 from s2pipe.core.errors import InputError, errors_about
 from s2pipe.core.types import ArrayLike
@@ -91,13 +91,14 @@ def from_arrays(
     dtypes = {node_name(gsd): str(array.dtype) for gsd, array in arrays.items()}
     if len(set(dtypes.values())) > 1:
         raise InputError(f"the arrays are of several dtypes, {dtypes}; give all resolutions one", argument=tuple(dtypes))
+    names = tuple(dtypes)
+    with errors_about(*names):
+        Encoding.default(arrays[10].dtype)
     if scale is not None:
         check_positive("scale", scale)
-    if not abs(offset) < 1:
+    encoding = Encoding.default(arrays[10].dtype, scale=scale, offset=offset, nodata=nodata)
+    if abs(encoding.offset) >= 1:
         raise InputError(f"offset={offset} is not one of reflectance; DN -1000 is reflectance -0.1", argument="offset")
-    names = tuple(map(node_name, arrays))
-    with errors_about(*names):
-        encoding = Encoding.default(arrays[10].dtype, scale=scale, offset=offset, nodata=nodata)
     times = _times(time, dates)
     _check_crs(crs)
     corner = grid_transform(transform)
@@ -135,12 +136,11 @@ def _times(time: object, dates: int) -> npt.NDArray[np.datetime64] | None:
         raise InputError(f"time={time!r} is not a date or a sequence of dates", argument="time") from None
     if np.asarray(time).dtype.kind in "biuf":
         raise InputError(f"time={time!r} is a number; give dates, such as '2026-06-21'", argument="time")
-    if len(np.unique(times)) < len(times):
-        raise InputError("two of the dates in time= are the same; give each once", argument="time")
     if np.isnat(times).any():
         raise InputError(f"time={time!r} holds NaT; give a time for each date, or none at all", argument="time")
     if times.shape != (dates,):
         raise InputError(f"time has {times.size} dates, the arrays have {dates}", argument="time")
+    check_times(times, argument="time")
     return times
 
 

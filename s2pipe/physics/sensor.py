@@ -93,6 +93,11 @@ class Sensor:
             Where this one is called ``"matched"``, a block-centred one in which finer bands have the MTF of the wanted ones, the
             geometric mean of several. Else this one.
 
+        Raises
+        ------
+        InputError
+            If a band that is wanted is unknown to the sensor.
+
         Examples
         --------
         >>> dict(Sensor.named("matched").matched_to(["B11"]).mtf)["B02"] == dict(Sensor().mtf)["B11"]
@@ -101,7 +106,7 @@ class Sensor:
         if self.name != "matched":
             return self
         mtf = dict(self.mtf)
-        mean = math.exp(sum(math.log(mtf[band]) for band in wanted) / len(wanted))
+        mean = math.exp(sum(map(math.log, self._mtf_of(wanted))) / len(wanted))
         finer = [band for band in mtf if BANDS[band].gsd < BANDS[wanted[0]].gsd]
         return Sensor(name="centre", mtf=tuple((mtf | dict.fromkeys(finer, mean)).items()))
 
@@ -148,10 +153,7 @@ class Sensor:
                 f"an image of {height} x {width} px cannot be degraded by {ratio}; crop it to a multiple of {ratio}",
                 argument="fine",
             )
-        mtf = dict(self.mtf)
-        if missing := [band for band in bands if band not in mtf]:
-            raise InputError(f"the sensor has no mtf for {', '.join(missing)}, only for {', '.join(mtf)}", argument="sensor")
-        supports = [self._support(mtf[band], ratio) for band in bands]
+        supports = [self._support(mtf, ratio) for mtf in self._mtf_of(bands)]
         start = supports[0][0]
         weights = torch.as_tensor(np.stack([kernel for _, kernel in supports]), dtype=fine.dtype, device=fine.device)
         x = fine.reshape(-1, len(bands), height, width)
@@ -233,6 +235,12 @@ class Sensor:
         if self.name != "corner":
             return pad_symmetric(x, before, after, axis)
         return F.pad(x, (0, 0, before, after) if axis == 2 else (before, after, 0, 0))
+
+    def _mtf_of(self, bands: Sequence[str]) -> list[float]:
+        mtf = dict(self.mtf)
+        if missing := [band for band in bands if band not in mtf]:
+            raise InputError(f"the sensor has no mtf for {', '.join(missing)}, only for {', '.join(mtf)}", argument="sensor")
+        return [mtf[band] for band in bands]
 
     def _support(self, mtf: float, ratio: int) -> tuple[int, npt.NDArray[np.float64]]:
         """First fine pixel relative to the block's first, and the taps from there on, for one axis."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ VALID_SHARE = 0.75
 """Of a tile that serves to measure a spectrum."""
 
 FloatArray = npt.NDArray[np.float64]
+Means = Mapping[tuple[int, int], tuple[int, FloatArray]]
+"""By shape, how many periodograms there are, and their mean."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +76,20 @@ def fit_model(
     floor = max(noise**2, SMALLEST)
     for length in LENGTHS:
         powers = {shape: seen_power(sensor, band, ratio, length, shape) for shape in means}
-
-        def unlikeliness(log_variance: float, powers: dict[tuple[int, int], FloatArray] = powers) -> float:
-            total = 0.0
-            for shape, (count, mean) in means.items():
-                expected = np.exp(log_variance) * powers[shape] + floor
-                total += count * float((np.log(expected) + mean / expected).ravel()[1:].sum())  # but for the mean, which is known
-            return total
-
+        unlikeliness = partial(_unlikeliness, means=means, powers=powers, floor=floor)
         result = optimize.minimize_scalar(unlikeliness, bounds=(np.log(SMALLEST), 0.0), method="bounded")
         if result.fun < best[0]:
             best = result.fun, MisfitModel(variance=float(np.exp(result.x)), length=length, noise=noise)
     return best[1]
+
+
+def _unlikeliness(log_variance: float, *, means: Means, powers: Mapping[tuple[int, int], FloatArray], floor: float) -> float:
+    """Minus the logarithm of the likelihood of mean periodograms, but for frequency 0, where the mean is known."""
+    total = 0.0
+    for shape, (count, mean) in means.items():
+        expected = np.exp(log_variance) * powers[shape] + floor
+        total += count * float((np.log(expected) + mean / expected).ravel()[1:].sum())
+    return total
 
 
 def _periodograms(misfit: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> Iterable[FloatArray]:

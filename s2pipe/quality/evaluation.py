@@ -248,14 +248,14 @@ def _judge(
     candidate: Candidate, reduced: Sequence[Reduced], samples: Sequence[Sample], context: FitContext, *, crop: int, device: str
 ) -> Judged:
     start = time.perf_counter()
-    estimate = np.empty_like(reduced[0].reference)
+    estimate = np.full_like(reduced[0].reference, np.nan)
     in_sample, interpolated = False, set[str]()
+    method = candidate.method
     for one, sample in zip(reduced, samples, strict=True):
-        method = candidate.method
         given = method.one_scale_lower(one.gsd // 10) if is_fitted(method) else None
         sharpener = given or fit_sample(sample, as_method(method, {}), context)
         rows = [one.cube.bands[one.gsd].index(band) for band in one.scored]
-        estimate[rows] = _judged_bands(one, sharpener, device).sel(band=list(one.scored)).compute().values[0]
+        estimate[rows] = _judged_bands(one, sharpener, device).compute().values[0]
         in_sample |= bool(np.isin(sharpener.fingerprint, one.fingerprint).any())
         interpolated |= {band for band in sharpener.bicubic_bands if band in one.scored}
     seconds = time.perf_counter() - start
@@ -331,8 +331,8 @@ def _check_method(method: Method | Sharpener, reduced: Reduced, sensor: Sensor, 
 
 
 def _judged_bands(reduced: Reduced, sharpener: Sharpener, device: str) -> xr.DataArray:
-    """The estimate (time, band, y, x) of the reference, lazily."""
-    return sharpen_cube(reduced.cube, reduced.cube.bands[reduced.gsd], sharpener, device=device)
+    """The estimate (time, band, y, x) of the bands that are scored, lazily."""
+    return sharpen_cube(reduced.cube, reduced.scored, sharpener, device=device)
 
 
 def compare(reduced: Reduced, estimate: npt.NDArray[np.float32], *, crop: int) -> pd.DataFrame:

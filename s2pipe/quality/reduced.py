@@ -56,24 +56,28 @@ class Reduced:
 
 
 def reductions(cube: Cube, operator: Sensor, gsd: int) -> list[Reduced]:
-    """`reduce_scene` for each group of bands of `gsd` whose finer bands the operator degrades alike, to be scored by itself."""
-    _check_judgeable(cube, gsd)
-    return [reduce_scene(cube, operator, gsd, scored=group) for group in operator.groups(cube.bands[gsd])]
+    """`reduce_scene` for each group of bands of `gsd` that the operator is matched to, each to be scored by itself."""
+    observed = _observed(cube, gsd)
+    return [_reduced(observed, cube, operator, gsd, group) for group in operator.groups(cube.bands[gsd])]
 
 
-def reduce_scene(cube: Cube, operator: Sensor, gsd: int, *, scored: tuple[str, ...] | None = None) -> Reduced:
+def reduce_scene(cube: Cube, operator: Sensor, gsd: int) -> Reduced:
     """Degrade every resolution of a scene of one date by the ratio of `gsd`, and keep its bands of `gsd` as the reference.
 
-    A ``"matched"`` operator is matched to the bands that are `scored`, by default all of `gsd`.
+    A ``"matched"`` operator is matched to all of these together.
 
     Raises
     ------
     InputError
         If the scene has several dates, no band of `gsd`, or is too small.
     """
+    return _reduced(_observed(cube, gsd), cube, operator, gsd, cube.bands[gsd])
+
+
+def _observed(cube: Cube, gsd: int) -> dict[int, npt.NDArray[np.float32]]:
+    """Reflectance (band, y, x) of every resolution, as much of it as can be degraded by the ratio of `gsd`."""
     _check_judgeable(cube, gsd)
-    arrays, bands = cube.arrays, cube.bands
-    ratio = gsd // 10
+    arrays, ratio = cube.arrays, gsd // 10
     step = STEP * ratio  # so that the coarsest band can be degraded once more
     height, width = (arrays[10].sizes[axis] // step * step for axis in ("y", "x"))
     if not height or not width:
@@ -82,13 +86,17 @@ def reduce_scene(cube: Cube, operator: Sensor, gsd: int, *, scored: tuple[str, .
             f"it must have at least {step} x {step} px",
             argument="data",
         )
-    observed = {
+    return {
         own: cube.encoding.decode(np.asarray(array.data[0, :, : height * 10 // own, : width * 10 // own]))
         for own, array in arrays.items()
     }
-    scored = scored or bands[gsd]
-    matched = operator.matched_to(scored)
-    lower = {own: _degrade(array, matched, bands[own], ratio) for own, array in observed.items()}
+
+
+def _reduced(
+    observed: Mapping[int, npt.NDArray[np.float32]], cube: Cube, operator: Sensor, gsd: int, scored: tuple[str, ...]
+) -> Reduced:
+    matched, bands = operator.matched_to(scored), cube.bands
+    lower = {own: _degrade(array, matched, bands[own], gsd // 10) for own, array in observed.items()}
     return Reduced(cube=_cube(lower, bands), reference=observed[gsd], gsd=gsd, sensor=operator.name, scored=scored)
 
 

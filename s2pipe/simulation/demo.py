@@ -29,7 +29,7 @@ from s2pipe.store.zarr_io import open_zarr
 
 METHODS = ("bicubic", "glp", "mtf-resnet")
 PAPERS = {"ssc-cnn": 250, "s2sucnn": 2500}
-"""Methods whose networks are trained on the scene, and for how many steps: from there on each is better than interpolation."""
+"""Methods whose networks are trained on the scene, and for how many steps."""
 DATETIME = "2026-06-21"
 CHUNK = 360
 """Chunk edge in 10 m pixels: several chunks even of a small scene, so that the halos are at work."""
@@ -87,7 +87,7 @@ def run_demo(
     Raises
     ------
     InputError
-        If `size` is not accepted, or `folder` cannot be made.
+        If `size` is not accepted, `steps` are given without `papers`, or `folder` cannot be made.
     """
     if steps is not None and not papers:
         raise InputError(

@@ -168,6 +168,11 @@ def test_matched_degrades_finer_bands_as_the_bands_that_are_wanted():
     torch.testing.assert_close(sensor.matched_to(["B05"]).degrade(fine, ["B08"], 2), sensor.degrade(fine, ["B05"], 2))
 
 
+def test_a_wanted_band_without_mtf_is_named():
+    with refused("sensor", naming=("B11", "B05")):
+        Sensor(mtf={"B05": 0.3}).matched_to(["B05", "B11"])
+
+
 @pytest.mark.parametrize("name", ["centre", "corner", "box"])
 def test_the_others_degrade_each_band_by_its_own_mtf(name):
     sensor = Sensor.named(name)

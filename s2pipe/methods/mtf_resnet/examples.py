@@ -16,7 +16,7 @@ from s2pipe.core.precision import Precision, computing_in
 from s2pipe.fitting.sampling import Window, patch_corners
 from s2pipe.methods.base import Array
 from s2pipe.methods.learned.pairs import MARGIN, pair_of
-from s2pipe.methods.mtf_resnet.inputs import COARSE, IN_SQUARES, RATIO, Inputs, Scaling, describe, image_of
+from s2pipe.methods.mtf_resnet.inputs import COARSE, IN_SQUARES, RATIO, Inputs, Scaling, describe
 from s2pipe.physics.projection import project, unseen
 from s2pipe.physics.sensor import Sensor
 
@@ -102,7 +102,7 @@ class Example:
         rows = [bands[20].index(band) for band in used]
         fine, coarse = torch.from_numpy(lower.reflectance[10]), torch.from_numpy(lower.reflectance[20][rows])
         inputs = Inputs.of(fine, coarse, bands[10], used, sensor, scaling)
-        guess = image_of(inputs.guess) * scaling.coarse_scale + scaling.coarse_mean
+        guess = scaling.image(inputs.guess)
         left = torch.from_numpy(truth) - project(guess, coarse, sensor, used, RATIO)
         needed = {10: range(len(bands[10])), 20: rows}
         usable = lower.valid_at(20, needed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Self
 
 import numpy as np
@@ -133,6 +134,10 @@ class Scaling:
         """A copy on `device`."""
         return replace(self, **{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
+    def image(self, guess: Tensor) -> Tensor:
+        """The image (band, y, x) in reflectance of scaled 20 m bands, as squares (band, 4, y, x)."""
+        return image_of(guess) * self.coarse_scale + self.coarse_mean
+
     def tensors(self) -> dict[str, Tensor]:
         """By name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -185,6 +190,7 @@ class Inputs:
     ) -> Self:
         """Of reflectance (band, y, x): 10 m bands with their `names`, and the 20 m bands `used`, which the scaling is of."""
 
+        @cache  # what the network is shown is degraded as one of the groups is
         def degraded(operator: Sensor) -> Tensor:
             return (operator.degrade(fine, names, RATIO) - scaling.fine_mean) / scaling.fine_scale
 

@@ -91,7 +91,7 @@ class _Piece:
         rows = [bands[20].index(band) for band in used]
         fine, observed = torch.from_numpy(window.reflectance[10]), torch.from_numpy(window.reflectance[20][rows])
         inputs = Inputs.of(fine, observed, bands[10], used, sensor, scaling)
-        guess = image_of(inputs.guess) * scaling.coarse_scale + scaling.coarse_mean
+        guess = scaling.image(inputs.guess)
         return cls(
             window=window,
             rows=rows,

@@ -28,7 +28,7 @@ from s2pipe.methods.classical.pan import mixture
 from s2pipe.methods.mtf_resnet import inputs as mtf_inputs
 from s2pipe.methods.mtf_resnet import shift_repair
 from s2pipe.methods.mtf_resnet.examples import Example, lowered
-from s2pipe.methods.mtf_resnet.inputs import COARSE, FINE, RATIO, Inputs, Scaling, describe, image_of
+from s2pipe.methods.mtf_resnet.inputs import COARSE, FINE, RATIO, Inputs, Scaling, describe
 from s2pipe.methods.mtf_resnet.measured import Measured
 from s2pipe.methods.mtf_resnet.pretrained import SHIPPED, Pretrained, load_pretrained, new_network
 from s2pipe.methods.mtf_resnet.regression_60m import mixtures_of_60m, models_of_60m
@@ -337,7 +337,7 @@ class MtfResNetSharpener(TorchSharpener):
         if self.network is not None:
             detail = self._detail(inputs) * self.scaling.guess_detail[..., None]
             guess = guess + (detail if self.worth is None else detail * self.worth[..., None])
-        image = image_of(guess) * self.scaling.coarse_scale + self.scaling.coarse_mean
+        image = self.scaling.image(guess)
         return torch.cat([fine, self._corrected(image, observed, self.used, self.models)])
 
     def _corrected(self, image: Tensor, observed: Tensor, bands: Sequence[str], models: Sequence[MisfitModel] | None) -> Tensor:
