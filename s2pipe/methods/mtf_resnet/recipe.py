@@ -46,11 +46,13 @@ log = logging.getLogger(__name__)
 class MtfResNet:
     """What was observed is kept, and a network trained on other scenes fills in what the sensor does not see.
 
-    The sharpened 20 m bands are P + U d + D' (D D')^-1 (y - D (P + U d)): y what was observed, D the sensor, P a regression of y
-    on the 10 m bands, anew in the surroundings of each coarse pixel, d what a residual network makes of all of them and of D, and
-    U a scale. Degraded, the result is what was observed, within some DN, whatever the network does; it only fills in the null
-    space of D (a null-space network, Schwab et al. 2019, doi:10.1088/1361-6420/aaf14a). The 60 m bands are regressed on finer
-    ones over the whole scene, and projected onto the observation in the same way.
+    The sharpened 20 m bands are P + U d + S D' (D S D' + N)^-1 (y - D (P + U d)): y what was observed, D the sensor, P a
+    regression of y on the 10 m bands, anew in the surroundings of each coarse pixel, d what a residual network makes of all of
+    them and of D, U a scale, S the covariance of what P lacks and N that of the noise. Told the matched sensor, S, N and what the
+    network is worth, by which U is multiplied, are measured on the scene, and what is left of the misfit is noise. Told another,
+    S is white and N next to nothing: degraded, the result is what was observed, within some DN, whatever the network does, and it
+    only fills in the null space of D (a null-space network, Schwab et al. 2019, doi:10.1088/1361-6420/aaf14a). The 60 m bands
+    are regressed on finer ones over the whole scene, and corrected in the same way.
 
     Attributes
     ----------
