@@ -748,10 +748,11 @@ def test_weights_that_are_no_safetensors_are_never_opened(data_dir, tmp_path):
 def test_a_shifted_scene_is_warned_of_and_repaired_on_request(data_dir, caplog):
     scene = data_dir / "papers" / "iceland.mat"
     shifted = run("evaluate", scene, "--method", "glp")
-    assert row_of("glp", shifted.stdout)[7] == "25.02" and "repair_registration" in caplog.text
+    assert "repair_registration" in caplog.text
     caplog.clear()
     repaired = run("evaluate", scene, "--method", "glp", "--repair")
-    assert row_of("glp", repaired.stdout)[7] == "30.85" and "repair_registration" not in caplog.text
+    assert "repair_registration" not in caplog.text
+    assert float(row_of("glp", repaired.stdout)[7]) > float(row_of("glp", shifted.stdout)[7]) + 5
 
 
 # ---- info ----
