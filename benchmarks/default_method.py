@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from s2pipe.core.metrics import sre
 from s2pipe.fitting.sampling import Sample
 from s2pipe.fitting.training import train
 from s2pipe.inputs.dataarray import as_cube
-from s2pipe.methods.base import FitContext
+from s2pipe.methods.base import FitContext, TensorPixels
 from s2pipe.methods.classical.pan import mixture
 from s2pipe.methods.mtf_resnet.examples import Example
 from s2pipe.methods.mtf_resnet.inputs import COARSE, FINE, RATIO, Inputs
@@ -117,9 +117,9 @@ def measure(scene: str, protocol: str, gsd: int) -> list[dict[str, Any]]:
 class OneRegression(MtfResNetSharpener):
     """One regression for the whole scene, projected onto the observation."""
 
-    def _finer_bands(self, reflectance: Mapping[int, Tensor]) -> Tensor:
+    def _finer_bands(self, pixels: TensorPixels) -> Tensor:
         assert self.scaling is not None
-        r10m, r20m = reflectance[10], reflectance[20]
+        r10m, r20m = pixels.reflectance[10], pixels.reflectance[20]
         scaled = mixture(self.scaling.mixtures, (r10m - self.scaling.fine_mean) / self.scaling.fine_scale)
         guess = scaled * self.scaling.coarse_scale + self.scaling.coarse_mean
         return torch.cat([r10m, project(guess, r20m, self.sensor, self.used, RATIO)])
@@ -128,10 +128,10 @@ class OneRegression(MtfResNetSharpener):
 class NoProjection(MtfResNetSharpener):
     """What the network makes of the guess, not projected onto the observation."""
 
-    def _finer_bands(self, reflectance: Mapping[int, Tensor]) -> Tensor:
+    def _finer_bands(self, pixels: TensorPixels) -> Tensor:
         assert self.scaling is not None
-        r10m, r20m = reflectance[10], reflectance[20]
-        inputs = Inputs.of(r10m, r20m, FINE, self.used, self.sensor, self.scaling)
+        r10m, r20m = pixels.reflectance[10], pixels.reflectance[20]
+        inputs = Inputs.of(r10m, r20m, pixels.known(20), FINE, self.used, self.sensor, self.scaling)
         guess = inputs.guess + self._detail(inputs) * self.scaling.guess_detail[..., None]
         return torch.cat([r10m, self.scaling.image(guess)])
 
@@ -225,7 +225,7 @@ def ceiling_60m(scene: str) -> dict[str, Any]:
     reduced = reduce_scene(as_cube(load_scene(scene)), Sensor.named("centre"), 60)
     sharpener = s2pipe.fit(reduced.cube, method_for(scene), sensor="centre", progress=lambda *_: None)
     (window,) = Sample.of(reduced.cube, seed=0).windows
-    finer, truth = sharpener.finer_bands(window.reflectance), torch.from_numpy(reduced.reference)
+    finer, truth = sharpener.finer_bands(window), torch.from_numpy(reduced.reference)
     regressors = torch.cat([torch.ones_like(finer[:1]), finer]).flatten(1).double()
     fitted = torch.linalg.lstsq(regressors.T, truth.flatten(1).T.double()).solution.T
     names = bands_at(sharpener.bands_in, 60)

@@ -29,6 +29,7 @@ from s2pipe.methods.mtf_resnet.recipe import MtfResNetSharpener
 from s2pipe.networks.dsen2 import Dsen2Network
 from s2pipe.networks.mtf_resnet import BLOCKS, FEATURES
 from s2pipe.networks.s2sucnn import S2sucnnNetwork
+from s2pipe.physics.misfit import Known
 
 RESULTS = HERE / "results" / "default_speed.json"
 PAGE = RESULTS.with_suffix(".md")
@@ -59,10 +60,11 @@ def default() -> dict[str, float]:
     fine, coarse = (torch.from_numpy(array) for array in arrays[:2])
     pixels = all_valid(dict(zip((10, 20, 60), arrays, strict=True)))
     with torch.inference_mode():
-        inputs = Inputs.of(fine, coarse, FINE, sharpener.used, sharpener.sensor, sharpener.scaling)
+        known = Known.everywhere(fine, coarse)
+        inputs = Inputs.of(fine, coarse, known, FINE, sharpener.used, sharpener.sensor, sharpener.scaling)
         seconds = {
             "all": median(lambda: sharpener(pixels)),
-            "guess": median(lambda: Inputs.of(fine, coarse, FINE, sharpener.used, sharpener.sensor, sharpener.scaling)),
+            "guess": median(lambda: Inputs.of(fine, coarse, known, FINE, sharpener.used, sharpener.sensor, sharpener.scaling)),
             "network": median(lambda: sharpener._detail(inputs)),
         }
     padded = fine.shape[1] * fine.shape[2]

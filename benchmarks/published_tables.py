@@ -177,7 +177,9 @@ def load_pair(name: str) -> tuple[Reduced, dict[int, np.ndarray]]:
     encoding = as_cube(scene.cube).encoding
     lower = {gsd: encoding.decode(np.asarray(array.data[0])) for gsd, array in as_cube(scene.cube).arrays.items() if gsd <= 20}
     cube = as_cube(s2pipe.from_arrays(lower[10], lower[20]))
-    return Reduced(cube=cube, reference=encoding.decode(scene.reference), gsd=20, sensor="box", scored=BANDS_BY_GSD[20]), lower
+    return Reduced(
+        cube=cube, reference=encoding.decode(scene.references[20]), gsd=20, sensor="box", scored=BANDS_BY_GSD[20]
+    ), lower
 
 
 def in_sample_on_pair(name: str, method: LowerScaleCnn, checkpoint: Path) -> list[dict[str, Any]]:

@@ -182,3 +182,10 @@ def test_the_default_is_first_or_about_level_where_the_truth_is_known(monkeypatc
         reached = module.means(result["rows"], cube=cube, noise=max(module.NOISE))
         others = [value for name, value in reached.items() if not name.startswith("mtf-resnet")]
         assert reached["mtf-resnet"] > max(others) - 0.35
+
+
+@pytest.mark.parametrize(("scene", "kinds"), [("iceland", ("dubai", "blobs 40 %")), ("satclip_322265", ("brasilia", "lines"))])
+def test_holes_cost_the_pixels_that_are_left_little(data_dir, monkeypatch, scene, kinds):
+    holes = benchmark(monkeypatch, "holes")
+    for row in holes.measure(scene, holes.scenes()[scene](), kinds):
+        assert row["far"] < holes.LIMITS["far"] and row["seen"] < holes.LIMITS["seen"], row

@@ -96,8 +96,8 @@ def examples_from(path: Path, *, repair: bool, random: np.random.Generator) -> t
     cube = s2pipe.repair_registration(scene.cube) if repair else scene.cube
     sample = Sample.of(as_cube(cube), seed=0)
     windows, bands = sample.windows, {gsd: sample.bands[gsd] for gsd in (10, 20)}
-    if scene.reference is not None:  # it came degraded by box
-        truth = as_cube(cube).encoding.decode(scene.reference)
+    if scene.references:  # it came degraded by box
+        truth = as_cube(cube).encoding.decode(scene.references[20])
         example = Example.of(windows[0], truth, bands, COARSE, Sensor.named("box"))
         return [(example, SENSORS["box"] * len(example.corners) ** 0.5)], windows
     found = examples_of(windows, bands, random)

@@ -18,8 +18,10 @@ from s2pipe.cli.arguments import (
     make_checkpoint_folder,
     method_or_weights,
     name_or_weights,
+    number_or_word,
     options_given,
     parse_bands,
+    reference_of,
     store_size,
 )
 from s2pipe.cli.console import Commands, counted, err, out, say
@@ -31,6 +33,7 @@ from s2pipe.cli.options import (
     Datetime,
     Device,
     MaxCloudCover,
+    Noise,
     Offset,
     Precision,
     Repair,
@@ -303,6 +306,7 @@ def evaluate(
     weights: Weights = None,
     weights_20m: Weights20m = None,
     weights_60m: Weights60m = None,
+    noise: Noise = None,
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -320,14 +324,15 @@ def evaluate(
 ) -> None:
     """Score methods on a scene one scale lower, where what was observed is the reference.
 
-    A file of the papers that is degraded already, and holds its reference, is scored by that.
+    A file that holds its own reference is scored by that: scenes of the papers that are degraded already, and cubes of other
+    sensors with all bands at the fine scale (an .npz with truth10, bands10, truth20, bands20).
     """
     import s2pipe
     from s2pipe.inputs.files import read_scene
 
     chosen = [name_or_weights(given) for given in methods]
     read = read_scene(scene, scale=scale, offset=offset)
-    if repair and read.reference is not None:
+    if repair and read.references:
         raise InputError("--repair would crop the scene, but not its own reference; leave it out")
     scores = s2pipe.evaluate(
         s2pipe.repair_registration(read.cube) if repair else read.cube,
@@ -336,7 +341,8 @@ def evaluate(
         told=told,
         gsd=gsd,
         crop=crop,
-        reference=read.reference,
+        reference=reference_of(read, gsd),
+        noise=number_or_word(noise),
         seed=seed,
         device=device,
         precision=precision,
@@ -346,7 +352,7 @@ def evaluate(
     if as_json:
         typer.echo(scores.to_json(orient="records"))
     else:
-        print_scores(scores, title=what_was_judged(read, sensor=scores["sensor"].iloc[0], gsd=gsd, told=told))
+        print_scores(scores, title=what_was_judged(read, scores, gsd=gsd, told=told))
         if plot is not None:
             say(f"picture: {plot}")
 

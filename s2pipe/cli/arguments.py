@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from distributed.security import Security
 
+    from s2pipe.core.types import AnyArray
+    from s2pipe.inputs.files import SceneFile
     from s2pipe.methods import Sharpener
 
 from s2pipe.cli.console import counted
@@ -44,6 +46,22 @@ def name_or_weights(given: str) -> str | Sharpener:
     if given.endswith(SUFFIX) or (given not in (*METHODS, ALL) and Path(given).is_file()):
         return load_sharpener(given)
     return given
+
+
+def number_or_word(given: str | None) -> float | str | None:
+    """A number as such; what is none is left for the library to judge."""
+    try:
+        return None if given is None else float(given)
+    except ValueError:
+        return given
+
+
+def reference_of(scene: SceneFile, gsd: int) -> AnyArray | None:
+    """What the scene holds to be compared with results for its bands of `gsd`."""
+    if scene.references and gsd not in scene.references:
+        held = ", ".join(f"{own} m" for own in scene.references)
+        raise InputError(f"{scene.name} holds references for its bands of {held} only; give that", argument="gsd")
+    return scene.references.get(gsd)
 
 
 def parse_bands(given: list[str] | None) -> tuple[str, ...] | None:

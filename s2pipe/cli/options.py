@@ -44,6 +44,12 @@ Weights = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option(min=0, help="Training steps, for methods that train; for mtf-resnet 0 by default.")]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed of the fit.")]
+Noise = Annotated[
+    str | None,
+    typer.Option(
+        help="Noise that the degraded bands get back: native, measured on the scene, or a standard deviation in reflectance."
+    ),
+]
 Device = Annotated[str, typer.Option(help="Where networks run: auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[
     str, typer.Option(help="What networks compute in: float32, bfloat16, or auto, bfloat16 where the processor has it.")

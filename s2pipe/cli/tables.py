@@ -59,13 +59,16 @@ def items_table(items: pystac.ItemCollection) -> Table:
     return table
 
 
-def what_was_judged(scene: SceneFile, *, sensor: str, gsd: int, told: str | None) -> str:
+def what_was_judged(scene: SceneFile, scores: pd.DataFrame, *, gsd: int, told: str | None) -> str:
     from s2pipe.core.encoding import Encoding
 
-    if scene.reference is None:
+    if not scene.references:
         degraded, reference = "degraded by", "what was observed"
     else:
         degraded, reference = "degraded in the file already, supposedly by", "the file's own reference"
+    sensor, noise = scores["sensor"].iloc[0], scores.attrs["noise"]
+    if noise:
+        degraded = f"given noise of {min(noise.values()):.2g} to {max(noise.values()):.2g} and {degraded}"
     otherwise = "" if told in (None, sensor) else f"; the methods are told {told}"
     fine = scene.cube["r10m"].to_dataset()["reflectance"]
     encoding = Encoding.from_attrs(fine.dtype, fine.attrs)

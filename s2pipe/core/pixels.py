@@ -25,6 +25,12 @@ class Pixels:
     reflectance: Mapping[int, npt.NDArray[np.float32]]
     valid: Mapping[int, npt.NDArray[np.bool_]]
 
+    @property
+    def fine_valid(self) -> npt.NDArray[np.bool_]:
+        """Where all 10 m bands are valid, (y, x)."""
+        result: npt.NDArray[np.bool_] = np.logical_and.reduce(self.valid[10])
+        return result
+
     def cut(self, rows: slice, columns: slice) -> Self:
         """These rows and columns, in 10 m pixels, which begin and end on the lattice of all resolutions."""
 

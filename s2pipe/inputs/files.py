@@ -5,33 +5,29 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 import dask.array as da
-import h5py
 import numpy as np
 import rasterio
 import rasterio.crs
 import rasterio.errors
-import scipy.io
 import xarray as xr
 from affine import Affine
 from dask.base import tokenize
 from rasterio.transform import array_bounds
 from rasterio.windows import Window
 
-from s2pipe.core.bands import BANDS, BANDS_BY_GSD, GSDS, bands_at, node_name
+from s2pipe.core.bands import BANDS, GSDS, bands_at
 from s2pipe.core.cube import Cube, make_node
 from s2pipe.core.encoding import Encoding
 from s2pipe.core.errors import InputError, ReadError, StoreError, redact
-from s2pipe.core.lattice import DEFAULT_CHUNK, STEP, regular_chunks
+from s2pipe.core.lattice import DEFAULT_CHUNK, regular_chunks
 from s2pipe.core.types import AnyArray
-from s2pipe.inputs.arrays import from_arrays
+from s2pipe.inputs.array_files import library_errors, read_mat, read_npz
 from s2pipe.store.zarr_io import list_results, open_zarr
 
 _log = logging.getLogger(__name__)
@@ -54,15 +50,15 @@ class SceneFile:
     ----------
     cube : xarray.DataTree
         Nodes ``r10m``, ``r20m``, ``r60m`` with ``reflectance`` (time, band, y, x), in the numbers of the files.
-    reference : numpy.ndarray or None, (6, y, x)
-        B05 B06 B07 B8A B11 B12 as observed on the grid of ``r10m``, in the cube's numbers and dtype; only the SSC-CNN files
-        hold them.
+    references : dict of int to numpy.ndarray, (band, y, x)
+        By GSD, where the file holds them: the cube's bands of this resolution on the grid of ``r10m``, in the cube's numbers
+        and dtype. Those of SSC-CNN's files are observed 20 m bands, those of a cube of another sensor its own bands.
     name : str
         Last part of the path, without ``.npz``, ``.mat`` or ``.zarr``.
     """
 
     cube: xr.DataTree
-    reference: AnyArray | None = None
+    references: dict[int, AnyArray] = field(default_factory=dict)
     name: str
 
 
@@ -78,6 +74,9 @@ def read_scene(scene: str | os.PathLike[str], *, scale: float | None = None, off
           (``B02_10m.tif``, ``..._B02.tif``). At least one 10 m and one coarse band, all of one CRS, ground, dtype and nodata.
           Other files and B10 are ignored. Pixels are read when computed, in chunks of 18.3 km.
         * an ``.npz`` with r10m, r20m and perhaps r60m, (band, y, x), bands as for `s2pipe.from_arrays`.
+        * an ``.npz`` with truth10, truth20 and perhaps truth60, (band, y, x), all on one grid with edges that are multiples of
+          6, and bands10, bands20, bands60, their names: a cube of another sensor, which holds every band at the fine scale.
+          That is taken for 10 m, and what the default `Sensor` would see of the bands at 20 and 60 m becomes the scene.
         * one of the papers' ``.mat`` files, MATLAB v5 or v7.3 (HDF5), told apart by what they hold; axes in MATLAB's order:
           y10, y20, y60 (y, x, band) of S2SUCNN; im10, im20, im60 (y, x, band) of DSen2, im10 in the order B04 B03 B02 B08;
           Yim and Xm_im of SSC-CNN: Yim is the scene degraded by 2, twelve cells (y, x), so that the cube's 10, 20 and 60 m
@@ -126,20 +125,12 @@ def _read(scene: str, scale: float | None, offset: float | None) -> SceneFile:
     if not os.path.isfile(path):
         raise InputError(f"there is no such file or folder; give {KINDS}")
     if path.suffix.lower() == ".npz":
-        return SceneFile(cube=_read_npz(path, scale, offset), name=name)
+        cube, references = read_npz(path, scale, offset)
+        return SceneFile(cube=cube, references=references, name=name)
     if path.suffix.lower() == ".mat":
-        cube, reference = _read_mat(path, MAT_SCALE if scale is None else scale, offset)
-        return SceneFile(cube=cube, reference=reference, name=name)
+        cube, reference = read_mat(path, MAT_SCALE if scale is None else scale, offset)
+        return SceneFile(cube=cube, references={} if reference is None else {20: reference}, name=name)
     raise InputError(f"a file of this kind is no scene; give {KINDS}")
-
-
-@contextmanager
-def _library_errors(what: str) -> Iterator[None]:
-    """Turn whatever a library raises on a file into an InputError: damaged files make them raise nearly anything."""
-    try:
-        yield
-    except Exception as error:
-        raise InputError(f"{what} cannot be read, perhaps it is damaged ({type(error).__name__}: {error})") from None
 
 
 # Folders of GeoTIFFs
@@ -167,7 +158,7 @@ class _BandFile:
 
 
 def _read_folder(folder: Path, scale: float | None, offset: float) -> xr.DataTree:
-    with _library_errors("the folder"):
+    with library_errors("the folder"):
         paths = sorted(folder.absolute().iterdir())
     named = [(path, band) for path in paths if (band := _band_in_name(path.name))]
     if not named:
@@ -199,7 +190,7 @@ def _check_bands_present(named: Sequence[tuple[Path, str]]) -> None:
 
 
 def _open_band(path: Path, band: str, scale: float | None, offset: float) -> _BandFile:
-    with _library_errors(path.name), rasterio.open(path) as file:
+    with library_errors(path.name), rasterio.open(path) as file:
         count, dtype, nodata = file.count, file.dtypes[0], file.nodata
         crs, transform, shape = file.crs, file.transform, file.shape
     if count != 1:
@@ -255,121 +246,6 @@ def _read_block(path: Path, block_info: Mapping[None, Mapping[str, Sequence[tupl
     except rasterio.errors.RasterioError as error:
         raise ReadError(f"{path} cannot be read, perhaps it is damaged ({type(error).__name__}: {error})") from None
     return pixels
-
-
-# NumPy's and MATLAB's files
-
-
-def _read_npz(path: Path, scale: float | None, offset: float) -> xr.DataTree:
-    with _library_errors("the file"), np.load(path, allow_pickle=False) as file:
-        present = file.files
-        arrays = {name: file[name] for name in map(node_name, GSDS) if name in present}
-    if "r10m" not in arrays or "r20m" not in arrays:
-        raise InputError(f"the file holds the arrays {', '.join(present)}; needed are r10m and r20m, and perhaps r60m")
-    for name, array in arrays.items():
-        _check_image(name, array, "(band, y, x)")
-    return from_arrays(**arrays, scale=scale, offset=offset)
-
-
-def _check_image(name: str, array: AnyArray, axes: str) -> None:
-    if array.ndim != 3:
-        raise InputError(f"{name} has the shape {array.shape}; expected three axes, {axes}")
-
-
-_MatValue: TypeAlias = AnyArray | list[AnyArray]
-
-
-def _read_mat(path: Path, scale: float, offset: float) -> tuple[xr.DataTree, AnyArray | None]:
-    with _library_errors("the file"):
-        held = _hdf5_arrays(path) if h5py.is_hdf5(path) else _v5_arrays(path)
-    reference = None
-    if "y10" in held and "y20" in held:
-        arrays = [_bands_first(held, name) for name in ("y10", "y20", "y60") if name in held]
-    elif "im10" in held and "im20" in held:
-        arrays = [_bands_first(held, name) for name in ("im10", "im20", "im60") if name in held]
-        arrays[0] = _in_esa_order(arrays[0])
-    elif "Yim" in held and "Xm_im" in held:
-        arrays = _from_cells(held["Yim"])
-        reference = _reference(held, arrays[0])
-    else:
-        raise InputError(
-            f"the file holds {', '.join(held) or 'no arrays'}; the papers' files hold y10, y20 and y60; im10, im20 and im60; "
-            "or Yim and Xm_im"
-        )
-    return from_arrays(*arrays, scale=scale, offset=offset), reference
-
-
-def _hdf5_arrays(path: Path) -> dict[str, _MatValue]:
-    """Arrays of a v7.3 file in MATLAB's axis order, which HDF5 turns round; cell arrays as lists."""
-    with h5py.File(path) as file:
-        return {
-            name: [_matlab_axes(file[cell]) for cell in node[()].ravel()]
-            if h5py.check_ref_dtype(node.dtype)
-            else _matlab_axes(node)
-            for name, node in file.items()
-            if isinstance(node, h5py.Dataset)
-        }
-
-
-def _matlab_axes(dataset: h5py.Dataset) -> AnyArray:
-    return np.asarray(dataset[()]).T
-
-
-def _v5_arrays(path: Path) -> dict[str, _MatValue]:
-    held = scipy.io.loadmat(path, appendmat=False)
-    return {
-        name: list(value.ravel()) if value.dtype == object else value for name, value in held.items() if not name.startswith("__")
-    }
-
-
-def _bands_first(held: Mapping[str, _MatValue], name: str) -> AnyArray:
-    array = held[name]
-    if isinstance(array, list):
-        raise InputError(f"{name} is a cell array; expected an array (y, x, band)")
-    _check_image(name, array, "(y, x, band)")
-    return np.ascontiguousarray(np.moveaxis(array, -1, 0))
-
-
-def _in_esa_order(array: AnyArray) -> AnyArray:
-    """`array` (band, y, x) with GDAL's order of the 10 m bands of an ESA product, B04 B03 B02 B08, put into B02 B03 B04 B08."""
-    if len(array) != 4:
-        raise InputError(f"im10 has {len(array)} bands; expected B04 B03 B02 B08")
-    return array[[2, 1, 0, 3]]
-
-
-def _from_cells(cells: _MatValue) -> list[AnyArray]:
-    """The cells of the twelve bands, in ESA's order, as one array (band, y, x) for each resolution."""
-    if not isinstance(cells, list) or len(cells) != len(BANDS):
-        raise InputError(f"Yim is no cell array of {len(BANDS)} bands, {' '.join(BANDS)}")
-    by_band = dict(zip(BANDS, cells, strict=True))
-    arrays = [_stacked({band: by_band[band] for band in BANDS_BY_GSD[gsd]}) for gsd in (10, 20)]
-    coarsest = {band: by_band[band] for band in BANDS_BY_GSD[60]}
-    height, width = arrays[0].shape[1:]
-    if all(cell.shape == (height / STEP, width / STEP) for cell in coarsest.values()):
-        return [*arrays, _stacked(coarsest)]
-    _log.warning(
-        "the cells of %s are of %s px, off the lattice of the %d x %d px of the 10 m bands: they are left out",
-        " and ".join(coarsest),
-        " and ".join(" x ".join(map(str, cell.shape)) for cell in coarsest.values()),
-        height,
-        width,
-    )
-    return arrays
-
-
-def _stacked(cells: Mapping[str, AnyArray]) -> AnyArray:
-    shapes = {cell.shape for cell in cells.values()}
-    if len(shapes) > 1 or len(next(iter(shapes))) != 2:
-        raise InputError(f"the cells of {', '.join(cells)} have the shapes {sorted(shapes)}; expected one, (y, x)")
-    return np.stack(list(cells.values()))
-
-
-def _reference(held: Mapping[str, _MatValue], fine: AnyArray) -> AnyArray:
-    observed = _bands_first(held, "Xm_im")
-    expected = (len(BANDS_BY_GSD[20]), *fine.shape[1:])
-    if observed.shape != expected:
-        raise InputError(f"Xm_im has the shape {observed.shape} (band, y, x); expected {expected}, the grid of Yim's 10 m bands")
-    return observed.astype(fine.dtype)
 
 
 # Zarr stores

@@ -22,6 +22,7 @@ from s2pipe.core.precision import Precision
 from s2pipe.core.progress import Progress
 from s2pipe.fitting.sampling import Sample
 from s2pipe.methods.attributes import Fields, MethodOptions
+from s2pipe.physics.misfit import Known
 from s2pipe.physics.sensor import BICUBIC_REACH, Sensor
 
 Array = npt.NDArray[np.float32]
@@ -150,6 +151,15 @@ class TensorPixels:
 
     reflectance: Mapping[int, Tensor]
     valid: Mapping[int, Tensor]
+
+    @property
+    def fine_valid(self) -> Tensor:
+        """Where all 10 m bands are valid, (y, x)."""
+        return self.valid[10].all(0)
+
+    def known(self, gsd: int) -> Known:
+        """Where all 10 m bands, and the bands of a coarser resolution, are valid."""
+        return Known.of(self.fine_valid, self.valid[gsd])
 
     @classmethod
     def on(cls, device: str, pixels: Pixels) -> TensorPixels:

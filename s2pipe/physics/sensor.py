@@ -21,6 +21,9 @@ NAMES = ("matched", "centre", "corner", "box")
 LIKE_MTF = (("B05", "B06", "B07", "B8A"), ("B11", "B12"), ("B01", "B09"))
 """Groups of coarse bands whose MTF is about the same."""
 
+LEAST_SEEN = 0.01
+"""Share of a coarse pixel, seen of valid fine pixels, from which on the others do not count."""
+
 BICUBIC_REACH = 2
 """Coarse pixels that bicubic upsampling reads on either side of a fine pixel."""
 
@@ -126,7 +129,7 @@ class Sensor:
         start, kernel = self._support(0.3, ratio)  # the kernels of all bands have the same taps, whatever their MTF
         return max(-start, start + len(kernel) - ratio)
 
-    def degrade(self, fine: Tensor, bands: Sequence[str], ratio: int) -> Tensor:
+    def degrade(self, fine: Tensor, bands: Sequence[str], ratio: int, valid: Tensor | None = None) -> Tensor:
         """What the sensor sees of a finer image at `ratio` times its GSD.
 
         Parameters
@@ -137,6 +140,9 @@ class Sensor:
             Band whose MTF is applied to each channel.
         ratio : int
             2 or 6.
+        valid : Tensor of bool, (y, x) or (..., band, y, x), optional
+            The fine pixels that count: a coarse pixel is the weighted mean of those that it sees (Knutsson & Westin 1993,
+            normalised convolution, doi:10.1109/CVPR.1993.341081). Where it sees none, all count. Default: all.
 
         Returns
         -------
@@ -159,7 +165,14 @@ class Sensor:
         x = fine.reshape(-1, len(bands), height, width)
         for axis in (2, 3):
             x = self._degrade_axis(x, start, weights, ratio, axis)
-        return x.reshape(*fine.shape[:-2], height // ratio, width // ratio)
+        seen = x.reshape(*fine.shape[:-2], height // ratio, width // ratio)
+        if valid is None or bool(valid.all()):
+            return seen
+        invalid = (~valid).to(fine).expand(fine.shape)
+        missing = self.degrade(invalid, bands, ratio)
+        rest = self.degrade(fine * (1 - invalid), bands, ratio) / (1 - missing).clamp_min(LEAST_SEEN)
+        # beside no hole a pixel is what it would be without any, bit by bit
+        return torch.where((missing > 0) & (missing < 1 - LEAST_SEEN), rest, seen)
 
     def matrix(self, band: str, ratio: int, size: int) -> Tensor:
         """`degrade` along one axis of `size` fine pixels, as a matrix: degraded = matrix(rows) @ fine @ matrix(columns).T.
@@ -179,6 +192,11 @@ class Sensor:
         start, weights = self.taps(band, ratio)
         columns = torch.eye(size).reshape(1, 1, size, size)
         return self._degrade_axis(columns, start, torch.from_numpy(weights).float()[None], ratio, 2)[0, 0]
+
+    def noise_left(self, band: str, ratio: int) -> float:
+        """Standard deviation that `degrade` leaves of white noise whose own is 1."""
+        _, weights = self.taps(band, ratio)
+        return float(weights @ weights)
 
     def taps(self, band: str, ratio: int) -> tuple[int, npt.NDArray[np.float64]]:
         """The point spread function of a band along one axis.

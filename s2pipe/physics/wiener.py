@@ -22,8 +22,8 @@ DECAY = 1.5
 """Power of the spectrum 1 / (1 + (2 pi f length)^2): in two dimensions that of an exponential correlation."""
 SMALLEST = 1e-12
 """Reflectance squared: variances below this one are nought."""
-VALID_SHARE = 0.75
-"""Of a tile that serves to measure a spectrum."""
+VALID_SHARE = 0.25
+"""Of a tile, at least, that serves to measure a spectrum."""
 
 FloatArray = npt.NDArray[np.float64]
 Means = Mapping[tuple[int, int], tuple[int, FloatArray]]

@@ -9,15 +9,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from s2pipe.core import metrics
-from s2pipe.core.checks import check_whole
+from s2pipe.core.checks import check_positive, check_whole
 from s2pipe.core.errors import InputError, S2PipeError, errors_about
 from s2pipe.core.progress import Progress, progress_bar
 from s2pipe.core.types import AnyArray
@@ -29,10 +28,15 @@ from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods import METHODS, Method, Sharpener, entry_of, get_method
 from s2pipe.methods.base import FitContext
 from s2pipe.physics.sensor import Sensor, as_sensor
+from s2pipe.quality.native_noise import native_noise
 from s2pipe.quality.plot import busiest_part, check_picture_path, save_evaluation
-from s2pipe.quality.reduced import Reduced, reductions, with_reference
+from s2pipe.quality.reduced import Noise, Reduced, reductions, with_reference
+from s2pipe.quality.scores import compare
 
 log = logging.getLogger(__name__)
+
+NATIVE = "native"
+"""In place of a noise level: that of the scene."""
 
 ALL = "all"
 """In place of a method's name: every method of the table that can run."""
@@ -88,6 +92,7 @@ def evaluate(
     gsd: int = 20,
     crop: int = 2,
     reference: AnyArray | None = None,
+    noise: str | float | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
@@ -123,6 +128,10 @@ def evaluate(
     reference : ndarray, (band, y, x), optional
         Of a scene that is degraded already, by the ratio of `gsd` and by `sensor`: its bands of `gsd` as observed, on the
         grid of its 10 m bands and in the same numbers (DN or reflectance). The scene is then neither degraded nor cropped.
+    noise : {"native"} or float, optional
+        Degrading averages noise away, and what it leaves flatters methods that sharpen noise too. ``"native"``: each band's
+        noise is measured on the scene, and the degraded bands get back what degrading took. A number: the same of white noise
+        of this standard deviation, in reflectance, in all bands; with `reference`, it is added as it is. Default: none is added.
     seed, device, precision
         As for `sharpen`.
     progress : callable, optional
@@ -140,7 +149,7 @@ def evaluate(
         ``sre_db`` (dB), ``rmse`` (reflectance), ``ssim``, ``uiqi``, ``sam_deg`` (degrees), ``ergas``, ``seconds`` (fit and
         sharpening), ``in_sample``, ``interpolated``. On the rows of all bands SRE, SSIM and UIQI are means over the bands, RMSE
         is that of all bands together; SAM and ERGAS are there only. ``attrs["left_out"]`` is a dict of the methods that were
-        left out, with the reasons.
+        left out, with the reasons; ``attrs["noise"]`` one of the standard deviations of the scene's noise, by band, or None.
 
     Raises
     ------
@@ -162,9 +171,13 @@ def evaluate(
     left_out: dict[str, str] = {}
     given: list[Any] = list(methods) if isinstance(methods, (list, tuple)) else [methods]
     candidates = [_in_precision(candidate, precision) for candidate in _candidates(given, fit_options, left_out)]
-    reduced = reductions(cube, operator, gsd) if reference is None else [with_reference(cube, reference, operator, gsd)]
     sample = Sample.of(cube, seed=context.seed)
     warn_if_misregistered(sample.windows, sample.bands)
+    present = _noise(noise, sample, context.seed, measurable=reference is None)
+    if reference is None:
+        reduced = reductions(cube, operator, gsd, noise=present)
+    else:
+        reduced = [with_reference(cube, reference, operator, gsd, noise=present)]
     truth = None if plot is None else busiest_part(_image(reduced[0], reduced[0].reference))
     tables, parts = [], {}
     for judged in judge(reduced, candidates, context, crop=crop, device=device, left_out=left_out):
@@ -175,10 +188,28 @@ def evaluate(
         reasons = "; ".join(f"{label}: {reason}" for label, reason in left_out.items())
         raise InputError(f"no method can run on this scene: {reasons}", argument=("methods", "data"))
     scores = pd.concat(tables, ignore_index=True)
-    scores.attrs["left_out"] = left_out
+    scores.attrs |= {"left_out": left_out, "noise": None if present is None else dict(present.levels)}
     if plot is not None and truth is not None:
         save_evaluation(plot, scores, truth, parts)
     return scores
+
+
+def _noise(noise: object, sample: Sample, seed: int, *, measurable: bool) -> Noise | None:
+    """What the scene has, or is given."""
+    if noise is None:
+        return None
+    if noise == NATIVE and measurable:
+        return Noise(levels=native_noise(sample), seed=seed)
+    if isinstance(noise, str):
+        wrong = "cannot be measured on a scene that is degraded already" if noise == NATIVE else "is no noise"
+        raise InputError(
+            f"noise={noise!r} {wrong}; give {NATIVE!r} without reference=, a standard deviation in reflectance such as 0.0005, "
+            "or None",
+            argument="noise",
+        )
+    check_positive("noise", noise)
+    level = float(cast(float, noise))
+    return Noise(levels={band: level for bands in sample.bands.values() for band in bands}, seed=seed)
 
 
 def score(
@@ -333,46 +364,6 @@ def _check_method(method: Method | Sharpener, reduced: Reduced, sensor: Sensor, 
 def _judged_bands(reduced: Reduced, sharpener: Sharpener, device: str) -> xr.DataArray:
     """The estimate (time, band, y, x) of the bands that are scored, lazily."""
     return sharpen_cube(reduced.cube, reduced.scored, sharpener, device=device)
-
-
-def compare(reduced: Reduced, estimate: npt.NDArray[np.float32], *, crop: int) -> pd.DataFrame:
-    """The metrics of an estimate (band, y, x) in reflectance: a row for each band, and one for all."""
-    inner = (slice(None), *(slice(crop, size - crop) for size in estimate.shape[1:]))
-    reference, estimate = reduced.reference[inner], estimate[inner]
-    valid = np.isfinite(reference) & np.isfinite(estimate)
-    names = reduced.cube.bands[reduced.gsd]
-    if not valid.all(axis=0).any():
-        dead = ", ".join(name for name, pixels in zip(names, valid, strict=True) if not pixels.any())
-        raise InputError(
-            f"no pixel is valid in {f'the bands {dead}' if dead else 'all bands at once'} of both reference and estimate; "
-            "choose another date or a clearer part, or leave such bands out",
-            argument="data",
-        )
-    rows = [_figures(*parts) for parts in zip(reference, estimate, valid, strict=True)]
-    everywhere = valid.all(axis=0)
-    spectra = reference[:, everywhere], estimate[:, everywhere]
-    together = {"band": "all"} | {name: float(np.mean([row[name] for row in rows])) for name in ("sre_db", "ssim", "uiqi")}
-    together |= {
-        "rmse": metrics.rmse(*spectra),
-        "sam_deg": metrics.sam(*spectra),
-        "ergas": metrics.ergas(*spectra, reduced.gsd // 10),
-    }
-    labelled = [{"band": name, **row} for name, row in zip(names, rows, strict=True)]
-    return pd.DataFrame([*labelled, together]).assign(sensor=reduced.sensor, gsd=reduced.gsd)
-
-
-def _figures(
-    reference: npt.NDArray[np.float32], estimate: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]
-) -> dict[str, float]:
-    pair = np.where(valid, reference, 0), np.where(valid, estimate, 0)
-    return {
-        "sre_db": metrics.sre(reference[valid], estimate[valid]),
-        "rmse": metrics.rmse(reference[valid], estimate[valid]),
-        "ssim": metrics.ssim(*pair, valid=valid),
-        "uiqi": metrics.uiqi(*pair, valid=valid),
-        "sam_deg": np.nan,
-        "ergas": np.nan,
-    }
 
 
 def _image(reduced: Reduced, pixels: npt.NDArray[np.float32]) -> xr.DataArray:

@@ -16,11 +16,27 @@ from s2pipe.core.checks import check_whole
 from s2pipe.core.cube import Cube, make_node
 from s2pipe.core.encoding import Encoding
 from s2pipe.core.errors import InputError
-from s2pipe.core.fill import fill_nodata
 from s2pipe.core.lattice import STEP
 from s2pipe.core.types import AnyArray
 from s2pipe.fitting.fingerprint import fingerprint
+from s2pipe.physics.noise import noise_added, noise_returned
 from s2pipe.physics.sensor import Sensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """White noise of a scene.
+
+    Attributes
+    ----------
+    levels : mapping of str to float
+        Standard deviation by band, in reflectance.
+    seed : int
+        Random seed of what is added.
+    """
+
+    levels: Mapping[str, float]
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,23 +71,24 @@ class Reduced:
         return fingerprint(np.where(valid, self.reference, 0), valid)
 
 
-def reductions(cube: Cube, operator: Sensor, gsd: int) -> list[Reduced]:
+def reductions(cube: Cube, operator: Sensor, gsd: int, *, noise: Noise | None = None) -> list[Reduced]:
     """`reduce_scene` for each group of bands of `gsd` that the operator is matched to, each to be scored by itself."""
     observed = _observed(cube, gsd)
-    return [_reduced(observed, cube, operator, gsd, group) for group in operator.groups(cube.bands[gsd])]
+    return [_reduced(observed, cube, operator, gsd, group, noise) for group in operator.groups(cube.bands[gsd])]
 
 
-def reduce_scene(cube: Cube, operator: Sensor, gsd: int) -> Reduced:
+def reduce_scene(cube: Cube, operator: Sensor, gsd: int, *, noise: Noise | None = None) -> Reduced:
     """Degrade every resolution of a scene of one date by the ratio of `gsd`, and keep its bands of `gsd` as the reference.
 
-    A ``"matched"`` operator is matched to all of these together.
+    A ``"matched"`` operator is matched to all of these together. Of `noise` in the scene the degraded bands get back what
+    degrading took.
 
     Raises
     ------
     InputError
         If the scene has several dates, no band of `gsd`, or is too small.
     """
-    return _reduced(_observed(cube, gsd), cube, operator, gsd, cube.bands[gsd])
+    return _reduced(_observed(cube, gsd), cube, operator, gsd, cube.bands[gsd], noise)
 
 
 def _observed(cube: Cube, gsd: int) -> dict[int, npt.NDArray[np.float32]]:
@@ -93,15 +110,25 @@ def _observed(cube: Cube, gsd: int) -> dict[int, npt.NDArray[np.float32]]:
 
 
 def _reduced(
-    observed: Mapping[int, npt.NDArray[np.float32]], cube: Cube, operator: Sensor, gsd: int, scored: tuple[str, ...]
+    observed: Mapping[int, npt.NDArray[np.float32]],
+    cube: Cube,
+    operator: Sensor,
+    gsd: int,
+    scored: tuple[str, ...],
+    noise: Noise | None,
 ) -> Reduced:
-    matched, bands = operator.matched_to(scored), cube.bands
-    lower = {own: _degrade(array, matched, bands[own], gsd // 10) for own, array in observed.items()}
+    matched, bands, ratio = operator.matched_to(scored), cube.bands, gsd // 10
+    lower = {own: _degrade(array, matched, bands[own], ratio) for own, array in observed.items()}
+    if noise is not None:
+        random = np.random.default_rng(noise.seed)
+        lower = {own: noise_returned(array, bands[own], noise.levels, matched, ratio, random) for own, array in lower.items()}
     return Reduced(cube=_cube(lower, bands), reference=observed[gsd], gsd=gsd, sensor=operator.name, scored=scored)
 
 
-def with_reference(cube: Cube, reference: AnyArray, operator: Sensor, gsd: int) -> Reduced:
+def with_reference(cube: Cube, reference: AnyArray, operator: Sensor, gsd: int, *, noise: Noise | None = None) -> Reduced:
     """A scene of one date that `operator` degraded before it came, and its bands of `gsd` as observed, in the cube's numbers.
+
+    `noise` is added to the scene, which came without.
 
     Raises
     ------
@@ -125,6 +152,9 @@ def with_reference(cube: Cube, reference: AnyArray, operator: Sensor, gsd: int) 
             argument="reference",
         )
     lower = {own: encoding.decode(np.asarray(array.data[0])) for own, array in arrays.items()}
+    if noise is not None:
+        random = np.random.default_rng(noise.seed)
+        lower = {own: noise_added(array, bands[own], noise.levels, random) for own, array in lower.items()}
     reference = encoding.decode(reference)
     return Reduced(cube=_cube(lower, bands), reference=reference, gsd=gsd, sensor=operator.name, scored=bands[gsd])
 
@@ -142,10 +172,11 @@ def _check_judgeable(cube: Cube, gsd: int) -> None:
 
 def _degrade(reflectance: npt.NDArray[np.float32], operator: Sensor, bands: Sequence[str], ratio: int) -> npt.NDArray[np.float32]:
     """What `operator` sees; NaN where any pixel of a block is."""
-    filled = fill_nodata(reflectance, reach=max(reflectance.shape))
-    degraded: npt.NDArray[np.float32] = operator.degrade(torch.from_numpy(np.ascontiguousarray(filled)), bands, ratio).numpy()
+    valid = np.isfinite(reflectance)
+    filled, where = torch.from_numpy(np.where(valid, reflectance, 0)), torch.from_numpy(valid)
+    degraded: npt.NDArray[np.float32] = operator.degrade(filled, bands, ratio, where).numpy()
     count, height, width = degraded.shape
-    invalid = np.isnan(reflectance).reshape(count, height, ratio, width, ratio).any(axis=(2, 4))
+    invalid = ~valid.reshape(count, height, ratio, width, ratio).all(axis=(2, 4))
     degraded[invalid] = np.nan
     return degraded
 

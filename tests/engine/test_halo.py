@@ -148,12 +148,12 @@ def test_building_the_graph_computes_nothing(cube, sharpener):
         raise AssertionError("computed")
 
     with dask.config.set(scheduler=explode):
-        lazy = s2pipe.sharpen(with_chunks(cube, 78, 78), sharpener)
+        lazy = s2pipe.sharpen(with_chunks(cube, 90, 90), sharpener)
     assert lazy.chunks is not None and dask.is_dask_collection(lazy)
 
 
 def test_equal_inputs_give_equal_tokens_and_others_do_not(cube, sharpener):
-    chunked = with_chunks(cube, 78, 78)
+    chunked = with_chunks(cube, 90, 90)
     first, again = (s2pipe.sharpen(chunked, sharpener) for _ in range(2))
     assert tokenize(first) == tokenize(again) and first.data.name == again.data.name
     other = s2pipe.fit(random_cube(120, 120, seed=5), "glp")
@@ -162,7 +162,7 @@ def test_equal_inputs_give_equal_tokens_and_others_do_not(cube, sharpener):
 
 
 def test_the_sharpener_is_one_key_of_the_graph_however_many_chunks(cube, sharpener):
-    graph = dict(s2pipe.sharpen(with_chunks(cube, 78, 78), sharpener).__dask_graph__())
+    graph = dict(s2pipe.sharpen(with_chunks(cube, 90, 90), sharpener).__dask_graph__())
     assert len([key for key in graph if str(key).startswith("sharpener-")]) == 1
 
 
@@ -215,7 +215,7 @@ def test_chunks_of_nodata_only_stay_nodata(cube, sharpener):
     numbers = {name: cube[name]["reflectance"].values.copy() for name in cube.children}
     for array in numbers.values():
         array[..., : array.shape[3] * 26 // 43] = 0
-    result = s2pipe.sharpen(with_chunks(with_numbers(cube, **numbers), 78, 78), sharpener).compute()
+    result = s2pipe.sharpen(with_chunks(with_numbers(cube, **numbers), 90, 90), sharpener).compute()
     assert (result[..., :156] == 0).all() and (result[..., 156:] > 0).all()
 
 
@@ -282,14 +282,14 @@ def test_no_seam_is_to_be_seen(method):
     scene = simulate_scene(504, seed=2)
     cube = s2pipe.from_arrays(scene.r10m, scene.r20m, scene.r60m, scale=1e-4, offset=-0.1)
     sharpener = s2pipe.fit(with_chunks(cube, 504, 504), method)
-    chunked = s2pipe.sharpen(with_chunks(cube, 84, 84), sharpener).compute().sel(band=list(sharpener.bands_out)).values[0]
+    chunked = s2pipe.sharpen(with_chunks(cube, 126, 126), sharpener).compute().sel(band=list(sharpener.bands_out)).values[0]
     # what a seam would look like: each chunk by itself, as if the scene ended at its edges
-    parts = [[sharpen_alone(cube, sharpener, y, x, 84) for x in range(0, 504, 84)] for y in range(0, 504, 84)]
+    parts = [[sharpen_alone(cube, sharpener, y, x, 126) for x in range(0, 504, 126)] for y in range(0, 504, 126)]
     alone = np.concatenate([np.concatenate(row, axis=2) for row in parts], axis=1)
     for axis in (1, 2):
-        expected = step_ratio(scene.truth[[list(BANDS).index(band) for band in sharpener.bands_out]], axis, edge=84)
-        assert abs(step_ratio(chunked, axis, edge=84) / expected - 1) < 0.05
-        assert abs(step_ratio(alone, axis, edge=84) / expected - 1) > 0.1
+        expected = step_ratio(scene.truth[[list(BANDS).index(band) for band in sharpener.bands_out]], axis, edge=126)
+        assert abs(step_ratio(chunked, axis, edge=126) / expected - 1) < 0.05
+        assert abs(step_ratio(alone, axis, edge=126) / expected - 1) > 0.1
 
 
 def sharpen_alone(cube, sharpener, y, x, edge):

@@ -114,7 +114,7 @@ def test_a_folder_of_geotiffs_is_the_cube_of_its_arrays(tmp_path):
     scene = read_scene(write_folder(tmp_path / "T33_crop.v1", arrays))
     expected = s2pipe.from_arrays(*arrays, crs="EPSG:32633", transform=(10, 0, CORNER[0], 0, -10, CORNER[1]))
     xr.testing.assert_identical(scene.cube.load(), expected)
-    assert scene.name == "T33_crop.v1" and scene.reference is None
+    assert scene.name == "T33_crop.v1" and not scene.references
     assert all(
         array.rio.transform() == expected[f"r{gsd}m"]["reflectance"].rio.transform()
         for gsd, array in as_cube(scene.cube).arrays.items()
@@ -281,7 +281,7 @@ def test_an_npz_is_the_cube_of_its_arrays(tmp_path, dtype, scale):
     scene = read_scene(write_npz(tmp_path / "scene.npz", arrays))
     xr.testing.assert_identical(scene.cube, s2pipe.from_arrays(*arrays))
     assert (as_cube(scene.cube).encoding.scale, as_cube(scene.cube).encoding.offset) == (scale, 0)
-    assert scene.name == "scene" and scene.reference is None
+    assert scene.name == "scene" and not scene.references
 
 
 def test_an_npz_needs_no_60_m_bands(tmp_path):
@@ -334,8 +334,8 @@ def test_the_reference_of_a_cell_file_has_the_cubes_numbers(tmp_path, write):
     arrays = arrays_of(dtype="float64")
     reference = random_arrays(2 * HEIGHT, 2 * WIDTH)[1][0]
     scene = read_scene(write(tmp_path / "coastal_cell_RR.mat", ssc_cnn_layout(*arrays, reference)))
-    assert scene.reference.dtype == np.float64
-    np.testing.assert_array_equal(scene.reference, reference)
+    assert scene.references[20].dtype == np.float64
+    np.testing.assert_array_equal(scene.references[20], reference)
 
 
 @WRITERS
@@ -345,7 +345,7 @@ def test_mat_files_of_whole_scenes_have_no_reference_and_need_no_60_m_bands(tmp_
     held = layout(*arrays)
     del held[next(name for name in held if name.endswith("60"))]
     scene = read_scene(write(tmp_path / "scene.mat", held))
-    assert scene.reference is None
+    assert not scene.references
     assert_all_equal(numbers(scene), arrays[:2])
 
 
@@ -436,7 +436,7 @@ def test_a_cube_in_a_store_is_read_as_it_is(tmp_path):
     s2pipe.to_zarr(cube, tmp_path / "scene.zarr")
     scene = read_scene(f"{tmp_path}/scene.zarr/")
     xr.testing.assert_identical(scene.cube.load(), cube)
-    assert scene.name == "scene" and scene.reference is None
+    assert scene.name == "scene" and not scene.references
 
 
 def test_the_only_group_of_a_store_needs_no_name(tmp_path):
@@ -545,9 +545,9 @@ def test_real_geotiffs_keep_their_place(data_dir):
 @pytest.mark.parametrize(("path", "coarse"), [("coastalA_cell_RR", (34, 34)), ("reykjavik_cell_RR", None)])
 def test_a_real_reference_is_what_the_cells_were_degraded_from(data_dir, path, coarse):
     scene = read_scene(data_dir / "papers" / f"{path}.mat")
-    assert scene.reference.shape == (6, *scene.cube["r10m"]["reflectance"].shape[-2:])
+    assert scene.references[20].shape == (6, *scene.cube["r10m"]["reflectance"].shape[-2:])
     assert (scene.cube["r60m"]["reflectance"].shape[-2:] if "r60m" in scene.cube.children else None) == coarse
-    for name, observed in zip(BANDS_BY_GSD[20], scene.reference, strict=True):
+    for name, observed in zip(BANDS_BY_GSD[20], scene.references[20], strict=True):
         assert correlation(observed, band(scene.cube, name)) > 0.98
         assert correlation(observed.T, band(scene.cube, name)) < 0.7
 

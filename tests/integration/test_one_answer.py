@@ -27,7 +27,7 @@ THREADS = (1, 2, 4)
 @pytest.fixture(scope="module")
 def cube() -> xr.DataTree:
     """Of two chunks, each of two blocks, and as high as the halo of mtf-resnet."""
-    return with_chunks(random_cube(156, 468), 78, 468)
+    return with_chunks(random_cube(180, 468), 90, 468)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ import s2pipe
 from quick import quick_options
 from scenes import random_cube
 
-cube = random_cube(120, 120)
+cube = random_cube(84, 84)
 for method, steps in (("glp", None), ("atprk", None), ("mtf-resnet", 2), ("ssc-cnn", 1), ("s2sucnn", 1)):
     options = quick_options(method) | ({"steps": steps} if steps else {})
     print(method, s2pipe.fit(cube, method, progress=lambda *_: None, **options).weights_sha256)

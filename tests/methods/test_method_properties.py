@@ -20,7 +20,7 @@ INJECTION = (*ADDITIVE, *MULTIPLICATIVE)
 LOCAL = (*INTERPOLATION, *INJECTION, *KRIGING, "ressr")
 CLASSICAL = (*LOCAL, "supreme", "s2sharp", "ssss")
 
-HEIGHT, WIDTH = 84, 72
+HEIGHT, WIDTH = 60, 48
 few = settings(max_examples=2, suppress_health_check=[HealthCheck.too_slow])
 seeds = st.integers(0, 1000)
 

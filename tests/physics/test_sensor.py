@@ -193,3 +193,23 @@ def test_the_mtf_may_be_given_as_a_dict():
 def test_an_mtf_that_is_none_is_refused(mtf):
     with refused("mtf"):
         Sensor(mtf=mtf)
+
+
+@pytest.mark.parametrize("ratio", [2, 6])
+@pytest.mark.parametrize("name", ["centre", "corner", "box"])
+def test_invalid_pixels_carry_no_weight(name, ratio):
+    sensor, bands = Sensor.named(name), COARSE[ratio]
+    fine = torch.from_numpy(np.random.default_rng(0).random((2, 72, 72)).astype(np.float32))
+    valid = torch.ones(72, 72, dtype=torch.bool)
+    valid[30:37, 20:44] = False
+    seen = sensor.degrade(fine, bands[:2], ratio, valid)
+    partly = sensor.degrade((~valid).float()[None], bands[:1], ratio)[0]
+    some = (partly > 0) & (partly < 0.95)
+    assert some.any()
+    changed = sensor.degrade(torch.where(valid, fine, 50.0), bands[:2], ratio, valid)
+    torch.testing.assert_close(changed[:, some], seen[:, some], atol=1e-4, rtol=0)
+    whole = sensor.degrade(fine, bands[:2], ratio)
+    assert torch.equal(seen[:, partly == 0], whole[:, partly == 0])
+    constant = sensor.degrade(torch.ones(1, 72, 72), bands[:1], ratio, valid)[0]
+    if name != "corner":  # which sees zeros beyond the edges
+        torch.testing.assert_close(constant, torch.ones_like(constant))

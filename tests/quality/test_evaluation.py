@@ -22,7 +22,7 @@ from s2pipe.methods.classical.injection import Glp, InjectionSharpener
 from s2pipe.methods.learned.lower_scale import LowerScaleCnn, SscCnn
 from s2pipe.quality import evaluation
 from s2pipe.quality.evaluation import score
-from s2pipe.quality.reduced import reduce_scene, reductions
+from s2pipe.quality.reduced import Noise, reduce_scene, reductions
 from s2pipe.simulation.fakes import FakeSharpener
 from s2pipe.simulation.landscape import simulate_scene
 
@@ -242,7 +242,7 @@ def test_weights_that_cannot_be_read_are_no_reason_to_stop(cube, tmp_path):
 
 
 def test_methods_that_are_named_leave_out_nothing(cube):
-    assert evaluate(cube, ["bicubic", "glp"]).attrs == {"left_out": {}}
+    assert evaluate(cube, ["bicubic", "glp"]).attrs["left_out"] == {}
 
 
 def test_the_progress_tells_which_method_of_how_many(cube):
@@ -531,6 +531,40 @@ def test_matched_each_group_of_bands_is_a_run_of_its_own(simulated):
 
 
 # The scene
+
+
+@pytest.mark.parametrize("gsd", [20, 60])
+def test_noise_that_degrading_took_is_given_back(simulated, gsd):
+    operator, random, seen = Sensor(), np.random.default_rng(0), as_cube(simulated)
+    levels = {band: 0.001 * random.random() for bands in seen.bands.values() for band in bands}
+    pairs = [reduce_scene(seen, operator, gsd, noise=noise) for noise in (None, Noise(levels=levels, seed=1))]
+    matched = operator.matched_to(seen.bands[gsd])
+    for own, bands in seen.bands.items():
+        clean, noisy = (pair.cube.arrays[own].values[0] for pair in pairs)
+        for band, before, after in zip(bands, clean, noisy, strict=True):
+            lost = levels[band] ** 2 * (1 - matched.noise_left(band, gsd // 10) ** 2)
+            assert np.std(after - before) == pytest.approx(np.sqrt(lost), rel=5 / np.sqrt(after.size))
+    np.testing.assert_array_equal(pairs[0].reference, pairs[1].reference)
+
+
+def test_native_noise_is_measured_and_costs_what_sharpens_it(simulated):
+    clean, noisy = (evaluate(simulated, ["glp"], noise=noise) for noise in (None, "native"))
+    assert clean.attrs["noise"] is None and noisy.attrs["noise"].keys() == {band for band in BANDS if band != "B10"}
+    assert all(0 <= level < 0.01 for level in noisy.attrs["noise"].values())
+    assert overall(noisy).loc["glp", "sre_db"] < overall(clean).loc["glp", "sre_db"]
+    assert_frame_equal(without_seconds(noisy), without_seconds(evaluate(simulated, ["glp"], noise="native")))
+
+
+@pytest.mark.parametrize("noise", ["loud", 0, -0.1, float("nan"), True])
+def test_what_is_no_noise_is_refused(cube, noise):
+    with refused("noise"):
+        evaluate(cube, "bicubic", noise=noise)
+
+
+def test_noise_cannot_be_measured_on_a_scene_that_is_degraded_already(cube):
+    reference = np.zeros((6, 120, 96), np.float32)
+    with refused("noise"):
+        evaluate(cube, "bicubic", noise="native", reference=reference)
 
 
 def test_a_storage_offset_inflates_nothing():

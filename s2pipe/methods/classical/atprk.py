@@ -18,6 +18,7 @@ from s2pipe.fitting.sampling import Sample
 from s2pipe.methods.attributes import Fields
 from s2pipe.methods.base import FitContext, fields_of_fit, halo_of
 from s2pipe.methods.classical.pan import Pan, PanSharpener, check_pan, mixture, named_after_pan, regress_on_fine
+from s2pipe.physics.misfit import REACH, Known, misfit_of
 from s2pipe.physics.sensor import Sensor, pad_symmetric
 
 LAGS = 20
@@ -66,7 +67,7 @@ class Atprk:
 
     def halo(self, gsds: Collection[int], sensor: Sensor) -> int:
         """See `Method.halo`."""
-        return halo_of(gsds, lambda ratio: ratio * (NEIGHBOURS + 1) - 1 + sensor.reach(ratio))
+        return halo_of(gsds, lambda ratio: ratio * (NEIGHBOURS + REACH + 1) - 1 + sensor.reach(ratio))
 
     def fit(self, sample: Sample, context: FitContext) -> AtprkSharpener:
         """Fit regressions and semivariograms on the sample."""
@@ -99,7 +100,8 @@ def residuals(
     row = sample.bands[gsd].index(band)
     for window in sample.windows:
         image = mixture(torch.from_numpy(pan[None].astype(np.float32)), torch.from_numpy(window.reflectance[10]))
-        left = window.reflectance[gsd][row] - sensor.degrade(image, [band], gsd // 10).numpy()[0]
+        fine_valid = torch.from_numpy(window.fine_valid)
+        left = window.reflectance[gsd][row] - sensor.degrade(image, [band], gsd // 10, fine_valid).numpy()[0]
         left[~window.valid_at(gsd, {10: range(len(sample.bands[10])), gsd: [row]})] = np.nan
         yield left
 
@@ -217,10 +219,10 @@ class AtprkSharpener(PanSharpener):
                 fitted[f"kriging.{gsd}m"] = weights[f"kriging.{gsd}m"].reshape(count, (gsd // 10) ** 2, (2 * NEIGHBOURS + 1) ** 2)
         return cls(**fields, fitted=fitted)
 
-    def sharpen_resolution(self, fine: Tensor, coarse: Tensor, gsd: int) -> Tensor:
+    def sharpen_resolution(self, fine: Tensor, coarse: Tensor, gsd: int, known: Known) -> Tensor:
         ratio, bands = gsd // 10, bands_at(self.bands_out, gsd)
         pan = mixture(self.fitted[f"pan.{gsd}m"], fine)
-        left = coarse - self.sensor.degrade(pan, bands, ratio)
+        left = misfit_of(pan, coarse, self.sensor, bands, ratio, known)
         return pan + krige(left, self.fitted[f"kriging.{gsd}m"], ratio)
 
 

@@ -25,6 +25,7 @@ from s2pipe.methods.classical.pan import (
     regress_on_fine,
     select_fine,
 )
+from s2pipe.physics.misfit import REACH, Known, fill_smoothly
 from s2pipe.physics.sensor import Sensor
 
 LEAST_EXPLAINED = 0.5
@@ -105,7 +106,7 @@ class Injection:
 
     def halo(self, gsds: Collection[int], sensor: Sensor) -> int:
         """See `Method.halo`."""
-        return halo_of(gsds, lambda ratio: upsampling_reach(ratio) + sensor.reach(ratio))
+        return halo_of(gsds, lambda ratio: upsampling_reach(ratio) + ratio * REACH + sensor.reach(ratio))
 
     def fit(self, sample: Sample, context: FitContext) -> InjectionSharpener:
         """Fit the mixtures and the gains of all bands on the sample."""
@@ -250,7 +251,8 @@ class Gsa(Injection):
             for window in sample.windows:
                 valid = window.valid_at(gsd, needed)
                 pan = mixture(_tensor(coefficients[None]), torch.from_numpy(window.reflectance[10]))
-                degraded.append(sensor.degrade(pan, [band], gsd // 10).numpy()[0, valid])
+                fine_valid = torch.from_numpy(window.fine_valid)
+                degraded.append(sensor.degrade(pan, [band], gsd // 10, fine_valid).numpy()[0, valid])
                 coarse.append(window.reflectance[gsd][positions][:, valid])
             low[row, [0, *(1 + np.array(positions))]] = least_squares(np.concatenate(coarse, axis=1), np.concatenate(degraded))
         # the means of P and of I over the scene are the same then
@@ -288,7 +290,8 @@ def _moments(
     for window in sample.windows:
         smooth = sensor.upsample(torch.from_numpy(window.reflectance[gsd]), ratio)
         pan = mixture(_tensor(pans), torch.from_numpy(window.reflectance[10]))
-        images = [smooth[positions], pan, sensor.upsample(sensor.degrade(pan, bands, ratio), ratio)]
+        fine_valid = torch.from_numpy(window.fine_valid)
+        images = [smooth[positions], pan, sensor.upsample(sensor.degrade(pan, bands, ratio, fine_valid), ratio)]
         if mixed is not None:
             images.append(mixture(_tensor(mixed), smooth))
         for row, position in enumerate(positions):
@@ -329,19 +332,19 @@ class InjectionSharpener(PanSharpener):
         }
         return cls(**fields, fitted=fitted, multiplies=recipe.multiplies)
 
-    def sharpen_resolution(self, fine: Tensor, coarse: Tensor, gsd: int) -> Tensor:
+    def sharpen_resolution(self, fine: Tensor, coarse: Tensor, gsd: int, known: Known) -> Tensor:
         ratio = gsd // 10
         pan = mixture(self.fitted[f"pan.{gsd}m"], fine)
         if f"low.{gsd}m" in self.fitted:
             low = mixture(self.fitted[f"low.{gsd}m"], coarse)
         else:
-            low = self.sensor.degrade(pan, bands_at(self.bands_out, gsd), ratio)
+            low = self.sensor.degrade(pan, bands_at(self.bands_out, gsd), ratio, known.fine)
         if self.multiplies:
             below = self.sensor.upsample(low, ratio)
             modulation = torch.where(below > 0, pan / below, 1).clamp(0, LARGEST_RATIO)
             return self.sensor.upsample(coarse, ratio) * modulation
         gain = self.fitted[f"gain.{gsd}m"][:, :, None]
-        return self.sensor.upsample(coarse - gain * low, ratio) + gain * pan
+        return self.sensor.upsample(fill_smoothly(coarse - gain * low, known.coarse), ratio) + gain * pan
 
 
 FAMILY: tuple[type[Injection], ...] = (Gsa, Glp, GlpFs, GlpHpm, HpmR)

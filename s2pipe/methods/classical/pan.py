@@ -16,6 +16,7 @@ from s2pipe.core.errors import InputError
 from s2pipe.core.types import FloatArray
 from s2pipe.fitting.sampling import Window
 from s2pipe.methods.base import TensorPixels, TorchSharpener
+from s2pipe.physics.misfit import Known
 from s2pipe.physics.sensor import Sensor
 
 Pan = Literal["synthesised", "selected"]
@@ -96,14 +97,14 @@ class PanSharpener(TorchSharpener):
         """See `TorchSharpener.forward`."""
         return torch.cat(
             [
-                self.sharpen_resolution(pixels.reflectance[10], coarse, gsd)
+                self.sharpen_resolution(pixels.reflectance[10], coarse, gsd, pixels.known(gsd))
                 for gsd, coarse in pixels.reflectance.items()
                 if gsd > 10 and bands_at(self.bands_out, gsd)
             ]
         )
 
-    def sharpen_resolution(self, fine: Tensor, coarse: Tensor, gsd: int) -> Tensor:
-        """The bands of one resolution, `coarse`, at 10 m, beside the `fine` ones."""
+    def sharpen_resolution(self, fine: Tensor, coarse: Tensor, gsd: int, known: Known) -> Tensor:
+        """The bands of one resolution, `coarse`, at 10 m, beside the `fine` ones; `known` says where both are valid."""
         raise NotImplementedError
 
 
@@ -117,7 +118,8 @@ def _degraded_and_observed(
     for window in windows:
         valid = window.valid_at(gsd, {10: range(len(names[10])), gsd: [row]})
         fine = torch.from_numpy(window.reflectance[10])
-        degraded.append(sensor.degrade(fine, names[10], gsd // 10).numpy()[:, valid])
+        fine_valid = torch.from_numpy(window.fine_valid)
+        degraded.append(sensor.degrade(fine, names[10], gsd // 10, fine_valid).numpy()[:, valid])
         observed.append(window.reflectance[gsd][row][valid])
     return np.concatenate(degraded, axis=1), np.concatenate(observed)
 

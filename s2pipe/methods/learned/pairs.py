@@ -46,5 +46,6 @@ def pair_of(
     needed = {own: [i for i, band in enumerate(bands[own]) if band not in without] for own in bands if own <= gsd}
     usable = ndimage.minimum_filter(window.valid_at(gsd, needed), 2 * margin + 1, mode="constant", cval=0)
     tensors = {own: torch.from_numpy(np.ascontiguousarray(window.reflectance[own])) for own in needed}
-    lower = {own: sensor.degrade(tensor, bands[own], gsd // 10).numpy() for own, tensor in tensors.items()}
+    valid = {own: torch.from_numpy(np.ascontiguousarray(window.valid[own])) for own in needed}
+    lower = {own: sensor.degrade(tensor, bands[own], gsd // 10, valid[own]).numpy() for own, tensor in tensors.items()}
     return Pair(lower=lower, observed=window.reflectance[gsd], usable=usable)

@@ -16,8 +16,9 @@ from s2pipe.core.precision import Precision, computing_in
 from s2pipe.fitting.sampling import Window, patch_corners
 from s2pipe.methods.base import Array
 from s2pipe.methods.learned.pairs import MARGIN, pair_of
-from s2pipe.methods.mtf_resnet.inputs import COARSE, IN_SQUARES, RATIO, Inputs, Scaling, describe
-from s2pipe.physics.projection import project, unseen
+from s2pipe.methods.mtf_resnet.inputs import COARSE, IN_SQUARES, RATIO, Inputs, Scaling, describe, known_in
+from s2pipe.physics.misfit import misfit_of
+from s2pipe.physics.projection import lift, unseen
 from s2pipe.physics.sensor import Sensor
 
 Turn = Callable[[Tensor], Tensor]
@@ -101,9 +102,11 @@ class Example:
         scaling = Scaling.of([lower], bands, used, sensor)
         rows = [bands[20].index(band) for band in used]
         fine, coarse = torch.from_numpy(lower.reflectance[10]), torch.from_numpy(lower.reflectance[20][rows])
-        inputs = Inputs.of(fine, coarse, bands[10], used, sensor, scaling)
+        known = known_in(lower, rows)
+        inputs = Inputs.of(fine, coarse, known, bands[10], used, sensor, scaling)
         guess = scaling.image(inputs.guess)
-        left = torch.from_numpy(truth) - project(guess, coarse, sensor, used, RATIO)
+        misfit = misfit_of(guess, coarse, sensor, used, RATIO, known)
+        left = torch.from_numpy(truth) - guess - lift(misfit, sensor, used, RATIO)
         needed = {10: range(len(bands[10])), 20: rows}
         usable = lower.valid_at(20, needed)
         edge, corners = next(

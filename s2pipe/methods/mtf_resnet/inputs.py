@@ -21,6 +21,9 @@ from s2pipe.core.bands import BANDS_BY_GSD
 from s2pipe.fitting.sampling import Window
 from s2pipe.methods.classical.pan import least_squares
 from s2pipe.methods.mtf_resnet import local_regression
+from s2pipe.methods.mtf_resnet.local_regression import regress_locally
+from s2pipe.physics import misfit as misfits
+from s2pipe.physics.misfit import Known, fill_smoothly
 from s2pipe.physics.sensor import LIKE_MTF, Sensor
 
 RATIO = 2
@@ -41,7 +44,7 @@ SMALLEST_DETAIL = 0.01
 
 def reach(sensor: Sensor) -> int:
     """10 m pixels on either side of a square that its guess and its channels depend on."""
-    return RATIO * local_regression.REACH + sensor.reach(RATIO)
+    return RATIO * (local_regression.REACH + misfits.REACH) + sensor.reach(RATIO)
 
 
 def _shown_by(sensor: Sensor) -> Sensor:
@@ -99,11 +102,16 @@ class Scaling:
     @classmethod
     def of(cls, windows: Sequence[Window], bands: Mapping[int, Sequence[str]], used: Sequence[str], sensor: Sensor) -> Self:
         """Of windows, which hold `bands`: each band of 20 m in `used` from where it and all 10 m bands are valid."""
-        fine = [torch.from_numpy(window.reflectance[10]) for window in windows]
-        shown = _shown_by(sensor)
-        valid = _where_valid(windows, {10: range(len(bands[10]))})
-        fine_mean, fine_scale = _moments([shown.degrade(image, bands[10], RATIO) for image in fine], valid, SMALLEST)
         rows = [bands[20].index(band) for band in used]
+        fine = [torch.from_numpy(window.reflectance[10]) for window in windows]
+        known = [known_in(window, rows) for window in windows]
+
+        def degraded(operator: Sensor) -> list[Tensor]:
+            pairs = zip(fine, known, strict=True)
+            return [operator.degrade(image, bands[10], RATIO, where.fine) for image, where in pairs]
+
+        valid = _where_valid(windows, {10: range(len(bands[10]))})
+        fine_mean, fine_scale = _moments(degraded(_shown_by(sensor)), valid, SMALLEST)
         coarse = [torch.from_numpy(window.reflectance[20][rows]) for window in windows]
         own = [_where_valid(windows, {10: range(len(bands[10])), 20: [row]}) for row in rows]
         moments = [_moments([image[[i]] for image in coarse], mask, SMALLEST) for i, mask in enumerate(own)]
@@ -111,8 +119,7 @@ class Scaling:
         scaled = [(image - coarse_mean) / coarse_scale for image in coarse]
         mixtures = []
         for group in sensor.groups(used):
-            matched = sensor.matched_to(group)
-            low = [(matched.degrade(image, bands[10], RATIO) - fine_mean) / fine_scale for image in fine]
+            low = [(image - fine_mean) / fine_scale for image in degraded(sensor.matched_to(group))]
             for i in map(used.index, group):
                 observed = _pixels([image[[i]] for image in scaled], own[i])[0]
                 mixtures.append(least_squares(_pixels(low, own[i]).numpy(), observed.numpy()))
@@ -125,7 +132,7 @@ class Scaling:
             fine_detail=torch.ones_like(fine_mean),
             guess_detail=torch.ones_like(coarse_mean),
         )
-        inputs = [Inputs.of(*images, bands[10], used, sensor, scaling) for images in zip(fine, coarse, strict=True)]
+        inputs = [Inputs.of(*of_window, bands[10], used, sensor, scaling) for of_window in zip(fine, coarse, known, strict=True)]
         _, fine_detail = _moments([part.fine_detail for part in inputs], valid, SMALLEST_DETAIL)
         details = [_moments([part.guess_detail[[i]] for part in inputs], mask, SMALLEST_DETAIL)[1] for i, mask in enumerate(own)]
         return replace(scaling, fine_detail=fine_detail, guess_detail=torch.cat(details))
@@ -141,6 +148,11 @@ class Scaling:
     def tensors(self) -> dict[str, Tensor]:
         """By name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def known_in(window: Window, rows: Sequence[int]) -> Known:
+    """Where all 10 m bands of a window, and its 20 m bands at `rows`, are valid."""
+    return Known.of(torch.from_numpy(window.fine_valid), torch.from_numpy(window.valid[20][rows]))
 
 
 def _where_valid(windows: Sequence[Window], needed: Mapping[int, Sequence[int]]) -> list[Tensor]:
@@ -186,13 +198,20 @@ class Inputs:
 
     @classmethod
     def of(
-        cls, fine: Tensor, coarse: Tensor, names: Sequence[str], used: Sequence[str], sensor: Sensor, scaling: Scaling
+        cls,
+        fine: Tensor,
+        coarse: Tensor,
+        known: Known,
+        names: Sequence[str],
+        used: Sequence[str],
+        sensor: Sensor,
+        scaling: Scaling,
     ) -> Self:
         """Of reflectance (band, y, x): 10 m bands with their `names`, and the 20 m bands `used`, which the scaling is of."""
 
         @cache  # what the network is shown is degraded as one of the groups is
         def degraded(operator: Sensor) -> Tensor:
-            return (operator.degrade(fine, names, RATIO) - scaling.fine_mean) / scaling.fine_scale
+            return (operator.degrade(fine, names, RATIO, known.fine) - scaling.fine_mean) / scaling.fine_scale
 
         squares = squares_of((fine - scaling.fine_mean) / scaling.fine_scale)
         coarse = (coarse - scaling.coarse_mean) / scaling.coarse_scale
@@ -201,9 +220,11 @@ class Inputs:
             low = degraded(sensor.matched_to(group))
             rows = [used.index(band) for band in group]
             mixtures = scaling.mixtures[rows, :, None, None]
-            misfit = coarse[rows] - _mixed(mixtures, low[:, None])[:, 0]
-            local = local_regression.regress_locally(low, misfit)
-            parts.append((_mixed(mixtures + local, squares), misfit, misfit - _mixed(local, low[:, None])[:, 0]))
+            where = known.coarse[rows]
+            misfit = fill_smoothly(coarse[rows] - _mixed(mixtures, low[:, None])[:, 0], where)
+            local = regress_locally(low, misfit, where)
+            left = fill_smoothly(misfit - _mixed(local, low[:, None])[:, 0], where)
+            parts.append((_mixed(mixtures + local, squares), misfit, left))
         guess, misfit, local_misfit = (torch.cat(images) for images in zip(*parts, strict=True))
         return cls(
             fine=squares,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -17,7 +16,9 @@ from s2pipe.fitting.noise import noise_level
 from s2pipe.fitting.sampling import Window
 from s2pipe.methods.base import FitContext
 from s2pipe.methods.learned.pairs import MARGIN, pair_of
-from s2pipe.methods.mtf_resnet.inputs import MOST_LIKE_FINE, RATIO, Detail, Inputs, Scaling, image_of
+from s2pipe.methods.mtf_resnet.inputs import RATIO, Detail, Inputs, Scaling, image_of, known_in
+from s2pipe.physics.misfit import Known, misfit_of
+from s2pipe.physics.noise import noise_returned, with_fine_bands
 from s2pipe.physics.sensor import Sensor
 from s2pipe.physics.wiener import MisfitModel, fit_model, lacking
 
@@ -75,6 +76,7 @@ class _Piece:
     rows : list of int
         Of the bands that are used among all 20 m bands.
     inputs : Inputs
+    known : Known
     guess, misfit, left : Tensor, (band, y, x)
         At 10 m; what is observed less the degraded guess; what the regression over the whole scene leaves. In reflectance.
     """
@@ -82,6 +84,7 @@ class _Piece:
     window: Window
     rows: list[int]
     inputs: Inputs
+    known: Known
     guess: Tensor
     misfit: Tensor
     left: Tensor
@@ -90,20 +93,22 @@ class _Piece:
     def of(cls, window: Window, bands: Bands, used: Sequence[str], sensor: Sensor, scaling: Scaling) -> Self:
         rows = [bands[20].index(band) for band in used]
         fine, observed = torch.from_numpy(window.reflectance[10]), torch.from_numpy(window.reflectance[20][rows])
-        inputs = Inputs.of(fine, observed, bands[10], used, sensor, scaling)
+        known = known_in(window, rows)
+        inputs = Inputs.of(fine, observed, known, bands[10], used, sensor, scaling)
         guess = scaling.image(inputs.guess)
         return cls(
             window=window,
             rows=rows,
             inputs=inputs,
             guess=guess,
-            misfit=observed - sensor.degrade(guess, used, RATIO),
+            known=known,
+            misfit=misfit_of(guess, observed, sensor, used, RATIO, known),
             left=inputs.misfit * scaling.guess_detail * scaling.coarse_scale,
         )
 
     def valid(self, row: int) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
         """Where a band and all 10 m bands are valid, on the grid of the 20 m bands."""
-        return self.window.valid_at(20, {10: range(len(self.window.reflectance[10])), 20: [self.rows[row]]})
+        return self.known.coarse[row].numpy()
 
 
 def _noise(pieces: Sequence[_Piece], row: int, band: str, bands: Bands, sensor: Sensor) -> float:
@@ -111,7 +116,7 @@ def _noise(pieces: Sequence[_Piece], row: int, band: str, bands: Bands, sensor: 
     return noise_level(
         (
             piece.left[row].numpy(),
-            matched.degrade(torch.from_numpy(piece.window.reflectance[10]), bands[10], RATIO).numpy(),
+            matched.degrade(torch.from_numpy(piece.window.reflectance[10]), bands[10], RATIO, piece.known.fine).numpy(),
             piece.valid(row),
         )
         for piece in pieces
@@ -170,20 +175,9 @@ def _lowered(window: Window, bands: Bands, sensor: Sensor) -> Window:
 
 
 def with_noise(window: Window, bands: Bands, noise: Mapping[str, float], sensor: Sensor, random: np.random.Generator) -> Window:
-    """A degraded window of the 10 and 20 m bands with as much noise as these had, of which degrading left a part.
-
-    The noise of the 10 m bands is taken to be that of the 20 m bands that are most like them.
-    """
-    like = [noise[band] for band in MOST_LIKE_FINE if band in noise]
-    levels = dict.fromkeys(bands[10], float(np.median(like)) if like else 0.0) | dict(noise)
+    """A degraded window of the 10 and 20 m bands with as much noise as these had, of which degrading left a part."""
+    levels = with_fine_bands(noise, bands[10])
     reflectance = {}
     for gsd, array in window.reflectance.items():
-        sigmas = np.array([_taken(levels.get(band, 0.0), sensor, band) for band in bands[gsd]])
-        reflectance[gsd] = (array + sigmas[:, None, None] * random.standard_normal(array.shape)).astype(np.float32)
+        reflectance[gsd] = noise_returned(array, bands[gsd], levels, sensor, RATIO, random)
     return Window(reflectance=reflectance, valid=window.valid)
-
-
-def _taken(noise: float, sensor: Sensor, band: str) -> float:
-    """Standard deviation of the noise that is missing in a degraded band."""
-    _, taps = sensor.taps(band, RATIO)
-    return noise * math.sqrt(max(1 - float(taps @ taps) ** 2, 0.0))

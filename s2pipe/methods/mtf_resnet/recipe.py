@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self, Unpack
@@ -18,12 +18,13 @@ from s2pipe.core.checks import check_positive, check_whole
 from s2pipe.core.errors import InputError, errors_about
 from s2pipe.core.hashing import sha256_of
 from s2pipe.core.lattice import STEP
+from s2pipe.core.pixels import Pixels
 from s2pipe.core.precision import Precision, choose_precision, computing_in
 from s2pipe.core.tensor_files import tensors_below
 from s2pipe.fitting.sampling import Sample, bands_without_data
 from s2pipe.fitting.training import Checkpoint, train
 from s2pipe.methods.attributes import Fields
-from s2pipe.methods.base import Array, FitContext, TensorPixels, TorchSharpener, fields_of_fit, halo_of, placed
+from s2pipe.methods.base import FitContext, TensorPixels, TorchSharpener, fields_of_fit, halo_of, placed
 from s2pipe.methods.classical.pan import mixture
 from s2pipe.methods.mtf_resnet import inputs as mtf_inputs
 from s2pipe.methods.mtf_resnet import shift_repair
@@ -32,10 +33,11 @@ from s2pipe.methods.mtf_resnet.inputs import COARSE, FINE, RATIO, Inputs, Scalin
 from s2pipe.methods.mtf_resnet.measured import Measured
 from s2pipe.methods.mtf_resnet.pretrained import SHIPPED, Pretrained, load_pretrained, new_network
 from s2pipe.methods.mtf_resnet.regression_60m import mixtures_of_60m, models_of_60m
-from s2pipe.methods.mtf_resnet.shift_repair import moved, moved_window, shift_to_repair
+from s2pipe.methods.mtf_resnet.shift_repair import moved, moved_valid, moved_window, shift_to_repair
 from s2pipe.networks import mtf_resnet
 from s2pipe.networks.mtf_resnet import MtfResNetwork
-from s2pipe.physics.projection import project, reach
+from s2pipe.physics.misfit import REACH, Known, misfit_of
+from s2pipe.physics.projection import lift, reach
 from s2pipe.physics.sensor import Sensor
 from s2pipe.physics.wiener import MisfitModel, lacking
 
@@ -94,8 +96,12 @@ class MtfResNet:
 
     def halo(self, gsds: Collection[int], sensor: Sensor) -> int:
         """See `Method.halo`."""
-        first = shift_repair.reach() + mtf_inputs.reach(sensor) + RATIO * (mtf_resnet.radius() + 1) + reach(sensor, RATIO)
-        return halo_of(gsds, lambda ratio: first + (reach(sensor, ratio) if ratio > RATIO else 0))
+        inputs = shift_repair.reach() + mtf_inputs.reach(sensor) + RATIO * (mtf_resnet.radius() + 1)
+
+        def corrected(ratio: int) -> int:
+            return ratio * REACH + reach(sensor, ratio)
+
+        return halo_of(gsds, lambda ratio: inputs + corrected(RATIO) + (corrected(ratio) if ratio > RATIO else 0))
 
     def fit(self, sample: Sample, context: FitContext) -> MtfResNetSharpener:
         """Scale, regress, and train if asked to, on the sample."""
@@ -126,11 +132,12 @@ class MtfResNet:
                 sharpener = sharpener.measured_on(fitting, context)
         if 60 in sample.gsds:
             placed_sharpener = sharpener.to(context.device)
-            finer = [placed_sharpener.finer_bands(window.reflectance) for window in sample.windows]
-            mixtures = mixtures_of_60m(sample, finer, (*sample.bands[10], *used), sensor, without=missing)
+            finer = [placed_sharpener.finer_bands(window) for window in sample.windows]
+            names = (*sample.bands[10], *used)
+            mixtures = mixtures_of_60m(sample, finer, names, sensor, without=missing)
             sharpener = replace(sharpener, mixtures=mixtures)
             if sensor.name == "matched":
-                sharpener = replace(sharpener, models_60m=models_of_60m(sample, finer, mixtures, sensor))
+                sharpener = replace(sharpener, models_60m=models_of_60m(sample, finer, names, mixtures, sensor))
         return sharpener
 
     def _train(self, pretrained: MtfResNetwork, sample: Sample, used: Sequence[str], context: FitContext) -> MtfResNetwork:
@@ -311,43 +318,61 @@ class MtfResNetSharpener(TorchSharpener):
     def forward(self, pixels: TensorPixels) -> Tensor:
         """See `TorchSharpener.forward`."""
         observed = pixels.reflectance
-        finer = self._finer_bands(observed)
+        finer = self._finer_bands(pixels)
         sharpened = dict(zip((*bands_at(self.bands_in, 10), *self.used), finer, strict=True))
         if self.mixtures is not None:
             names = bands_at(self.bands_in, 60)
             guess = mixture(self.mixtures, finer)
-            sharpened |= zip(names, self._corrected(guess, observed[60], names, self.models_60m), strict=True)
+            known = Known.of(self._valid_for_60m(pixels), pixels.valid[60])
+            sharpened |= zip(names, self._corrected(guess, observed[60], known, names, self.models_60m), strict=True)
         for gsd in (20, 60):
             for row, band in enumerate(bands_at(self.bands_in, gsd)):
                 if band in self.bicubic_bands:
                     sharpened[band] = self.sensor.upsample(observed[gsd][row], gsd // 10)
         return torch.stack([sharpened[band] for band in self.bands_out])
 
-    def finer_bands(self, arrays: Mapping[int, Array]) -> Tensor:
-        """The 10 m bands, and the sharpened 20 m bands that are used, of reflectance (band, y, x) by GSD."""
+    def finer_bands(self, pixels: Pixels) -> Tensor:
+        """The 10 m bands, and the sharpened 20 m bands that are used, in reflectance (band, y, x)."""
         with torch.inference_mode():
-            return self._finer_bands({gsd: torch.from_numpy(array).to(self.device) for gsd, array in arrays.items() if gsd < 60})
+            return self._finer_bands(TensorPixels.on(self.device, pixels))
 
-    def _finer_bands(self, reflectance: Mapping[int, Tensor]) -> Tensor:
-        fine = reflectance[10]
-        if 20 not in reflectance or self.scaling is None:
+    def _finer_bands(self, pixels: TensorPixels) -> Tensor:
+        fine = pixels.reflectance[10]
+        if 20 not in pixels.reflectance or self.scaling is None:
             return fine
         names = bands_at(self.bands_in, 20)
-        observed = reflectance[20][[names.index(band) for band in self.used]]
-        inputs = Inputs.of(moved(fine, self.shift), observed, bands_at(self.bands_in, 10), self.used, self.sensor, self.scaling)
+        rows = [names.index(band) for band in self.used]
+        observed = pixels.reflectance[20][rows]
+        known = Known.of(moved_valid(pixels.fine_valid, self.shift), pixels.valid[20][rows])
+        fine_names = bands_at(self.bands_in, 10)
+        inputs = Inputs.of(moved(fine, self.shift), observed, known, fine_names, self.used, self.sensor, self.scaling)
         guess = inputs.guess
         if self.network is not None:
             detail = self._detail(inputs) * self.scaling.guess_detail[..., None]
             guess = guess + (detail if self.worth is None else detail * self.worth[..., None])
         image = self.scaling.image(guess)
-        return torch.cat([fine, self._corrected(image, observed, self.used, self.models)])
+        return torch.cat([fine, self._corrected(image, observed, known, self.used, self.models)])
 
-    def _corrected(self, image: Tensor, observed: Tensor, bands: Sequence[str], models: Sequence[MisfitModel] | None) -> Tensor:
+    def _valid_for_60m(self, pixels: TensorPixels) -> Tensor:
+        """(band of 60 m, y, x): where all that a 60 m band is regressed on is valid."""
+        assert self.mixtures is not None
+        valid = pixels.fine_valid.expand(len(self.mixtures), -1, -1)
+        if 20 not in pixels.valid:
+            return valid
+        names, slopes = bands_at(self.bands_in, 20), self.mixtures[:, 1 + len(pixels.valid[10]) :]
+        coarse = pixels.valid[20][[names.index(band) for band in self.used]]
+        used = torch.stack([coarse[row != 0].all(0) for row in slopes])
+        return valid & used.repeat_interleave(RATIO, 1).repeat_interleave(RATIO, 2)
+
+    def _corrected(
+        self, image: Tensor, observed: Tensor, known: Known, bands: Sequence[str], models: Sequence[MisfitModel] | None
+    ) -> Tensor:
         """An image, and of its misfit what is signal; all of it where there are no models."""
         ratio = image.shape[-1] // observed.shape[-1]
+        misfit = misfit_of(image, observed, self.sensor, bands, ratio, known)
         if models is None:
-            return project(image, observed, self.sensor, bands, ratio)
-        return image + lacking(observed - self.sensor.degrade(image, bands, ratio), models, self.sensor, bands, ratio)
+            return image + lift(misfit, self.sensor, bands, ratio)
+        return image + lacking(misfit, models, self.sensor, bands, ratio)
 
     def _detail(self, inputs: Inputs) -> Tensor:
         """What the network adds to the guess, in its unit."""

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from s2pipe.core.bands import BANDS, bands_at
 from s2pipe.fitting.noise import noise_level
-from s2pipe.fitting.sampling import Sample
+from s2pipe.fitting.sampling import Sample, Window
 from s2pipe.methods.classical.pan import mixture
+from s2pipe.physics.misfit import Known, misfit_of
 from s2pipe.physics.sensor import Sensor
 from s2pipe.physics.wiener import MisfitModel, fit_model
 
@@ -52,9 +53,13 @@ def mixtures_of_60m(
     mixtures = torch.zeros(len(sample.bands[60]), 1 + len(names))
     for row, band in enumerate(sample.bands[60]):
         if band not in without:
-            low = [sensor.matched_to([band]).degrade(image, names, RATIO).cpu() for image in finer]
             columns, valid = _regressors(sample, names, band)
-            regressors = torch.cat([image[columns][:, mask] for image, mask in zip(low, valid, strict=True)], dim=1)
+            used, matched = [names[column] for column in columns], sensor.matched_to([band])
+            low = [
+                matched.degrade(image.cpu(), names, RATIO, _valid_for(window, sample, used))[columns]
+                for window, image in zip(sample.windows, finer, strict=True)
+            ]
+            regressors = torch.cat([image[:, mask] for image, mask in zip(low, valid, strict=True)], dim=1)
             observed = np.concatenate(
                 [window.reflectance[60][row][mask] for window, mask in zip(sample.windows, valid, strict=True)]
             )
@@ -62,7 +67,9 @@ def mixtures_of_60m(
     return mixtures
 
 
-def models_of_60m(sample: Sample, finer: Sequence[Tensor], mixtures: Tensor, sensor: Sensor) -> tuple[MisfitModel, ...]:
+def models_of_60m(
+    sample: Sample, finer: Sequence[Tensor], names: Sequence[str], mixtures: Tensor, sensor: Sensor
+) -> tuple[MisfitModel, ...]:
     """Of what the mixtures leave of the 60 m bands, noise included.
 
     Parameters
@@ -70,22 +77,33 @@ def models_of_60m(sample: Sample, finer: Sequence[Tensor], mixtures: Tensor, sen
     sample : Sample
     finer : sequence of Tensor, (finer band, y, x)
         Of each window, at 10 m, in reflectance.
+    names : sequence of str
+        Of the finer bands.
     mixtures : Tensor, (band of 60 m, 1 + finer band)
     sensor : Sensor
     """
+    regressors = [[name for name, slope in zip(names, row[1:].tolist(), strict=True) if slope] for row in mixtures]
     fine, bands = sample.bands[10], sample.bands[60]
     parts = []
     for window, image in zip(sample.windows, finer, strict=True):
-        seen = sensor.degrade(mixture(mixtures, image.cpu()), bands, RATIO).numpy()
-        guides = sensor.matched_to(bands).degrade(image[: len(fine)].cpu(), fine, RATIO).numpy()
-        valid = [window.valid_at(60, {10: range(len(fine)), 60: [row]}) for row in range(len(bands))]
-        parts.append((window.reflectance[60] - seen, guides, valid))
+        valid = torch.stack([_valid_for(window, sample, used) for used in regressors])
+        known = Known.of(valid, torch.from_numpy(window.valid[60]))
+        observed = torch.from_numpy(window.reflectance[60])
+        misfit = misfit_of(mixture(mixtures, image.cpu()), observed, sensor, bands, RATIO, known)
+        guides = sensor.matched_to(bands).degrade(image[: len(fine)].cpu(), fine, RATIO, _valid_for(window, sample, fine))
+        parts.append((misfit.numpy(), guides.numpy(), known.coarse.numpy()))
     models = []
     for row, band in enumerate(bands):
         noise = noise_level((misfit[row], guides, valid[row]) for misfit, guides, valid in parts)
         misfits = ((misfit[row], valid[row]) for misfit, _, valid in parts)
         models.append(fit_model(misfits, sensor, band, RATIO, noise))
     return tuple(models)
+
+
+def _valid_for(window: Window, sample: Sample, names: Sequence[str]) -> Tensor:
+    """Where all 10 m bands and `names` are valid, on the grid of the 10 m bands."""
+    needed = {gsd: [sample.bands[gsd].index(band) for band in bands_at(names, gsd)] for gsd in sample.bands}
+    return torch.from_numpy(window.valid_at(10, needed) & window.fine_valid)
 
 
 def _regressors(sample: Sample, names: Sequence[str], band: str) -> tuple[list[int], list[npt.NDArray[np.bool_]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 import torch
@@ -54,9 +55,10 @@ def expected_shift(sensor: Sensor) -> float:
 
 
 def moved_window(window: Window, shift: tuple[float, float]) -> Window:
-    """The window with its 10 m bands `moved`; what is valid stays."""
+    """The window with its 10 m bands `moved`."""
     fine = moved(torch.from_numpy(window.reflectance[10]), shift).numpy()
-    return Window(reflectance=dict(window.reflectance) | {10: fine}, valid=window.valid)
+    valid = window.valid[10] & moved_valid(torch.from_numpy(window.fine_valid), shift).numpy()
+    return Window(reflectance=dict(window.reflectance) | {10: fine}, valid=dict(window.valid) | {10: valid})
 
 
 def moved(image: Tensor, shift: Sequence[float]) -> Tensor:
@@ -71,3 +73,9 @@ def moved(image: Tensor, shift: Sequence[float]) -> Tensor:
         weights = (weights / weights.sum()).reshape((1, 1, -1, 1) if axis == 1 else (1, 1, 1, -1))
         image = F.conv2d(pad_symmetric(image, edge, edge, axis)[:, None], weights)[:, 0]
     return image
+
+
+def moved_valid(valid: Tensor, shift: Sequence[float]) -> Tensor:
+    """Where a `moved` image is made of valid pixels (y, x), but for what little the farther ones add."""
+    edge = math.ceil(max(map(abs, shift)))
+    return F.max_pool2d((~valid)[None].float(), 2 * edge + 1, stride=1, padding=edge)[0] == 0

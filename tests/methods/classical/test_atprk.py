@@ -81,7 +81,9 @@ def test_weights_sum_to_one_and_the_nearest_weighs_most(reach, ratio, protocol):
     weights = kriging_weights(reach, *Sensor.named(protocol).taps("B05" if ratio == 2 else "B09", ratio), ratio)
     assert weights.shape == (ratio**2, 9)
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-8)
-    assert (weights[:, 4] > 0).all() and weights.argmax(axis=1)[0] == 4
+    assert weights.argmax(axis=1)[0] == 4
+    if protocol != "corner":  # which puts coarse pixels at the first of their fine ones, far from the last
+        assert (weights[:, 4] > 0).all()
 
 
 def test_weights_are_symmetric_where_the_sensor_is():

@@ -11,6 +11,7 @@ from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods.mtf_resnet.examples import Example, _channels_of, lowered
 from s2pipe.methods.mtf_resnet.inputs import COARSE, Inputs, Scaling
 from s2pipe.methods.mtf_resnet.pretrained import new_network
+from s2pipe.physics.misfit import Known
 
 
 def example_of(cube, protocol="centre", used=COARSE):
@@ -76,8 +77,8 @@ def test_patches_are_turned_by_symmetries_of_the_sensor_only(iceland, protocol):
         turn = example._turn(np.random.default_rng(seed))
         name = turn(torch.arange(4.0).reshape(1, 2, 2)).flatten().int().numpy().tobytes()
         if name not in turned:
-            bands = (turn(torch.from_numpy(lower.reflectance[gsd])) for gsd in (10, 20))
-            channels = Inputs.of(*bands, sample.bands[10], COARSE, sensor, scaling).channels(range(6))
+            bands = [turn(torch.from_numpy(lower.reflectance[gsd])) for gsd in (10, 20)]
+            channels = Inputs.of(*bands, Known.everywhere(*bands), sample.bands[10], COARSE, sensor, scaling).channels(range(6))
             size = channels.shape[1]
             y, x = ((size - example.edge) // 2,) * 2
             inner = slice(y, y + example.edge)

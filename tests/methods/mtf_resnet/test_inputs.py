@@ -23,6 +23,7 @@ from s2pipe.methods.mtf_resnet.inputs import (
     image_of,
     squares_of,
 )
+from s2pipe.physics.misfit import Known
 
 SENSOR = Sensor()
 
@@ -32,7 +33,7 @@ def inputs_of(sample, used=COARSE, sensor=SENSOR):
     scaling = Scaling.of(sample.windows, sample.bands, used, sensor)
     rows = [sample.bands[20].index(band) for band in used]
     fine, coarse = torch.from_numpy(window.reflectance[10]), torch.from_numpy(window.reflectance[20][rows])
-    return Inputs.of(fine, coarse, FINE, used, sensor, scaling), scaling
+    return Inputs.of(fine, coarse, Known.everywhere(fine, coarse), FINE, used, sensor, scaling), scaling
 
 
 def test_squares_hold_the_pixels_of_an_image():
