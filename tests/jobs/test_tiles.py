@@ -24,7 +24,7 @@ TILES = [f"tile{number}" for number in range(5)]
 
 
 def cube_of(number: int) -> xr.DataTree:
-    return with_chunks(random_cube(120, 120, dates=2, seed=number), 60, 60)
+    return with_chunks(random_cube(144, 144, dates=2, seed=number), 72, 72)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_a_tile_that_fails_does_not_stop_the_others_and_can_be_gone_on_with(plac
 
 
 def test_two_dates_at_most_are_at_work_on_a_cluster(client: Client, tmp_path: Path) -> None:
-    cube = with_chunks(random_cube(120, 120, dates=7), 60, 60)
+    cube = with_chunks(random_cube(144, 144, dates=7), 72, 72)
     with planned(cube, tmp_path / "a.zarr", Job.of("glp"), group=None) as plan, Submitted(plan, client) as submitted:
         completed, most = as_completed(submitted.begin()), 0
         for future in completed:
@@ -135,7 +135,7 @@ def test_two_dates_at_most_are_at_work_on_a_cluster(client: Client, tmp_path: Pa
 def test_a_cluster_is_sent_a_date_without_the_tasks_of_others(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cube = with_chunks(random_cube(120, 120, dates=7), 60, 60)
+    cube = with_chunks(random_cube(144, 144, dates=7), 72, 72)
     sent: list[int] = []
     get = client.get
     with planned(cube, tmp_path / "a.zarr", Job.of("glp"), group=None) as plan, Submitted(plan, client) as submitted:

@@ -141,13 +141,13 @@ def test_glp_meets_the_measured_figure_on_iceland(data_dir):
 def test_ssc_cnn_learns_more_than_interpolation_knows(quick):
     from s2pipe.simulation.landscape import simulate_scene
 
-    scene = simulate_scene(168, seed=1)
+    scene = simulate_scene(240, seed=1)
     cube = s2pipe.from_arrays(scene.r10m, scene.r20m, offset=-0.1)
     truth = scene.truth[[4, 5, 6, 8, 10, 11]]
     bands = ["B05", "B06", "B07", "B8A", "B11", "B12"]
     interpolated, sharpened = (
         s2pipe.sharpen(cube, fit(cube, method, **options)).sel(band=bands).compute().values[0] * 1e-4 - 0.1
-        for method, options in (("bicubic", {}), ("ssc-cnn", {"steps": 60, "patches": 512}))
+        for method, options in (("bicubic", {}), ("ssc-cnn", {"steps": 90, "patches": 1024}))
     )
     assert mean_sre(truth, sharpened) > mean_sre(truth, interpolated) + 1
 

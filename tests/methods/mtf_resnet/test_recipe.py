@@ -258,7 +258,7 @@ def test_weights_are_read_anew(tmp_path):
 
 
 def test_a_training_goes_on_where_it_was_interrupted(tmp_path):
-    cube = random_cube(108, 108)
+    cube = random_cube(168, 168)
     stopped = []
 
     def stop(label, step, steps, loss):
