@@ -165,6 +165,11 @@ def fit_for(cube: Cube, bands: Sequence[str], arguments: FitArguments) -> Sharpe
     recipe, coarse = arguments.recipe(), coarse_of(bands)
     if not coarse:
         return None
+    if as_sensor(arguments.sensor).name == "centre":
+        log.warning(
+            "told the sensor 'centre', a method degrades the 10 m bands by their own MTF, as published tables do one scale "
+            "lower; of Sentinel-2's own pixels the result is too sharp: leave sensor= out"
+        )
     here = replace(arguments, device="auto") if runs_on_gpus(arguments.device) else arguments
     coarsest = max(BANDS[band].gsd for band in coarse)
     return fit_cube(cube.keep([gsd for gsd in cube.arrays if gsd <= coarsest]), recipe, here.context())

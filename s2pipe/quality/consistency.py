@@ -45,7 +45,9 @@ def measure_consistency(
     -------
     pandas.DataFrame
         One row for each sharpened band, indexed by ``band``: ``gsd`` in metres; ``rmse`` and ``bias``, the mean of degraded
-        minus observed, in reflectance; ``pixels``, the coarse pixels compared. Without any, rmse and bias are NaN.
+        minus observed, in reflectance; ``pixels``, the coarse pixels compared; ``noise``, the standard deviation of the band's
+        noise that `sharp` states (``s2pipe_noise``); ``chi2``, (rmse / noise)^2. More than about 1 is more than noise can be;
+        well below 1 is right where most of the misfit was signal, and was corrected. NaN where there is no such figure.
 
     Raises
     ------
@@ -64,7 +66,10 @@ def measure_consistency(
         bands = [band for band in bands_at(sample.bands[10], gsd) if band in sample.bands.get(gsd, ())]
         if bands:
             tables.append(_consistency(sample, gsd, bands, operator))
-    return pd.concat(tables)
+    noise = pd.Series(json.loads(getattr(sharp, "attrs", {}).get("s2pipe_noise", "{}")), dtype=float)
+    table = pd.concat(tables)
+    table["noise"] = noise.where(noise > 0).reindex(table.index)
+    return table.assign(chi2=(table["rmse"] / table["noise"]) ** 2)
 
 
 def _stated_sensor(sharp: xr.DataArray) -> Sensor:

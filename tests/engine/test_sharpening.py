@@ -165,6 +165,12 @@ def test_nothing_is_shifted(method, protocol, options, simulated):
         assert shift(simulated.truth[i], result[i]).max() <= 0.05, band
 
 
+def test_at_full_scale_guides_are_degraded_by_the_band_that_is_wanted_unless_told_otherwise(cube, caplog):
+    assert s2pipe.sharpen(cube, "glp").attrs["s2pipe_sensor"] == "matched" and "centre" not in caplog.text
+    assert s2pipe.sharpen(cube, "glp", sensor="centre").attrs["s2pipe_sensor"] == "centre"
+    assert "'centre'" in caplog.text
+
+
 @pytest.mark.parametrize("protocol", ["centre", "box", "mean"])
 def test_interpolation_is_not_shifted(protocol, simulated):
     # without detail finer than two 60 m pixels: aliasing, which interpolation keeps, is noise to a correlation

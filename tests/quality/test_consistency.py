@@ -19,6 +19,7 @@ from s2pipe.quality.consistency import measure_consistency
 from s2pipe.simulation.landscape import simulate_scene
 
 COARSE = [*BANDS_BY_GSD[20], *BANDS_BY_GSD[60]]
+COLUMNS = ["gsd", "rmse", "bias", "pixels", "noise", "chi2"]
 MARGIN = 2
 """Coarse pixels at each edge that the centre sensor reads beyond the scene for: 3 px of 10 m at 20 m, 9 at 60 m."""
 
@@ -48,7 +49,7 @@ def test_the_truth_is_consistent_under_its_own_sensor_only(protocol, truth):
     tables = {
         name: measure_consistency(as_sharp(truth, cube), cube, sensor=Sensor.named(name)) for name in ("centre", "corner", "box")
     }
-    assert list(tables[protocol].index) == COARSE and list(tables[protocol]) == ["gsd", "rmse", "bias", "pixels"]
+    assert list(tables[protocol].index) == COARSE and list(tables[protocol]) == COLUMNS
     for name, table in tables.items():
         if name == protocol:
             assert (table["rmse"] < 1e-6).all()
@@ -62,6 +63,14 @@ def test_the_sensor_that_a_result_states_is_the_default(truth):
         sharp = s2pipe.sharpen(cube, "glp", sensor=sensor).compute()
         pd.testing.assert_frame_equal(measure_consistency(sharp, cube), measure_consistency(sharp, cube, sensor=sensor))
         assert not measure_consistency(sharp, cube).equals(measure_consistency(sharp, cube, sensor="center"))
+
+
+def test_what_is_left_is_told_in_units_of_the_noise_that_a_result_states(truth):
+    cube = observe(truth, Sensor.named("centre"))
+    sharp = as_sharp(truth + 0.001, cube).assign_attrs(s2pipe_noise='{"B05": 0.002, "B06": 0.0}')
+    table = measure_consistency(sharp, cube, sensor="centre")
+    assert table["noise"].notna().sum() == table["chi2"].notna().sum() == 1
+    assert table.loc["B05", "chi2"] == pytest.approx(0.25, rel=1e-3)
 
 
 def test_every_pixel_whose_degradation_stays_inside_is_compared(truth):

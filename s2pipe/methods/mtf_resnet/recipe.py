@@ -286,7 +286,8 @@ class MtfResNetSharpener(TorchSharpener):
         """See `TorchSharpener.provenance`."""
         stated = super().provenance() | ({"shift": list(self.shift)} if any(self.shift) else {})
         if self.models is not None and self.worth is not None:
-            stated["noise"] = {band: round(model.noise, 6) for band, model in zip(self.used, self.models, strict=True)}
+            bands, models = (*self.used, *bands_at(self.bands_in, 60)), (*self.models, *(self.models_60m or ()))
+            stated["noise"] = {band: round(model.noise, 6) for band, model in zip(bands, models, strict=True)}
             stated["network_worth"] = {
                 band: round(worth, 3) for band, worth in zip(self.used, self.worth.flatten().tolist(), strict=True)
             }
