@@ -184,7 +184,7 @@ def main() -> None:
         for name, load in scenes().items():
             print(name, flush=True)
             rows += measure(name, load())
-        RESULTS.write_text(json.dumps(stated(started) | {"rows": rows}, indent=1) + "\n")
+            RESULTS.write_text(json.dumps(stated(started) | {"rows": rows}, indent=1) + "\n")
     RESULTS.with_suffix(".md").write_text(render(json.loads(RESULTS.read_text())))
 
 

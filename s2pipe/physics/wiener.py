@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -15,9 +16,14 @@ from torch import Tensor
 
 from s2pipe.physics.projection import PERIOD, REACH, RIDGE
 from s2pipe.physics.sensor import Sensor, pad_symmetric
+from s2pipe.physics.window import window_mean
 
 LENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Fine pixels over which what is lacking may be correlated."""
+STRENGTHS = (1 / 512, 1 / 64, 1 / 8, 1.0, 8.0)
+"""Times the variance of the model: how strong what is lacking may be in a part of the scene. Each is a step of one ratio."""
+LOCAL = 0.7
+"""Power of the strength around a pixel that counts there, for it is measured on few pixels."""
 DECAY = 1.5
 """Power of the spectrum 1 / (1 + (2 pi f length)^2): in two dimensions that of an exponential correlation."""
 SMALLEST = 1e-12
@@ -132,12 +138,21 @@ def _transfer(sensor: Sensor, band: str, ratio: int, shape: tuple[int, int]) -> 
     return np.outer(*along)
 
 
-def lacking(misfit: Tensor, models: Sequence[MisfitModel], sensor: Sensor, bands: Sequence[str], ratio: int) -> Tensor:
-    """S D' (D S D' + N)^-1 misfit: the likeliest fine image (..., band, y, x) behind a misfit, mirrored at the edges.
+def lacking(
+    misfit: Tensor,
+    models: Sequence[MisfitModel],
+    sensor: Sensor,
+    bands: Sequence[str],
+    ratio: int,
+    shares: Tensor | None = None,
+) -> Tensor:
+    """S D' (D S D' + N)^-1 misfit: the likeliest fine image (band, y, x) behind a misfit, mirrored at the edges.
+
+    S is that of the model times one of `STRENGTHS`, or a mixture of the results of two of them.
 
     Parameters
     ----------
-    misfit : Tensor, (..., band, y, x)
+    misfit : Tensor, (band, y, x)
         In reflectance.
     models : sequence of MisfitModel
         Of each band.
@@ -146,19 +161,46 @@ def lacking(misfit: Tensor, models: Sequence[MisfitModel], sensor: Sensor, bands
         Band whose MTF applies to each channel.
     ratio : int
         2 or 6.
+    shares : Tensor, (band, strength, y, x), optional
+        Of the results; default: `shares_of` the misfit.
 
     Returns
     -------
-    Tensor, (..., band, y * ratio, x * ratio)
+    Tensor, (band, y * ratio, x * ratio)
     """
-    height, width = misfit.shape[-2:]
-    kernels = [_kernel(sensor, band, ratio, model) for band, model in zip(bands, models, strict=True)]
+    count, height, width = misfit.shape
+    if shares is None:
+        shares = shares_of(misfit, models, sensor, bands, ratio)
+    kernels = [
+        _kernel(sensor, band, ratio, replace(model, variance=model.variance * strength))
+        for band, model in zip(bands, models, strict=True)
+        for strength in STRENGTHS
+    ]
     weights = torch.as_tensor(np.concatenate(kernels)).to(misfit)[:, None]
     around = REACH[ratio]
-    x = misfit.reshape(-1, len(bands), height, width)
-    x = pad_symmetric(pad_symmetric(x, around, around, 2), around, around, 3)
-    x = F.pixel_shuffle(F.conv2d(x, weights, groups=len(bands)), ratio)
-    return x.reshape(*misfit.shape[:-2], height * ratio, width * ratio)
+    x = pad_symmetric(pad_symmetric(misfit[None], around, around, 2), around, around, 3)
+    x = F.conv2d(x, weights, groups=count).reshape(count, len(STRENGTHS), ratio**2, height, width)
+    return F.pixel_shuffle((x * shares[:, :, None]).sum(dim=1), ratio).reshape(count, height * ratio, width * ratio)
+
+
+def shares_of(misfit: Tensor, models: Sequence[MisfitModel], sensor: Sensor, bands: Sequence[str], ratio: int) -> Tensor:
+    """How near what is lacking around each coarse pixel comes to each of `STRENGTHS`, (band, strength, y, x); they sum to 1.
+
+    It is as strong there as the misfit around the pixel is more than noise (the adaptive filter of Lee 1980,
+    doi:10.1109/TPAMI.1980.4766994), drawn to 1, the mean of the scene.
+    """
+    seen = [
+        model.variance * seen_power(sensor, band, ratio, model.length, (PERIOD, PERIOD)).mean()
+        for band, model in zip(bands, models, strict=True)
+    ]
+    signal = misfit.new_tensor(seen)[:, None, None].clamp_min(SMALLEST)
+    noise = misfit.new_tensor([model.noise for model in models])[:, None, None]
+    strength = (window_mean(misfit.square()) - noise.square()) / signal
+    step = math.log(STRENGTHS[1] / STRENGTHS[0])
+    mean, last = STRENGTHS.index(1.0), len(STRENGTHS) - 1
+    places = (mean + LOCAL * strength.clamp_min(STRENGTHS[0]).log() / step).clamp(0, last)
+    steps = torch.arange(len(STRENGTHS), dtype=misfit.dtype, device=misfit.device)
+    return (1 - (places[:, None] - steps[:, None, None]).abs()).clamp_min(0)
 
 
 @lru_cache

@@ -6,7 +6,7 @@ import torch
 
 from s2pipe import Sensor
 from s2pipe.physics.projection import lift
-from s2pipe.physics.wiener import MisfitModel, fit_model, lacking, seen_power
+from s2pipe.physics.wiener import STRENGTHS, MisfitModel, fit_model, lacking, seen_power, shares_of
 
 SENSOR = Sensor()
 CASES = [("B05", 2), ("B11", 2), ("B01", 6)]
@@ -24,6 +24,12 @@ def drawn(model, band, ratio, *, size=128, seed=0):
     return fine, seen + model.noise * rng.standard_normal(seen.shape)
 
 
+def everywhere(misfit):
+    """Shares of what is as strong in all places as in the mean of the scene."""
+    one = torch.tensor([float(strength == 1) for strength in STRENGTHS], dtype=torch.float64)
+    return one[None, :, None, None].expand(1, -1, *misfit.shape)
+
+
 @pytest.mark.parametrize(("band", "ratio"), CASES)
 @pytest.mark.parametrize("model", [MisfitModel(1.0, 0.0, 0.3), MisfitModel(1.0, 2.0, 0.2), MisfitModel(1.0, 1.0, 1.0)])
 def test_it_is_nearer_to_what_is_lacking_than_any_other_share_of_it(band, ratio, model):
@@ -33,10 +39,11 @@ def test_it_is_nearer_to_what_is_lacking_than_any_other_share_of_it(band, ratio,
         inner = slice(8 * ratio, -8 * ratio)
         return np.mean((estimate - fine)[inner, inner] ** 2)
 
-    best = lacking(torch.from_numpy(misfit)[None], [model], SENSOR, [band], ratio)[0].numpy()
+    shares = everywhere(misfit)
+    best = lacking(torch.from_numpy(misfit)[None], [model], SENSOR, [band], ratio, shares)[0].numpy()
     everything = lift(torch.from_numpy(misfit)[None], SENSOR, [band], ratio)[0].numpy()
     doubled = MisfitModel(model.variance, model.length, 2 * model.noise)
-    noisier = lacking(torch.from_numpy(misfit)[None], [doubled], SENSOR, [band], ratio)
+    noisier = lacking(torch.from_numpy(misfit)[None], [doubled], SENSOR, [band], ratio, shares)
     assert error(best) < min(error(share * best) for share in (0, 0.9, 1.1))
     assert error(best) < min(error(everything), error(noisier[0].numpy()))
 
@@ -47,6 +54,25 @@ def test_without_noise_what_is_degraded_is_the_misfit(band, ratio):
     found = lacking(torch.from_numpy(misfit)[None], [MisfitModel(1.0, 0.0, 0.0)], SENSOR, [band], ratio)
     left = SENSOR.degrade(found, [band], ratio)[0].numpy() - misfit
     assert left.std() < 0.06 * misfit.std()
+
+
+@pytest.mark.parametrize(("band", "ratio"), CASES)
+def test_where_the_guess_lacks_nothing_noise_is_not_sharpened(band, ratio):
+    model = MisfitModel(1.0, 0.5, 0.1)
+    fine, misfit = drawn(model, band, ratio)
+    calm = misfit.shape[1] // 2
+    rng = np.random.default_rng(1)
+    fine[:, calm * ratio :] = 0
+    misfit[:, calm:] = model.noise * rng.standard_normal(misfit[:, calm:].shape)
+    shares = shares_of(torch.from_numpy(misfit)[None], [model], SENSOR, [band], ratio)
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones_like(shares[:, 0]))
+    alike, local = (
+        lacking(torch.from_numpy(misfit)[None], [model], SENSOR, [band], ratio, given)[0].numpy() - fine
+        for given in (everywhere(misfit), shares)
+    )
+    loud, quiet = (slice(8 * ratio, (calm - 8) * ratio), slice((calm + 8) * ratio, -8 * ratio))
+    assert local[:, quiet].std() < 0.5 * alike[:, quiet].std()
+    assert local[:, loud].std() < 1.02 * alike[:, loud].std()
 
 
 def test_where_all_is_noise_nothing_is_lacking():

@@ -20,9 +20,9 @@ from torch import Tensor
 from s2pipe.core.bands import BANDS_BY_GSD
 from s2pipe.fitting.sampling import Window
 from s2pipe.methods.classical.pan import least_squares
-from s2pipe.methods.mtf_resnet import local_regression
 from s2pipe.methods.mtf_resnet.local_regression import regress_locally
 from s2pipe.physics import misfit as misfits
+from s2pipe.physics import window
 from s2pipe.physics.misfit import Known, fill_smoothly
 from s2pipe.physics.sensor import LIKE_MTF, Sensor
 
@@ -44,7 +44,7 @@ SMALLEST_DETAIL = 0.01
 
 def reach(sensor: Sensor) -> int:
     """10 m pixels on either side of a square that its guess and its channels depend on."""
-    return RATIO * (local_regression.REACH + misfits.REACH) + sensor.reach(RATIO)
+    return RATIO * (window.REACH + misfits.REACH) + sensor.reach(RATIO)
 
 
 def _shown_by(sensor: Sensor) -> Sensor:

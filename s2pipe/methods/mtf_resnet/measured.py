@@ -20,7 +20,7 @@ from s2pipe.methods.mtf_resnet.inputs import RATIO, Detail, Inputs, Scaling, ima
 from s2pipe.physics.misfit import Known, misfit_of
 from s2pipe.physics.noise import noise_returned, with_fine_bands
 from s2pipe.physics.sensor import Sensor
-from s2pipe.physics.wiener import MisfitModel, fit_model, lacking
+from s2pipe.physics.wiener import MisfitModel, fit_model, lacking, shares_of
 
 SMALLEST_WORTH = 0.05
 """Below it the network's part of a band is left out."""
@@ -152,10 +152,10 @@ def _worth(
     product, square = torch.zeros(len(used), dtype=torch.float64), torch.zeros(len(used), dtype=torch.float64)
     for piece, part in zip(pieces, above, strict=True):
         added = image_of(detail(piece.inputs) * scaling.guess_detail[..., None]) * scaling.coarse_scale
-        added = added - lacking(sensor.degrade(added, used, RATIO), models, sensor, used, RATIO)
-        lacked = (
-            torch.from_numpy(part.reflectance[20][piece.rows]) - piece.guess - lacking(piece.misfit, models, sensor, used, RATIO)
-        )
+        shares = shares_of(piece.misfit, models, sensor, used, RATIO)
+        added = added - lacking(sensor.degrade(added, used, RATIO), models, sensor, used, RATIO, shares)
+        corrected = piece.guess + lacking(piece.misfit, models, sensor, used, RATIO, shares)
+        lacked = torch.from_numpy(part.reflectance[20][piece.rows]) - corrected
         usable = np.stack([piece.window.valid_at(10, {10: [0], 20: [row]}) for row in piece.rows])
         weight = torch.from_numpy(usable)
         product += (added * lacked * weight).sum(dim=(1, 2))

