@@ -581,7 +581,7 @@ def test_evaluate_all_names_what_is_left_out_beside_json(npz):
 
 def test_evaluate_all_runs_the_whole_table_and_draws_it(npz, tmp_path):
     picture = tmp_path / "out.png"
-    result = run("evaluate", npz, *OFFSET, "--method", "all", "--steps", 1, "--plot", picture)
+    result = run("evaluate", npz, *OFFSET, "--method", "all", "--sensor", "centre", "--steps", 1, "--plot", picture)
     assert result.exit_code == 0, result.output
     left_out = [line.split(": ")[1] for line in result.stdout.splitlines() if line.startswith("left out: ")]
     assert "dsen2" in left_out

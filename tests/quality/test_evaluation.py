@@ -177,7 +177,7 @@ QUICK_ALL = {option: value for options in QUICK.values() for option, value in op
 
 
 def test_all_is_every_method_of_the_table_and_what_cannot_run_is_named(cube, caplog):
-    table = evaluate(cube, "all", **QUICK_ALL)
+    table = evaluate(cube, "all", sensor="centre", **QUICK_ALL)
     assert set(METHODS) - set(table["method"]) == {"dsen2"}
     assert list(table["method"].unique()) == [name for name in METHODS if name != "dsen2"]
     assert table.attrs["left_out"]["dsen2"].startswith("dsen2 has no weights; give weights_20m=")
@@ -193,7 +193,7 @@ def test_all_has_the_rows_that_its_methods_have_when_they_are_named(cube, monkey
 
 
 def test_a_method_that_has_what_it_lacked_is_no_longer_left_out(cube):
-    table = evaluate(cube, "all", **QUICK_ALL, **quick_options("dsen2"))
+    table = evaluate(cube, "all", sensor="centre", **QUICK_ALL, **quick_options("dsen2"))
     assert table.attrs["left_out"] == {} and set(table["method"]) == set(METHODS)
 
 
@@ -217,7 +217,7 @@ def test_a_method_named_beside_all_stands_once_and_must_run(cube):
 
 
 def test_what_the_scene_is_too_small_for_is_left_out_with_its_reason(caplog):
-    table = evaluate(random_cube(48, 48), "all", steps=2)
+    table = evaluate(random_cube(48, 48), "all", sensor="centre", steps=2)
     left_out = table.attrs["left_out"]
     assert {"bicubic", "glp"} <= set(table["method"]) and not set(left_out) & set(table["method"])
     assert {*left_out, *table["method"]} == set(METHODS)
