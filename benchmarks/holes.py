@@ -3,10 +3,10 @@
     python benchmarks/holes.py           some 30 minutes on two cores, and the page
     python benchmarks/holes.py --render  the page only, from the results there are
 
-Every band is nodata in the holes, which are laid on the grid of the 20 m bands. The scene, or its upper left 504 x 504 px, is judged
-one scale lower, as `s2pipe.evaluate` does (sensor matched, 2 px beside the edges left out), twice: whole, and with the holes. The
-loss is the difference of the two SRE over the pixels that were sharpened both times: all of these, and those two coarse pixels (of
-40 m) or more from a hole; the mean over the 20 m bands.
+Every band is nodata in the holes, which are laid on the grid of the 20 m bands. The scene, or its upper left 504 x 504 px, is
+judged one scale lower, as `s2pipe.evaluate` does (sensor matched, 2 px beside the edges left out), twice: whole, and with the
+holes. The loss is the difference of the two SRE over the pixels that were sharpened both times: all of these, and those two
+coarse pixels (40 m each) or more from a hole; the mean over the 20 m bands.
 
 Holes: the lines that the exports of five scenes left out (NAME: `seen20` of oscd_NAME_1, repeated over the scene), one line in
 50, and blobs 3 to 60 px wide over 10 and 40 % of the scene.
