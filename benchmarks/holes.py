@@ -30,6 +30,7 @@ from scipy import ndimage
 
 import s2pipe
 from s2pipe.core.metrics import sre
+from s2pipe.core.types import AnyArray
 from s2pipe.engine.fit import FitArguments
 from s2pipe.inputs.dataarray import as_cube
 from s2pipe.methods import get_method
@@ -100,14 +101,13 @@ KINDS = (*LINES, "lines", *BLOBS)
 
 def with_holes(cube: xr.DataTree, mask: Mask) -> xr.DataTree:
     """The scene with nodata in all bands where the mask, of 20 m pixels, is true anywhere in the pixel."""
-    fine = mask.repeat(2, axis=0).repeat(2, axis=1)
+    held, fine = as_cube(cube), mask.repeat(2, axis=0).repeat(2, axis=1)
 
-    def punched(node: xr.DataArray, gsd: int) -> npt.NDArray[np.uint16]:
+    def punched(node: xr.DataArray, gsd: int) -> AnyArray:
         ratio = gsd // 10
         where = fine.reshape(fine.shape[0] // ratio, ratio, fine.shape[1] // ratio, ratio).any(axis=(1, 3))
-        return np.where(where, 0, node.values)
+        return np.where(where, held.encoding.nodata, node.values).astype(node.dtype)
 
-    held = as_cube(cube)
     arrays = {gsd: array.copy(data=punched(array, gsd)) for gsd, array in held.arrays.items()}
     return type(held)(arrays, held.encoding).to_tree()
 
@@ -157,7 +157,8 @@ def render(result: dict[str, Any]) -> str:
     parts = [
         "# What holes cost",
         *(text.replace("\n", " ") for text in summary[2:]),
-        f"`python benchmarks/holes.py` on {result['machine']}, {result['date']}, commit {result['commit']}.",
+        f"`python benchmarks/holes.py` on {result['machine']}, {result['date']}, commit {result['commit']}; the scenes: "
+        f"{', '.join(dict.fromkeys(table['scene']))}.",
     ]
     for area, title in (("far", "Two coarse pixels or more from a hole"), ("seen", "All pixels that were seen")):
         rows = []

@@ -9,8 +9,8 @@ from s2pipe.fitting.noise import noise_level
 from s2pipe.fitting.sampling import Sample, bands_without_data
 from s2pipe.methods.classical.atprk import residuals
 from s2pipe.methods.classical.pan import regress_on_fine
-from s2pipe.physics.noise import with_fine_bands
 from s2pipe.physics.sensor import Sensor
+from s2pipe.physics.white_noise import with_fine_bands
 
 
 def native_noise(sample: Sample) -> dict[str, float]:

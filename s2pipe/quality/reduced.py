@@ -19,8 +19,8 @@ from s2pipe.core.errors import InputError
 from s2pipe.core.lattice import STEP
 from s2pipe.core.types import AnyArray
 from s2pipe.fitting.fingerprint import fingerprint
-from s2pipe.physics.noise import noise_added, noise_returned
 from s2pipe.physics.sensor import Sensor
+from s2pipe.physics.white_noise import noise_added, noise_returned
 
 
 @dataclass(frozen=True, kw_only=True)

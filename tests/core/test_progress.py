@@ -40,7 +40,7 @@ import s2pipe
 from scenes import random_cube, with_chunks
 from zarr.storage import MemoryStore
 
-s2pipe.sharpen_to_store(with_chunks(random_cube(120, 120), 60, 60), MemoryStore(), group="tile", method="glp")
+s2pipe.sharpen_to_store(with_chunks(random_cube(144, 144), 72, 72), MemoryStore(), group="tile", method="glp")
 """
 BAR = re.compile(r"33TWM_32633: chunks written [━╸╺]+ +(?P<done>\d+)/1000 0:00:0\d [\d.]+ MB/s, 0:\d\d:\d\d left")
 

@@ -69,7 +69,7 @@ def holed(cube, seed):
     return with_numbers(cube, **numbers)
 
 
-@settings(max_examples=4)
+@settings(max_examples=2)
 @given(data=st.data(), seed=st.integers(0, 99), holes=st.booleans(), block=st.sampled_from([60, 132, 366]))
 def test_chunked_equals_unchunked(data, seed, holes, block, cube, local_sharpener):
     sharpener = local_sharpener

@@ -53,4 +53,4 @@ def catalog(assets: AssetServer, cog_dir: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A local catalog with one small simulated scene."""
-    return write_scene(simulate_scene(120, seed=4), tmp_path_factory.mktemp("archive"))
+    return write_scene(simulate_scene(144, seed=4), tmp_path_factory.mktemp("archive"))

@@ -21,7 +21,7 @@ from scenes import random_cube, with_chunks
 import s2pipe
 from s2pipe.store.zarr_io import open_zarr
 
-THREADS = (1, 2, 4)
+THREADS = (1, 4)
 
 
 @pytest.fixture(scope="module")

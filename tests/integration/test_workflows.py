@@ -56,12 +56,12 @@ def run(script: str, *arguments: str, **environment: str) -> subprocess.Complete
 def test_it_writes_what_the_library_makes(
     script: str, archive: Path, job: list[str], tmp_path: Path, lure: socket.socket
 ) -> None:
-    done = run(script, *job, "--bbox", "15.5", "46.5", "15.6", "46.6", "--chunks", "60", DASK_SCHEDULER_ADDRESS=address_of(lure))
+    done = run(script, *job, "--bbox", "15.5", "46.5", "15.6", "46.6", "--chunks", "72", DASK_SCHEDULER_ADDRESS=address_of(lure))
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{GROUP}: 1 dates in {tmp_path / 'out.zarr'}\n"
     assert "33TWM_32633: chunks written: 100 % (4 of 4)" in done.stderr
     assert nobody_came(lure)
-    expected = s2pipe.sharpen(s2pipe.load(s2pipe.search(str(archive)), chunks=60), "glp")
+    expected = s2pipe.sharpen(s2pipe.load(s2pipe.search(str(archive)), chunks=72), "glp")
     written = s2pipe.open_zarr(tmp_path / "out.zarr", group=GROUP)
     assert np.abs(written.astype(int) - expected.astype(int)).max() <= 1
 

@@ -142,7 +142,7 @@ def layouts(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], tuple[in
     return draw(axis), draw(axis), draw(st.sampled_from([(3,), (1, 1, 1), (2, 1), (1, 2)]))
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(layout=layouts(), dtype=st.sampled_from(["uint16", "float32"]), shards=st.booleans())
 def test_any_layout_reads_back_equal(
     tmp_path_factory: pytest.TempPathFactory, layout: tuple[Any, Any, Any], dtype: str, shards: bool

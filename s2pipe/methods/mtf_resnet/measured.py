@@ -18,8 +18,8 @@ from s2pipe.methods.base import FitContext
 from s2pipe.methods.learned.pairs import MARGIN, pair_of
 from s2pipe.methods.mtf_resnet.inputs import RATIO, Detail, Inputs, Scaling, image_of, known_in
 from s2pipe.physics.misfit import Known, misfit_of
-from s2pipe.physics.noise import noise_returned, with_fine_bands
 from s2pipe.physics.sensor import Sensor
+from s2pipe.physics.white_noise import noise_returned, with_fine_bands
 from s2pipe.physics.wiener import MisfitModel, fit_model, lacking, shares_of
 
 SMALLEST_WORTH = 0.05

@@ -4,7 +4,7 @@ import torch
 
 from s2pipe import Sensor
 from s2pipe.core.bands import BANDS_BY_GSD
-from s2pipe.physics.noise import noise_returned, with_fine_bands
+from s2pipe.physics.white_noise import noise_returned, with_fine_bands
 
 
 @pytest.mark.parametrize("ratio", [2, 6])
