@@ -11,7 +11,6 @@ from typing import TypeAlias
 import h5py
 import numpy as np
 import scipy.io
-import torch
 import xarray as xr
 from affine import Affine
 
@@ -74,9 +73,7 @@ def _seen_of(
         seen = reflectance
         if gsd > 10:
             references[gsd] = reflectance
-            valid = np.isfinite(reflectance)
-            filled, where = torch.from_numpy(np.where(valid, reflectance, 0)), torch.from_numpy(valid)
-            seen = Sensor().degrade(filled, own, gsd // 10, where).numpy()
+            seen = Sensor().seen_of(reflectance, own, gsd // 10)
         nodes[gsd] = make_node(seen[None], own, encoding=encoding, transform=Affine(gsd, 0, 0, 0, -gsd, 0))
     return Cube.checked(nodes, encoding).to_tree(), references
 

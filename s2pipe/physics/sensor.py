@@ -174,6 +174,15 @@ class Sensor:
         # beside no hole a pixel is what it would be without any, bit by bit
         return torch.where((missing > 0) & (missing < 1 - LEAST_SEEN), rest, seen)
 
+    def seen_of(self, reflectance: npt.NDArray[np.float32], bands: Sequence[str], ratio: int) -> npt.NDArray[np.float32]:
+        """`degrade` of an array (band, y, x) with NaN where it is invalid: NaN where any fine pixel in the coarse one is."""
+        valid = np.isfinite(reflectance)
+        filled, where = torch.from_numpy(np.where(valid, reflectance, 0)), torch.from_numpy(valid)
+        degraded: npt.NDArray[np.float32] = self.degrade(filled, bands, ratio, where).numpy()
+        count, height, width = degraded.shape
+        degraded[~valid.reshape(count, height, ratio, width, ratio).all(axis=(2, 4))] = np.nan
+        return degraded
+
     def matrix(self, band: str, ratio: int, size: int) -> Tensor:
         """`degrade` along one axis of `size` fine pixels, as a matrix: degraded = matrix(rows) @ fine @ matrix(columns).T.
 

@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from affine import Affine
 
 from s2pipe.core.bands import node_name
@@ -118,7 +117,7 @@ def _reduced(
     noise: Noise | None,
 ) -> Reduced:
     matched, bands, ratio = operator.matched_to(scored), cube.bands, gsd // 10
-    lower = {own: _degrade(array, matched, bands[own], ratio) for own, array in observed.items()}
+    lower = {own: matched.seen_of(array, bands[own], ratio) for own, array in observed.items()}
     if noise is not None:
         random = np.random.default_rng(noise.seed)
         lower = {own: noise_returned(array, bands[own], noise.levels, matched, ratio, random) for own, array in lower.items()}
@@ -168,17 +167,6 @@ def _check_judgeable(cube: Cube, gsd: int) -> None:
         raise InputError(f"the data have no {gsd} m bands to judge; they have {present}", argument=("data", "gsd"))
     if (dates := cube.fine.sizes["time"]) > 1:
         raise InputError(f"the data have {dates} dates; evaluate one at a time, such as data.isel(time=[0])", argument="data")
-
-
-def _degrade(reflectance: npt.NDArray[np.float32], operator: Sensor, bands: Sequence[str], ratio: int) -> npt.NDArray[np.float32]:
-    """What `operator` sees; NaN where any pixel of a block is."""
-    valid = np.isfinite(reflectance)
-    filled, where = torch.from_numpy(np.where(valid, reflectance, 0)), torch.from_numpy(valid)
-    degraded: npt.NDArray[np.float32] = operator.degrade(filled, bands, ratio, where).numpy()
-    count, height, width = degraded.shape
-    invalid = ~valid.reshape(count, height, ratio, width, ratio).all(axis=(2, 4))
-    degraded[invalid] = np.nan
-    return degraded
 
 
 def _cube(reflectance: Mapping[int, npt.NDArray[np.float32]], bands: Mapping[int, Sequence[str]]) -> Cube:

@@ -51,3 +51,11 @@ def test_what_is_no_such_cube_is_refused(tmp_path, changed):
     path, _ = truth_file(tmp_path, **changed)
     with refused("scene"):
         read_scene(path)
+
+
+def test_what_is_not_known_at_the_fine_scale_is_not_seen(tmp_path):
+    _, arrays = truth_file(tmp_path)
+    arrays["truth20"][:, 20:24, 30:34] = np.nan
+    path, _ = truth_file(tmp_path, truth20=arrays["truth20"])
+    seen = read_scene(path).cube["r20m"]["reflectance"].values[0]
+    assert np.isnan(seen[:, 10:12, 15:17]).all() and np.isnan(seen).sum() == 3 * 4
