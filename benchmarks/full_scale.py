@@ -15,8 +15,6 @@ degraded by the operator of B8A.
 
 from __future__ import annotations
 
-import argparse
-import json
 from typing import Any
 
 import numpy as np
@@ -25,8 +23,8 @@ import pandas as pd
 import torch
 import xarray as xr
 from affine import Affine
-from holes import scenes
-from run_facts import HERE, commit, markdown, stated
+from holes import measure_and_render
+from run_facts import HERE, markdown
 from scipy import ndimage
 
 import s2pipe
@@ -176,17 +174,5 @@ def render(result: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--render", action="store_true", help="write the page only, from the results there are")
-    if not parser.parse_args().render:
-        started, rows = commit(), []
-        for name, load in scenes().items():
-            print(name, flush=True)
-            rows += measure(name, load())
-            RESULTS.write_text(json.dumps(stated(started) | {"rows": rows}, indent=1) + "\n")
-    RESULTS.with_suffix(".md").write_text(render(json.loads(RESULTS.read_text())))
-
-
 if __name__ == "__main__":
-    main()
+    measure_and_render(__doc__, measure, render, RESULTS)

@@ -19,6 +19,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -169,17 +170,23 @@ def render(result: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+Rows = list[dict[str, Any]]
+
+
+def measure_and_render(
+    doc: str, measure: Callable[[str, xr.DataTree], Rows], render: Callable[[dict[str, Any]], str], results: Path
+) -> None:
+    """The command line of a benchmark of all scenes: measure each, and write the results and their page."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--render", action="store_true", help="write the page only, from the results there are")
     if not parser.parse_args().render:
         started, rows = commit(), []
         for name, load in scenes().items():
             print(name, flush=True)
-            rows += measure(name, upper_left(load()), KINDS)
-            RESULTS.write_text(json.dumps(stated(started) | {"rows": rows}, indent=1) + "\n")
-    RESULTS.with_suffix(".md").write_text(render(json.loads(RESULTS.read_text())))
+            rows += measure(name, load())
+            results.write_text(json.dumps(stated(started) | {"rows": rows}, indent=1) + "\n")
+    results.with_suffix(".md").write_text(render(json.loads(results.read_text())))
 
 
 if __name__ == "__main__":
-    main()
+    measure_and_render(__doc__, lambda name, cube: measure(name, upper_left(cube), KINDS), render, RESULTS)

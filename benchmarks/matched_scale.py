@@ -34,8 +34,6 @@ RESULTS = HERE / "results" / "matched_scale.json"
 CLASSICAL = tuple(name for name, entry in METHODS.items() if not entry.trained and name != "dsen2" and name != "mtf-resnet")
 NOISE = (None, "native")
 EVERY = 3
-LEVEL = 0.1
-"""dB that count as level."""
 
 
 def scenes() -> dict[str, tuple[Callable[[], xr.DataTree], Path | None]]:
